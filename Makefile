@@ -1,0 +1,39 @@
+# Everything a user needs is two words: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check format bench real clean
+.DEFAULT_GOAL := help
+
+help:  ## Lists the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Builds .venv with everything in it
+
+# torch is pinned to a CPU build: an open range would pull gigabytes of CUDA packages.
+# For a GPU, install the torch of your choice into .venv first.
+$(STAMP): pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $(STAMP)
+
+demo: setup  ## The whole method on a small simulated observatory: a table and an HTML report
+	$(BIN)/poyo-ssl demo --output runs/demo
+
+test: setup  ## Runs the tests
+	$(BIN)/pytest
+
+check: setup  ## Format, lint and types: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup  ## Rewrites the code in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Removes .venv and runs/
+	rm -rf $(VENV) runs

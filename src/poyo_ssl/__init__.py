@@ -1,0 +1,1 @@
+"""Cell-pattern-aware self-supervised pretraining for two-photon calcium imaging."""

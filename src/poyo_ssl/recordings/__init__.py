@@ -1,0 +1,1 @@
+"""What was recorded: sessions, their sources, splits and windows."""

@@ -1,0 +1,184 @@
+"""One imaging session: a grid of ΔF/F, the cells it was recorded from, and what was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+
+class RecordingError(ValueError):
+    """A recording that cannot be used; the message says what was found and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recording:
+    """One two-photon imaging session.
+
+    Every unit is sampled at every timestep, so the activity is a grid and stays one all the way
+    to the model. Imaging may pause: a gap between two timesteps splits the recording into
+    ``segments``, and no window may cross one.
+    """
+
+    recording_id: str
+    """Text that identifies the session, such as ``527745328-StimA``."""
+    df_over_f: np.ndarray
+    """ΔF/F, shape (num_timesteps, num_units), float32, dimensionless."""
+    timestamps: np.ndarray
+    """Time of every imaging sample, shape (num_timesteps,), seconds, increasing."""
+    units: pd.DataFrame
+    """One row per unit in column order: ``unit_id`` and, where known (None otherwise),
+    ``cre_line``, ``area`` and ``imaging_depth_um``."""
+    stimuli: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Stimulus name to table: one row per presentation with ``start`` and ``end`` in seconds.
+
+    - ``drifting_gratings``: ``orientation`` (degrees), ``temporal_frequency`` (Hz),
+      ``spatial_frequency`` (cycles per degree); NaN in a blank sweep
+    - ``static_gratings``: ``orientation``, ``spatial_frequency``, ``phase``; NaN in a blank sweep
+    - ``natural_movie_*``: ``movie_frame`` (0-based), ``repeat`` (0-based)
+    - ``natural_scenes``: ``image`` (0-based; -1 in a blank sweep)
+    """
+    templates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Stimulus name to what was shown: grey pictures, shape (num_pictures, height, width), uint8."""
+    running: pd.DataFrame | None = None
+    """``timestamp`` (s) and ``speed`` (cm/s), where recorded."""
+    pupil: pd.DataFrame | None = None
+    """``timestamp`` (s), ``x``, ``y`` and ``size`` in the source's units, where recorded."""
+    subject_id: str | None = None
+    """The mouse."""
+    container_id: str | None = None
+    """The set of sessions that imaged the same field of view, where known."""
+    session_type: str | None = None
+    """What the source calls the session's stimulus set, such as ``three_session_A``."""
+    source: str | None = None
+    """The file or the simulation that the recording came from."""
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise RecordingError(f"Recording '{self.recording_id}': " + " ".join(problems))
+
+    def _problems(self) -> Sequence[str]:
+        if self.df_over_f.ndim != 2:
+            return [
+                "df_over_f must have shape (num_timesteps, num_units), "
+                f"got {self.df_over_f.shape}. For one trace, use df_over_f[:, None]."
+            ]
+        problems = []
+        num_timesteps, num_units = self.df_over_f.shape
+        if self.timestamps.shape != (num_timesteps,):
+            problems.append(
+                f"df_over_f has {num_timesteps} timesteps but timestamps has shape "
+                f"{self.timestamps.shape}. If ΔF/F is units x timesteps, transpose it."
+            )
+        elif num_timesteps < 2:
+            problems.append(f"it has {num_timesteps} timesteps; at least two are needed.")
+        elif not np.all(np.isfinite(self.timestamps)) or not np.all(np.diff(self.timestamps) > 0):
+            problems.append("timestamps must be finite and strictly increasing.")
+        if "unit_id" not in self.units or len(self.units) != num_units:
+            problems.append(
+                f"df_over_f has {num_units} units but the table of units has {len(self.units)} "
+                f"rows and columns {list(self.units.columns)}; one row per unit with a unit_id "
+                "is needed."
+            )
+        elif self.units["unit_id"].duplicated().any():
+            twice = self.units.loc[self.units["unit_id"].duplicated(), "unit_id"].unique()
+            problems.append(f"unit ids must be unique; twice or more: {', '.join(twice[:5])}.")
+        for name, table in self.stimuli.items():
+            missing = {"start", "end"} - set(table.columns)
+            if missing:
+                problems.append(f"stimulus table '{name}' lacks {sorted(missing)}.")
+                continue
+            backwards = np.flatnonzero(~(table["end"].to_numpy() > table["start"].to_numpy()))
+            if len(backwards):
+                problems.append(
+                    f"row {backwards[0]} of '{name}' does not end after it starts "
+                    f"({len(backwards)} such rows)."
+                )
+        return problems
+
+    @property
+    def num_timesteps(self) -> int:
+        """Imaging samples."""
+        return self.df_over_f.shape[0]
+
+    @property
+    def num_units(self) -> int:
+        """Recorded cells."""
+        return self.df_over_f.shape[1]
+
+    @property
+    def unit_ids(self) -> np.ndarray:
+        """Text name of every unit in column order, shape (num_units,)."""
+        return self.units["unit_id"].to_numpy(dtype=str)
+
+    @cached_property
+    def sampling_rate(self) -> float:
+        """Imaging rate in Hz: the inverse of the median interval between samples."""
+        return float(1.0 / np.median(np.diff(self.timestamps)))
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        """Runs of timesteps without a gap, shape (num_segments, 2): first timestep, one past last.
+
+        A gap is an interval of more than one and a half sampling periods.
+        """
+        gaps = np.flatnonzero(np.diff(self.timestamps) > 1.5 / self.sampling_rate) + 1
+        edges = np.concatenate([[0], gaps, [self.num_timesteps]])
+        return np.stack([edges[:-1], edges[1:]], axis=1)
+
+    @cached_property
+    def segment_intervals(self) -> np.ndarray:
+        """The segments in seconds, shape (num_segments, 2): each sample lasts one period."""
+        first, stop = self.segments.T
+        return np.stack(
+            [self.timestamps[first], self.timestamps[stop - 1] + 1.0 / self.sampling_rate], axis=1
+        )
+
+    def stimulus(self, name: str) -> pd.DataFrame:
+        """The table of one stimulus.
+
+        Raises:
+            RecordingError: If the stimulus was not shown in this recording.
+        """
+        if name not in self.stimuli:
+            found = ", ".join(sorted(self.stimuli)) or "no stimulus at all"
+            raise RecordingError(
+                f"Recording '{self.recording_id}' has no {name} (found: {found}). "
+                "Choose another recording or stimulus."
+            )
+        return self.stimuli[name]
+
+    def timestep_at(self, times: np.ndarray) -> np.ndarray:
+        """The first timestep at or after each time (s); half a period of tolerance for jitter."""
+        return np.searchsorted(self.timestamps, np.asarray(times) - 0.5 / self.sampling_rate)
+
+    def is_inside(self, intervals: np.ndarray) -> np.ndarray:
+        """Which timesteps lie in any of the intervals.
+
+        Args:
+            intervals: Start and end in seconds, shape (num_intervals, 2), half-open.
+
+        Returns:
+            Booleans of shape (num_timesteps,).
+        """
+        inside = np.zeros(self.num_timesteps, dtype=bool)
+        for start, end in intervals:
+            first, stop = np.searchsorted(self.timestamps, [start, end])
+            inside[first:stop] = True
+        return inside
+
+    def select_units(self, is_selected: np.ndarray) -> Recording:
+        """The same session with only some of its units.
+
+        Args:
+            is_selected: Booleans of shape (num_units,).
+        """
+        return replace(
+            self,
+            df_over_f=self.df_over_f[:, is_selected],
+            units=self.units.loc[np.asarray(is_selected)].reset_index(drop=True),
+        )

@@ -1,0 +1,291 @@
+"""Which parts of a recording train, validate and test: intervals that are proven disjoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from poyo_ssl.recordings.recording import Recording
+
+
+class SplitError(ValueError):
+    """A split that would leak, or that the recording is too short for."""
+
+
+def _as_intervals(pairs: list[tuple[float, float]]) -> np.ndarray:
+    return np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Splits:
+    """Train, valid and test parts of one recording for one stimulus.
+
+    Each is an array of half-open intervals in seconds, shape (num_intervals, 2). That no two of
+    them overlap is checked whenever a ``Splits`` is made, so a leaking split cannot exist.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    guard: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    """Time that belongs to no part because activity evoked by test or valid stimuli lasts into it."""
+
+    def __post_init__(self) -> None:
+        owner = ["train"] * len(self.train) + ["valid"] * len(self.valid)
+        owner += ["test"] * len(self.test) + ["guard"] * len(self.guard)
+        intervals = np.concatenate([self.train, self.valid, self.test, self.guard])
+        if not np.all(intervals[:, 1] > intervals[:, 0]):
+            raise SplitError("Every interval of a split must end after it starts.")
+        order = np.argsort(intervals[:, 0], kind="stable")
+        for one, two in zip(order[:-1], order[1:], strict=True):
+            if intervals[one, 1] > intervals[two, 0] + 1e-9:
+                raise SplitError(
+                    f"The {owner[one]} interval {tuple(intervals[one])} s overlaps the "
+                    f"{owner[two]} interval {tuple(intervals[two])} s; parts must be disjoint."
+                )
+
+    def part(self, name: str) -> np.ndarray:
+        """The intervals of ``train``, ``valid`` or ``test``."""
+        if name not in ("train", "valid", "test"):
+            raise SplitError(f"Unknown part '{name}'; choose train, valid or test.")
+        intervals: np.ndarray = getattr(self, name)
+        return intervals
+
+    @property
+    def withheld(self) -> np.ndarray:
+        """All time that nothing may learn from: valid, test and guard, shape (n, 2)."""
+        return np.concatenate([self.valid, self.test, self.guard])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How much of a stimulus validates and tests."""
+
+    valid_fraction: float = 0.1
+    """Fraction of the trials of every segment, or of the repeats of a movie, for validation."""
+    test_fraction: float = 0.2
+    """Fraction of the trials of every segment, or of the repeats of a movie, for testing."""
+    held_out_blocks: int = 3
+    """Held-out-frames split: contiguous parts of the movie in the test part, and as many
+    of half that length in the valid part where ``valid_fraction`` is positive."""
+    guard: float = 2.0
+    """Held-out-frames split: seconds left out on either side of each held-out part; longer than
+    the decay of the indicator (GCaMP6f: half-decay 0.14-0.4 s; Chen et al. 2013)."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.valid_fraction < 1 and 0 < self.test_fraction < 1):
+            raise ValueError(
+                "valid_fraction must lie in [0, 1) and test_fraction in (0, 1), "
+                f"got {self.valid_fraction} and {self.test_fraction}."
+            )
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction + test_fraction = {self.valid_fraction + self.test_fraction} "
+                "leaves nothing to train on; lower one of them."
+            )
+        if self.held_out_blocks < 1 or self.guard < 0:
+            raise ValueError(
+                "held_out_blocks must be at least 1 and guard not negative, "
+                f"got {self.held_out_blocks} and {self.guard}."
+            )
+
+
+def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> Splits:
+    """Splits the trials of every recorded segment in order: first train, then valid, then test.
+
+    Contiguous parts, because neighbouring trials share slow states of the animal; in every
+    segment, because the states differ between segments. A part begins at the onset of its first
+    trial, so time between trials belongs to the part before it.
+
+    Returns:
+        Intervals that cover the segments in which the stimulus was shown.
+
+    Raises:
+        SplitError: If no segment has enough trials for a train and a test part.
+    """
+    onsets = recording.stimulus(stimulus)["start"].to_numpy()
+    train, valid, test = [], [], []
+    for start, end in recording.segment_intervals:
+        inside = np.sort(onsets[(onsets >= start) & (onsets < end)])
+        num_test = round(len(inside) * config.test_fraction)
+        num_valid = round(len(inside) * config.valid_fraction)
+        num_train = len(inside) - num_valid - num_test
+        if num_train < 1 or num_test < 1:
+            continue
+        starts_test = inside[num_train + num_valid]
+        starts_valid = inside[num_train] if num_valid else starts_test
+        train.append((start, starts_valid))
+        if num_valid:
+            valid.append((starts_valid, starts_test))
+        test.append((starts_test, end))
+    if not train:
+        raise SplitError(
+            f"Recording '{recording.recording_id}' has {len(onsets)} trials of {stimulus} in "
+            f"{len(recording.segments)} segments: too few to train and test on. "
+            "Choose another stimulus or larger fractions."
+        )
+    return Splits(train=_as_intervals(train), valid=_as_intervals(valid), test=_as_intervals(test))
+
+
+def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Splits:
+    """Splits the showings of a movie: the last repeats test, those before validate.
+
+    Every movie frame of a test repeat was also shown in training, so a look-up table of frames
+    can score high here: read it beside :func:`split_by_movie_frame`.
+
+    Raises:
+        SplitError: If there are fewer than three repeats.
+    """
+    table = recording.stimulus(movie)
+    repeats = table.groupby("repeat").agg(start=("start", "min"), end=("end", "max"))
+    num_repeats = len(repeats)
+    num_test = max(1, round(num_repeats * config.test_fraction))
+    num_valid = round(num_repeats * config.valid_fraction)
+    if num_repeats - num_test - num_valid < 1:
+        raise SplitError(
+            f"Recording '{recording.recording_id}' shows {movie} {num_repeats} times: too few to "
+            f"hold out {num_valid} repeats for validation and {num_test} for testing."
+        )
+    bounds = list(repeats.sort_values("start").itertuples(index=False, name=None))
+    first_valid, first_test = num_repeats - num_test - num_valid, num_repeats - num_test
+    return Splits(
+        train=_as_intervals(bounds[:first_valid]),
+        valid=_as_intervals(bounds[first_valid:first_test]),
+        test=_as_intervals(bounds[first_test:]),
+    )
+
+
+def split_by_movie_frame(recording: Recording, movie: str, config: SplitConfig) -> Splits:
+    """Holds out contiguous parts of the movie in every repeat, with a guard on either side.
+
+    No training interval of any repeat shows a held-out movie frame, nor lies within ``guard``
+    seconds of one, so activity evoked by a held-out frame has decayed before training resumes.
+
+    Raises:
+        SplitError: If the guards leave nothing to train on.
+    """
+    table = recording.stimulus(movie)
+    num_frames = int(table["movie_frame"].max()) + 1
+    is_test, is_valid = held_out_movie_frames(num_frames, config)
+    train, valid, test, guard = [], [], [], []
+    for _, repeat in table.groupby("repeat"):
+        repeat = repeat.sort_values("start")
+        frames = repeat["movie_frame"].to_numpy()
+        starts, ends = repeat["start"].to_numpy(), repeat["end"].to_numpy()
+        role = np.where(is_test[frames], "test", np.where(is_valid[frames], "valid", "train"))
+        runs = _runs(role, starts, ends)
+        held = [(a, b) for name, a, b in runs if name != "train"]
+        test += [(a, b) for name, a, b in runs if name == "test"]
+        valid += [(a, b) for name, a, b in runs if name == "valid"]
+        for name, start, end in runs:
+            if name != "train":
+                continue
+            # a side that borders on a held-out part gives up its guard
+            inner_start = start + config.guard if any(b <= start for _, b in held) else start
+            inner_end = end - config.guard if any(a >= end for a, _ in held) else end
+            if inner_end <= inner_start:
+                guard.append((start, end))
+                continue
+            train.append((inner_start, inner_end))
+            guard += [(a, b) for a, b in [(start, inner_start), (inner_end, end)] if b > a]
+        after = (ends[-1], ends[-1] + config.guard)
+        if role[-1] != "train":
+            guard.append(after)
+    if not train:
+        raise SplitError(
+            f"With {config.held_out_blocks} held-out parts and {config.guard} s of guard nothing "
+            f"of {movie} ({num_frames} movie frames) is left to train on; lower one of them."
+        )
+    splits = Splits(
+        train=_as_intervals(train),
+        valid=_as_intervals(valid),
+        test=_as_intervals(test),
+        guard=_clip_overlaps(_as_intervals(guard), _as_intervals(train + valid + test)),
+    )
+    shown = table["movie_frame"].to_numpy()
+    middle = 0.5 * (table["start"] + table["end"]).to_numpy()
+    leaked = np.intersect1d(
+        shown[_is_covered(middle, splits.train)], shown[_is_covered(middle, splits.test)]
+    )
+    if len(leaked):
+        raise SplitError(f"Movie frames {leaked[:5]} would be both trained on and tested.")
+    return splits
+
+
+def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Which movie frames are held out for test and for validation.
+
+    The movie is cut into ``held_out_blocks`` equal stretches; the test block lies in the middle
+    of each and the valid block at its start.
+
+    Returns:
+        Two boolean arrays of shape (num_frames,): is test, is valid.
+    """
+    is_test = np.zeros(num_frames, dtype=bool)
+    is_valid = np.zeros(num_frames, dtype=bool)
+    stretch = num_frames / config.held_out_blocks
+    for block in range(config.held_out_blocks):
+        middle = (block + 0.5) * stretch
+        half = 0.5 * config.test_fraction * stretch
+        is_test[round(middle - half) : round(middle + half)] = True
+        first = round(block * stretch)
+        is_valid[first : first + round(config.valid_fraction * stretch)] = True
+    return is_test, is_valid & ~is_test
+
+
+def training_intervals(recording: Recording, splits: list[Splits]) -> np.ndarray:
+    """All time of a recording that no split withholds: what unlabelled learning may see.
+
+    Statistics, normalisation and pretraining use this and nothing else. Time outside every
+    stimulus (spontaneous activity) is included; segments stay apart.
+
+    Returns:
+        Intervals in seconds, shape (num_intervals, 2).
+    """
+    withheld = [part.withheld for part in splits]
+    blocked = np.concatenate([*withheld, np.empty((0, 2))])
+    return _clip_overlaps(recording.segment_intervals, blocked)
+
+
+def trials_inside(
+    starts: np.ndarray, ends: np.ndarray, intervals: np.ndarray, tolerance: float = 1e-6
+) -> np.ndarray:
+    """Which of the spans [start, end] (s) lie wholly inside one of the intervals.
+
+    Returns:
+        Booleans of the shape of ``starts``.
+    """
+    inside = np.zeros(len(starts), dtype=bool)
+    for start, end in intervals:
+        inside |= (starts >= start - tolerance) & (ends <= end + tolerance)
+    return inside
+
+
+def _runs(role: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[tuple[str, float, float]]:
+    """Runs of equal role in time order as (role, start, end)."""
+    edges = np.concatenate([[0], np.flatnonzero(role[1:] != role[:-1]) + 1, [len(role)]])
+    runs = []
+    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+        end = starts[stop] if stop < len(role) else ends[-1]
+        runs.append((str(role[first]), float(starts[first]), float(end)))
+    return runs
+
+
+def _clip_overlaps(intervals: np.ndarray, blocked: np.ndarray) -> np.ndarray:
+    """What is left of the intervals after the blocked ones are cut out."""
+    left = [tuple(pair) for pair in intervals]
+    for start, end in blocked:
+        cut = []
+        for a, b in left:
+            cut += [(a, min(b, start)), (max(a, end), b)] if a < end and b > start else [(a, b)]
+        left = [(a, b) for a, b in cut if b > a]
+    return _as_intervals(left)
+
+
+def _is_covered(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    covered = np.zeros(len(times), dtype=bool)
+    for start, end in intervals:
+        covered |= (times >= start) & (times < end)
+    return covered
+
