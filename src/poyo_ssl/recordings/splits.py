@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Splits:
     valid: np.ndarray
     test: np.ndarray
     guard: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
-    """Time that belongs to no part because activity evoked by test or valid stimuli lasts into it."""
+    """Time that belongs to no part: activity evoked by test or valid stimuli lasts into it."""
 
     def __post_init__(self) -> None:
         owner = ["train"] * len(self.train) + ["valid"] * len(self.valid)
@@ -38,7 +39,7 @@ class Splits:
         if not np.all(intervals[:, 1] > intervals[:, 0]):
             raise SplitError("Every interval of a split must end after it starts.")
         order = np.argsort(intervals[:, 0], kind="stable")
-        for one, two in zip(order[:-1], order[1:], strict=True):
+        for one, two in pairwise(order):
             if intervals[one, 1] > intervals[two, 0] + 1e-9:
                 raise SplitError(
                     f"The {owner[one]} interval {tuple(intervals[one])} s overlaps the "
@@ -66,12 +67,14 @@ class SplitConfig:
     """Fraction of the trials of every segment, or of the repeats of a movie, for validation."""
     test_fraction: float = 0.2
     """Fraction of the trials of every segment, or of the repeats of a movie, for testing."""
-    held_out_blocks: int = 3
-    """Held-out-frames split: contiguous parts of the movie in the test part, and as many
-    of half that length in the valid part where ``valid_fraction`` is positive."""
-    guard: float = 2.0
-    """Held-out-frames split: seconds left out on either side of each held-out part; longer than
-    the decay of the indicator (GCaMP6f: half-decay 0.14-0.4 s; Chen et al. 2013)."""
+    held_out_blocks: int = 2
+    """Held-out-frames split: contiguous parts of the movie in the test part, and as many in the
+    valid part where ``valid_fraction`` is positive."""
+    guard: float = 1.0
+    """Held-out-frames split: seconds left out on either side of each held-out part. Longer than
+    the decay constant of the indicator (GCaMP6f: half-decay 0.14 s after one spike, about 0.4 s,
+    a constant of 0.6 s, after a burst; Chen et al. 2013), and no longer: a window of context must
+    fit wholly inside a part, so windows add their own length to this distance."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.valid_fraction < 1 and 0 < self.test_fraction < 1):
@@ -147,7 +150,10 @@ def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Sp
             f"Recording '{recording.recording_id}' shows {movie} {num_repeats} times: too few to "
             f"hold out {num_valid} repeats for validation and {num_test} for testing."
         )
-    bounds = list(repeats.sort_values("start").itertuples(index=False, name=None))
+    repeats = repeats.sort_values("start")
+    # onsets jitter: the last movie frame of a repeat may end after the next repeat has begun
+    repeats["end"] = np.fmin(repeats["end"], repeats["start"].shift(-1))
+    bounds = list(repeats.itertuples(index=False, name=None))
     first_valid, first_test = num_repeats - num_test - num_valid, num_repeats - num_test
     return Splits(
         train=_as_intervals(bounds[:first_valid]),
@@ -161,56 +167,40 @@ def split_by_movie_frame(recording: Recording, movie: str, config: SplitConfig) 
 
     No training interval of any repeat shows a held-out movie frame, nor lies within ``guard``
     seconds of one, so activity evoked by a held-out frame has decayed before training resumes.
+    Repeats that follow each other without a pause are guarded across their border too: the first
+    movie frames of a repeat come right after the last ones of the repeat before.
 
     Raises:
-        SplitError: If the guards leave nothing to train on.
+        SplitError: If the guards leave nothing to train on, or the movie has too few frames for
+            a test part.
     """
-    table = recording.stimulus(movie)
-    num_frames = int(table["movie_frame"].max()) + 1
+    table = recording.stimulus(movie).sort_values("start")
+    frames = table["movie_frame"].to_numpy()
+    num_frames = int(frames.max()) + 1
     is_test, is_valid = held_out_movie_frames(num_frames, config)
-    train, valid, test, guard = [], [], [], []
-    for _, repeat in table.groupby("repeat"):
-        repeat = repeat.sort_values("start")
-        frames = repeat["movie_frame"].to_numpy()
-        starts, ends = repeat["start"].to_numpy(), repeat["end"].to_numpy()
-        role = np.where(is_test[frames], "test", np.where(is_valid[frames], "valid", "train"))
-        runs = _runs(role, starts, ends)
-        held = [(a, b) for name, a, b in runs if name != "train"]
-        test += [(a, b) for name, a, b in runs if name == "test"]
-        valid += [(a, b) for name, a, b in runs if name == "valid"]
-        for name, start, end in runs:
-            if name != "train":
-                continue
-            # a side that borders on a held-out part gives up its guard
-            inner_start = start + config.guard if any(b <= start for _, b in held) else start
-            inner_end = end - config.guard if any(a >= end for a, _ in held) else end
-            if inner_end <= inner_start:
-                guard.append((start, end))
-                continue
-            train.append((inner_start, inner_end))
-            guard += [(a, b) for a, b in [(start, inner_start), (inner_end, end)] if b > a]
-        after = (ends[-1], ends[-1] + config.guard)
-        if role[-1] != "train":
-            guard.append(after)
-    if not train:
+    role = np.where(is_test[frames], "test", np.where(is_valid[frames], "valid", "train"))
+    runs = _runs(role, table["start"].to_numpy(), table["end"].to_numpy())
+    shown, valid, test = (
+        _as_intervals([(start, end) for name, start, end in runs if name == part])
+        for part in ("train", "valid", "test")
+    )
+    held_out = np.concatenate([valid, test])
+    near_held_out = _merge(held_out + np.array([-config.guard, config.guard]))
+    train = _clip_overlaps(shown, near_held_out)
+    if not len(test):
+        raise SplitError(
+            f"A test_fraction of {config.test_fraction} in {config.held_out_blocks} held-out parts "
+            f"of {movie} ({num_frames} movie frames) holds out not a single movie frame; raise "
+            "test_fraction or lower held_out_blocks."
+        )
+    if not len(train):
         raise SplitError(
             f"With {config.held_out_blocks} held-out parts and {config.guard} s of guard nothing "
             f"of {movie} ({num_frames} movie frames) is left to train on; lower one of them."
         )
-    splits = Splits(
-        train=_as_intervals(train),
-        valid=_as_intervals(valid),
-        test=_as_intervals(test),
-        guard=_clip_overlaps(_as_intervals(guard), _as_intervals(train + valid + test)),
+    return Splits(
+        train=train, valid=valid, test=test, guard=_clip_overlaps(near_held_out, held_out)
     )
-    shown = table["movie_frame"].to_numpy()
-    middle = 0.5 * (table["start"] + table["end"]).to_numpy()
-    leaked = np.intersect1d(
-        shown[_is_covered(middle, splits.train)], shown[_is_covered(middle, splits.test)]
-    )
-    if len(leaked):
-        raise SplitError(f"Movie frames {leaked[:5]} would be both trained on and tested.")
-    return splits
 
 
 def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -263,13 +253,30 @@ def trials_inside(
 
 
 def _runs(role: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[tuple[str, float, float]]:
-    """Runs of equal role in time order as (role, start, end)."""
-    edges = np.concatenate([[0], np.flatnonzero(role[1:] != role[:-1]) + 1, [len(role)]])
-    runs = []
-    for first, stop in zip(edges[:-1], edges[1:], strict=True):
-        end = starts[stop] if stop < len(role) else ends[-1]
-        runs.append((str(role[first]), float(starts[first]), float(end)))
-    return runs
+    """Runs of equal role in time order as (role, start, end); a pause ends a run.
+
+    A pause is longer than one presentation; anything shorter is jitter, and the earlier
+    presentation is taken to last until the next one.
+    """
+    is_pause = starts[1:] - ends[:-1] > np.median(ends - starts)
+    edges = np.flatnonzero((role[1:] != role[:-1]) | is_pause) + 1
+    ends = np.append(np.where(is_pause, ends[:-1], starts[1:]), ends[-1])
+    firsts, stops = np.append(0, edges), np.append(edges, len(role))
+    return [
+        (str(role[first]), float(starts[first]), float(ends[stop - 1]))
+        for first, stop in zip(firsts, stops, strict=True)
+    ]
+
+
+def _merge(intervals: np.ndarray) -> np.ndarray:
+    """The same time as intervals that neither overlap nor touch."""
+    merged: list[tuple[float, float]] = []
+    for start, end in _as_intervals([tuple(pair) for pair in intervals]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return _as_intervals(merged)
 
 
 def _clip_overlaps(intervals: np.ndarray, blocked: np.ndarray) -> np.ndarray:
@@ -281,11 +288,3 @@ def _clip_overlaps(intervals: np.ndarray, blocked: np.ndarray) -> np.ndarray:
             cut += [(a, min(b, start)), (max(a, end), b)] if a < end and b > start else [(a, b)]
         left = [(a, b) for a, b in cut if b > a]
     return _as_intervals(left)
-
-
-def _is_covered(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
-    covered = np.zeros(len(times), dtype=bool)
-    for start, end in intervals:
-        covered |= (times >= start) & (times < end)
-    return covered
-
