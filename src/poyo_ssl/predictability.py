@@ -1,0 +1,439 @@
+"""Skewness and kurtosis of every unit: who is predictable and who is not."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from kneed import KneeLocator
+
+from poyo_ssl.recordings.recording import Recording
+
+logger = logging.getLogger(__name__)
+
+NORMAL_KURTOSIS = 3.0
+"""Pearson's kurtosis of a normal distribution; excess kurtosis is what lies above it."""
+
+_UNITS_PER_BLOCK = 16
+"""Units held in float64 at a time: 15 MB for an hour at 30 Hz, and one cache line of float32."""
+
+_MIN_ROUNDING_STEPS = 4
+"""A trace whose whole range is fewer rounding steps than this shows rounding, not activity."""
+
+_MIN_LINES_FOR_KNEE = 4
+"""A knee needs a flat part, a steep part and a point between them; 3 lines cannot show one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictabilityConfig:
+    """Which units count as predictable."""
+
+    skewness_max: float = 3.51
+    """Largest skewness of a predictable unit, or Cre line (Bae et al., arXiv:2510.18516)."""
+    kurtosis_max: float = 22.62
+    """Largest kurtosis of a predictable unit, or Cre line (Bae et al., arXiv:2510.18516)."""
+    is_excess_kurtosis: bool = False
+    """Whether kurtosis is measured, and ``kurtosis_max`` meant, as excess kurtosis (normal: 0).
+    The paper does not say which its 22.62 is. Pearson's (normal: 3) is the stricter reading:
+    it calls nobody predictable whom the other would not."""
+    threshold_source: Literal["published", "knee"] = "published"
+    """``published`` takes the two numbers above; ``knee`` finds them in the means of the Cre lines
+    at hand (Satopaa et al. 2011), as the paper did on 13 lines."""
+    by: Literal["unit", "line"] = "unit"
+    """Whether each unit is judged by itself, or all units of a Cre line by the line's mean."""
+    min_timesteps: int = 900
+    """Units with fewer training timesteps are excluded: rare transients are missed in a short
+    trace, so every unit looks predictable. In 900 timesteps (30 s at 30 Hz) of an Allen session
+    six of seven unpredictable units already do; ten minutes or more are wanted."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not (np.isfinite(self.skewness_max) and self.skewness_max > 0):
+            problems.append(f"skewness_max must be positive, got {self.skewness_max}.")
+        if not (np.isfinite(self.kurtosis_max) and self.kurtosis_max > 0):
+            problems.append(f"kurtosis_max must be positive, got {self.kurtosis_max}.")
+        if self.threshold_source not in ("published", "knee"):
+            problems.append(
+                f"threshold_source must be 'published' or 'knee', got '{self.threshold_source}'."
+            )
+        if self.by not in ("unit", "line"):
+            problems.append(f"by must be 'unit' or 'line', got '{self.by}'.")
+        if self.min_timesteps < 2:
+            problems.append(f"min_timesteps must be at least 2, got {self.min_timesteps}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Thresholds:
+    """The largest statistics of a predictable unit or line, and where they come from."""
+
+    skewness_max: float
+    kurtosis_max: float
+    source: Literal["published", "knee"]
+    line_means: pd.DataFrame
+    """``cre_line``, ``skewness``, ``kurtosis`` and ``num_units`` of every known line, by
+    increasing kurtosis; means over the units that are not excluded."""
+    knee_lines: Mapping[str, str] = field(default_factory=dict)
+    """Statistic to the Cre line whose mean is the knee; empty where thresholds were given."""
+
+    def are_met(self, statistics: pd.DataFrame) -> np.ndarray:
+        """Which rows have both ``skewness`` and ``kurtosis`` within the thresholds."""
+        is_met = (statistics["skewness"] <= self.skewness_max) & (
+            statistics["kurtosis"] <= self.kurtosis_max
+        )
+        return is_met.to_numpy(dtype=bool)
+
+    def __str__(self) -> str:
+        return f"skewness <= {self.skewness_max:.4g}, kurtosis <= {self.kurtosis_max:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Partition:
+    """Which units of which recordings are predictable."""
+
+    units: pd.DataFrame
+    """One row per unit of every recording, in column order; ``units.to_csv`` writes all of it.
+    Columns: ``recording_id``, ``unit_id``, ``cre_line``, ``area``, ``imaging_depth_um``,
+    ``num_timesteps`` (measured ones), ``skewness``, ``kurtosis``, ``is_predictable`` and
+    ``excluded`` (why a unit has no statistics; empty where it has)."""
+    thresholds: Thresholds
+    config: PredictabilityConfig
+
+    def is_predictable(self, recording: Recording) -> np.ndarray:
+        """Which units of a recording are predictable, shape (num_units,)."""
+        return self._rows(recording)["is_predictable"].to_numpy(dtype=bool)
+
+    def is_excluded(self, recording: Recording) -> np.ndarray:
+        """Which units of a recording could not be measured, shape (num_units,)."""
+        return (self._rows(recording)["excluded"] != "").to_numpy(dtype=bool)
+
+    def is_unpredictable(self, recording: Recording) -> np.ndarray:
+        """Which units are neither predictable nor excluded, shape (num_units,)."""
+        return ~self.is_predictable(recording) & ~self.is_excluded(recording)
+
+    def _rows(self, recording: Recording) -> pd.DataFrame:
+        rows = self.units[self.units["recording_id"] == recording.recording_id]
+        rows = rows.set_index("unit_id")
+        unknown = [unit for unit in recording.unit_ids if unit not in rows.index]
+        if unknown:
+            raise ValueError(
+                f"The partition lacks {len(unknown)} of the {recording.num_units} units of "
+                f"recording '{recording.recording_id}', such as {', '.join(unknown[:3])}; it "
+                f"covers {self.units['recording_id'].nunique()} recordings. "
+                "Partition again with this recording."
+            )
+        return rows.loc[recording.unit_ids]
+
+
+def compute_predictability(
+    df_over_f: np.ndarray, is_inside: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Measures how regular the activity of each unit is.
+
+    Rare, large calcium transients raise the skewness and kurtosis of a trace; a unit low in both
+    is called predictable. Traces are read a few units at a time, so memory stays bounded.
+
+    Args:
+        df_over_f: ΔF/F traces, shape (num_timesteps, num_units), dimensionless.
+        is_inside: The timesteps to use, booleans of shape (num_timesteps,); all by default.
+
+    Returns:
+        One row per unit, in column order: ``skewness``, ``kurtosis`` (Pearson's: a normal
+        distribution scores 3) and ``excluded``, the reason why both are NaN, otherwise empty.
+
+    Raises:
+        ValueError: If ``df_over_f`` is not two-dimensional or has no units, or ``is_inside`` does
+            not fit it.
+
+    References:
+        Bae et al., arXiv:2510.18516: low skewness and kurtosis stand for regular activity.
+    """
+    if df_over_f.ndim != 2:
+        raise ValueError(
+            "df_over_f must have shape (num_timesteps, num_units), "
+            f"got {df_over_f.shape}. For one trace, use df_over_f[:, None]."
+        )
+    num_timesteps, num_units = df_over_f.shape
+    if num_units == 0:
+        raise ValueError(f"df_over_f of shape {df_over_f.shape} has no unit to measure.")
+    if is_inside is None:
+        is_inside = np.ones(num_timesteps, dtype=bool)
+    if is_inside.shape != (num_timesteps,) or is_inside.dtype != bool:
+        raise ValueError(
+            f"is_inside must hold one boolean for each of {num_timesteps} timesteps, "
+            f"got {is_inside.dtype} of shape {is_inside.shape}."
+        )
+    # slicing units before choosing timesteps copies no more than a block
+    blocks = [
+        _describe_units(df_over_f[:, first : first + _UNITS_PER_BLOCK][is_inside])
+        for first in range(0, num_units, _UNITS_PER_BLOCK)
+    ]
+    return pd.concat(blocks, ignore_index=True)
+
+
+def _describe_units(traces: np.ndarray) -> pd.DataFrame:
+    """Skewness, kurtosis and reason for exclusion of a few units, computed in float64."""
+    stored_as, traces = traces.dtype, traces.astype(np.float64)
+    num_timesteps, num_units = traces.shape
+    skewness, kurtosis = np.full((2, num_units), np.nan)
+    if num_timesteps == 0:
+        return pd.DataFrame(
+            {"skewness": skewness, "kurtosis": kurtosis, "excluded": "no timesteps"}
+        )
+    num_non_finite = np.count_nonzero(~np.isfinite(traces), axis=0)
+    traces[:, num_non_finite > 0] = 0.0
+    largest = np.abs(traces).max(axis=0)
+    rounding_step = np.spacing(largest.astype(stored_as)) if stored_as.kind == "f" else 0.0
+    traces -= traces[0]  # so that a large offset costs no precision in the moments
+    span = np.ptp(traces, axis=0)
+
+    kind = np.select(
+        [num_non_finite > 0, span == 0, span < _MIN_ROUNDING_STEPS * rounding_step],
+        ["non-finite values", "constant", "only rounding"],
+        default="",
+    )
+    is_usable = kind == ""
+    if is_usable.any():
+        usable = traces[:, is_usable] / span[is_usable]
+        usable -= usable.mean(axis=0)
+        skewness[is_usable] = scipy.stats.skew(usable, axis=0)
+        kurtosis[is_usable] = scipy.stats.kurtosis(usable, axis=0, fisher=False)
+    excluded = [
+        f"{reason} ({count})" if count else str(reason)
+        for reason, count in zip(kind, num_non_finite, strict=True)
+    ]
+    return pd.DataFrame({"skewness": skewness, "kurtosis": kurtosis, "excluded": excluded})
+
+
+def measure_units(
+    recording: Recording, intervals: np.ndarray, config: PredictabilityConfig
+) -> pd.DataFrame:
+    """Measures every unit of a recording on its training time alone.
+
+    Args:
+        recording: The recording.
+        intervals: Training intervals in seconds, shape (num_intervals, 2), half-open.
+        config: Which kurtosis to measure, and what is too short.
+
+    Returns:
+        One row per unit in column order: the columns of :attr:`Partition.units` except
+        ``is_predictable``.
+    """
+    is_inside = recording.is_inside(intervals)
+    num_timesteps = int(is_inside.sum())
+    statistics = compute_predictability(recording.df_over_f, is_inside)
+    if num_timesteps < config.min_timesteps:
+        statistics["excluded"] = f"too short ({num_timesteps} timesteps)"
+        statistics[["skewness", "kurtosis"]] = np.nan
+    if config.is_excess_kurtosis:
+        statistics["kurtosis"] -= NORMAL_KURTOSIS
+    labels = recording.units.reindex(columns=["cre_line", "area", "imaging_depth_um"])
+    labels = labels.astype({"cre_line": object, "area": object, "imaging_depth_um": float})
+    units = pd.concat([labels.reset_index(drop=True), statistics], axis=1)
+    units.insert(0, "recording_id", recording.recording_id)
+    units.insert(1, "unit_id", recording.unit_ids)
+    units.insert(5, "num_timesteps", num_timesteps)
+    return units
+
+
+def find_thresholds(units: pd.DataFrame, config: PredictabilityConfig) -> Thresholds:
+    """The configured thresholds, or the knees in the sorted means of the Cre lines.
+
+    Args:
+        units: Measured units of all recordings, as :func:`measure_units` returns them.
+        config: Where the thresholds come from.
+
+    Raises:
+        ValueError: If knees are asked for but there are too few lines, or their means rise
+            without a knee.
+
+    References:
+        Satopaa et al. 2011 (kneedle), as used by Bae et al., arXiv:2510.18516.
+    """
+    measured = units[units["excluded"] == ""]
+    line_means = (
+        measured.groupby("cre_line", observed=True)
+        .agg(
+            skewness=("skewness", "mean"),
+            kurtosis=("kurtosis", "mean"),
+            num_units=("unit_id", "size"),
+        )
+        .sort_values("kurtosis")
+        .reset_index()
+    )
+    if config.threshold_source == "published":
+        return Thresholds(
+            skewness_max=config.skewness_max,
+            kurtosis_max=config.kurtosis_max,
+            source="published",
+            line_means=line_means,
+        )
+    if len(line_means) < _MIN_LINES_FOR_KNEE:
+        found = ", ".join(line_means["cre_line"].astype(str)) or "none"
+        raise ValueError(
+            f"Knee detection needs the means of at least {_MIN_LINES_FOR_KNEE} Cre lines, found "
+            f"{len(line_means)} ({found}). Set threshold_source='published', and by='unit' to "
+            "judge each unit by itself."
+        )
+    knees = {name: _find_knee(line_means, name) for name in ("skewness", "kurtosis")}
+    return Thresholds(
+        skewness_max=float(knees["skewness"]["skewness"]),
+        kurtosis_max=float(knees["kurtosis"]["kurtosis"]),
+        source="knee",
+        line_means=line_means,
+        knee_lines={name: str(line["cre_line"]) for name, line in knees.items()},
+    )
+
+
+def _find_knee(line_means: pd.DataFrame, statistic: str) -> pd.Series:
+    """The last line before the sorted means of a statistic turn steeply upwards."""
+    ordered = line_means.sort_values(statistic, ignore_index=True)
+    means = ordered[statistic].to_numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # kneed warns when it finds none; that is an error here
+        knee = KneeLocator(
+            np.arange(len(means)), means, curve="convex", direction="increasing"
+        ).knee
+    if knee is None or not 0 < knee < len(means) - 1:  # a knee at an end divides nothing
+        raise ValueError(
+            f"The mean {statistic} of the {len(means)} Cre lines rises without a knee "
+            f"({', '.join(f'{mean:.3g}' for mean in means)}). Set threshold_source='published'."
+        )
+    return ordered.iloc[int(knee)]
+
+
+def partition_units(
+    units: pd.DataFrame, thresholds: Thresholds, config: PredictabilityConfig
+) -> pd.DataFrame:
+    """Adds ``is_predictable``, judged unit by unit or line by line; False when excluded.
+
+    Raises:
+        ValueError: If lines are judged but a unit has none.
+    """
+    if config.by == "unit":
+        is_predictable = thresholds.are_met(units)
+    else:
+        without_line = units[units["cre_line"].isna()]
+        if len(without_line):
+            raise ValueError(
+                f"{len(without_line)} of {len(units)} units have no cre_line (first: unit "
+                f"'{without_line['unit_id'].iloc[0]}' of recording "
+                f"'{without_line['recording_id'].iloc[0]}'), so they cannot be judged by line. "
+                "Set by='unit', or fill cre_line in the recording's table of units."
+            )
+        line_means = thresholds.line_means
+        kept = line_means.loc[thresholds.are_met(line_means), "cre_line"]
+        is_predictable = units["cre_line"].isin(kept).to_numpy()
+    is_predictable = is_predictable & (units["excluded"] == "").to_numpy()
+    partitioned = units.drop(columns="is_predictable", errors="ignore")
+    partitioned.insert(partitioned.shape[1] - 1, "is_predictable", is_predictable)
+    return partitioned
+
+
+def partition_by_predictability(
+    recordings: Sequence[Recording],
+    intervals_by_recording: Mapping[str, np.ndarray],
+    config: PredictabilityConfig,
+) -> Partition:
+    """Divides the units of all recordings into predictable and unpredictable ones.
+
+    Args:
+        recordings: What was recorded.
+        intervals_by_recording: Recording id to its training intervals in seconds, shape
+            (num_intervals, 2), as :func:`poyo_ssl.recordings.splits.training_intervals` gives
+            them; nothing else is looked at.
+        config: Which units count as predictable.
+
+    Raises:
+        ValueError: If recordings share an id or lack intervals, or no unit is predictable.
+    """
+    recording_ids = [recording.recording_id for recording in recordings]
+    twice = sorted({name for name in recording_ids if recording_ids.count(name) > 1})
+    missing = sorted(set(recording_ids) - set(intervals_by_recording))
+    problems = []
+    if not recording_ids:
+        problems.append("There are no recordings to partition; load at least one.")
+    if twice:
+        problems.append(f"Recordings must have ids of their own; shared: {', '.join(twice)}.")
+    if missing:
+        problems.append(
+            f"{len(missing)} of {len(recording_ids)} recordings have no training intervals: "
+            f"{', '.join(missing[:5])}. Add them to intervals_by_recording."
+        )
+    if problems:
+        raise ValueError(" ".join(problems))
+    units = pd.concat(
+        [
+            measure_units(recording, intervals_by_recording[recording.recording_id], config)
+            for recording in recordings
+        ],
+        ignore_index=True,
+    )
+    thresholds = find_thresholds(units, config)
+    units = partition_units(units, thresholds, config)
+    _check_some_are_predictable(units, thresholds, len(recordings))
+    partition = Partition(units=units, thresholds=thresholds, config=config)
+    logger.info(
+        "%d of %d units are predictable (%s), %d excluded",
+        units["is_predictable"].sum(),
+        len(units),
+        thresholds,
+        (units["excluded"] != "").sum(),
+    )
+    return partition
+
+
+def _check_some_are_predictable(
+    units: pd.DataFrame, thresholds: Thresholds, num_recordings: int
+) -> None:
+    if units["is_predictable"].any():
+        return
+    nobody = f"No unit of {num_recordings} recordings is predictable ({thresholds}); "
+    measured = units.loc[units["excluded"] == "", "kurtosis"]
+    if measured.empty:
+        counts = _count_reasons(units)
+        raise ValueError(
+            f"{nobody}all {len(units)} units were excluded: "
+            f"{', '.join(f'{count} {reason}' for reason, count in counts.items())}. "
+            "Check the traces, or lower min_timesteps."
+        )
+    raise ValueError(
+        f"{nobody}the lowest kurtosis is {measured.min():.1f}. "
+        "Raise kurtosis_max, or check that the traces are ΔF/F."
+    )
+
+
+def _count_reasons(units: pd.DataFrame) -> dict[str, int]:
+    """Kind of reason, without the detail in brackets, to the number of units excluded for it."""
+    reasons = units.loc[units["excluded"] != "", "excluded"].str.replace(r" \(.*", "", regex=True)
+    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def summarize_partition(partition: Partition) -> dict[str, Any]:
+    """The partition in numbers, ready for JSON."""
+    units, thresholds, config = partition.units, partition.thresholds, partition.config
+    is_excluded = units["excluded"] != ""
+    return {
+        "skewness_max": thresholds.skewness_max,
+        "kurtosis_max": thresholds.kurtosis_max,
+        "threshold_source": thresholds.source,
+        "by": config.by,
+        "kurtosis_definition": "excess (normal: 0)"
+        if config.is_excess_kurtosis
+        else "Pearson (normal: 3)",
+        "num_recordings": int(units["recording_id"].nunique()),
+        "num_units": len(units),
+        "num_predictable": int(units["is_predictable"].sum()),
+        "num_unpredictable": int((~units["is_predictable"] & ~is_excluded).sum()),
+        "num_excluded": int(is_excluded.sum()),
+        "excluded_reasons": _count_reasons(units),
+        "line_means": thresholds.line_means.to_dict(orient="records"),
+        "knee_lines": dict(thresholds.knee_lines),
+    }
