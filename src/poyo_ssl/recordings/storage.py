@@ -1,0 +1,218 @@
+"""Recordings on disk: torch-brain's HDF5 form, which its ``Dataset`` and brainsets share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.recordings.hdf5 import as_text, open_hdf5
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.torch_brain_form import FORMAT, as_torch_brain, storage_problems
+
+_FILE_NAME = re.compile(r"\w[\w.+@= -]{0,150}(?<![. ])")
+_BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
+
+
+def save_recording(recording: Recording, directory: str | Path) -> Path:
+    """Writes ``<recording_id>.h5``, replacing a file of that name only once all is written.
+
+    The file is uncompressed, so that torch-brain slices it fast: four bytes per unit and
+    timestep, gaps included, plus the templates.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RecordingError: If the id is no safe file name, or the recording holds something that
+            torch-brain's form cannot; all such problems at once.
+    """
+    problems = list(storage_problems(recording))
+    if not _FILE_NAME.fullmatch(recording.recording_id):
+        problems.append(
+            "its id is no safe file name; make it of letters, digits and . _ + @ = - "
+            "(dataclasses.replace(recording, recording_id=...))."
+        )
+    if problems:
+        raise RecordingError(
+            f"Recording '{recording.recording_id}' cannot be stored: " + " ".join(problems)
+        )
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{recording.recording_id}.h5"
+    partial = directory / f".{path.name}.{uuid.uuid4().hex}.partial"
+    try:
+        with h5py.File(partial, "x") as file:
+            as_torch_brain(recording).to_hdf5(file)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def open_recording(path: str | Path) -> Recording:
+    """Reads a recording from torch-brain's HDF5 form into memory.
+
+    Besides our own files, which come back exactly as they were saved, those that
+    ``brainsets prepare allen_visual_coding_ophys_2016`` writes are read: times lie on
+    the stored regular grid there, unit ids are the ROI ids, drifting gratings come
+    without blank sweeps, and brainsets' own train/valid/test domains are not used.
+
+    Raises:
+        RecordingError: If the file holds no calcium traces in torch-brain's form, was written by
+            a later version, is damaged, or refers to other files.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        _require_calcium_traces(file)
+        extras = dict(file["poyo_ssl"].attrs) if "poyo_ssl" in file else {}
+        columns = json.loads(extras.get("columns", "{}"))
+        df_over_f, timestamps = _read_traces(file["calcium_traces"])
+        is_brainsets = _attribute(file, "brainset", "id") == _BRAINSETS_ALLEN
+        subject = _attribute(file, "subject", "id")
+        return Recording(
+            recording_id=_attribute(file, "session", "id") or path.stem,
+            df_over_f=df_over_f,
+            timestamps=timestamps,
+            units=_read_units(file, columns.get("units")),
+            stimuli=_read_stimuli(file, columns),
+            templates={
+                name: group["pictures"][()] for name, group in file.get("templates", {}).items()
+            },
+            running=_read_running(file),
+            pupil=_read_pupil(file),
+            # brainsets calls the container the subject
+            subject_id=extras.get("subject_id", None if is_brainsets or extras else subject),
+            container_id=extras.get("container_id", subject if is_brainsets else None),
+            session_type=extras.get("session_type"),
+            source=extras.get("source", None if extras else str(path)),
+        )
+
+
+def _require_calcium_traces(file: h5py.File) -> None:
+    if file.attrs.get("object") != "Data" or "calcium_traces" not in file:
+        raise RecordingError(
+            f"'{file.filename}' has no calcium_traces in torch-brain's form (found at its root: "
+            f"{', '.join(file) or 'nothing'}). Give a file made by save_recording or by "
+            f"'brainsets prepare {_BRAINSETS_ALLEN}'."
+        )
+    version = int(file["poyo_ssl"].attrs["format"]) if "poyo_ssl" in file else FORMAT
+    if version > FORMAT:
+        raise RecordingError(
+            f"'{file.filename}' has format {version} but this version of poyo-ssl reads up to "
+            f"{FORMAT}. Upgrade poyo-ssl, or save the recording again with this version."
+        )
+
+
+def _read_traces(group: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
+    """ΔF/F (num_timesteps, num_units) without the filled gaps, and the timestamps in seconds."""
+    stored = group["df_over_f"]
+    if "recorded_at" in group:
+        times = group["recorded_at"][()]
+        is_recorded = np.isfinite(times)
+    else:
+        rate = float(group.attrs["sampling_rate"])
+        starts, ends = group["domain/start"][()], group["domain/end"][()]
+        times = starts[0] + np.arange(len(stored)) / rate
+        is_recorded = np.zeros(len(stored), dtype=bool)
+        for first, stop in np.rint((np.stack([starts, ends], axis=1) - starts[0]) * rate):
+            is_recorded[int(first) : int(stop)] = True
+    df_over_f = np.empty((np.count_nonzero(is_recorded), stored.shape[1]), dtype=stored.dtype)
+    filled = 0
+    edges = np.flatnonzero(np.diff(is_recorded, prepend=False, append=False))
+    for first, stop in edges.reshape(-1, 2):
+        place = slice(filled, filled + stop - first)
+        stored.read_direct(df_over_f, np.s_[first:stop], place)
+        filled = place.stop
+    return df_over_f, times[is_recorded]
+
+
+def _read_units(file: h5py.File, columns: list[str] | None) -> pd.DataFrame:
+    stored = _read_columns(file["rois"])
+    stored["unit_id"] = stored.pop("id")
+    if columns is not None:
+        return pd.DataFrame({name: stored[name] for name in columns})
+    depth = _attribute(file, "device", "imaging_depth")
+    return pd.DataFrame(
+        {
+            "unit_id": [as_text(unit_id) for unit_id in stored["unit_id"]],
+            "cre_line": _restore_dashes(_attribute(file, "subject", "cre_line")),
+            "area": _attribute(file, "device", "target_area"),
+            "imaging_depth_um": float(depth) if depth else None,
+        }
+    )
+
+
+def _restore_dashes(cre_line: str | None) -> str | None:
+    """The Cre line as Allen writes it: brainsets turns ``Ntsr1-Cre_GN220`` into all underscores."""
+    return re.sub("(?<!Cre)_", "-", cre_line) if cre_line else None
+
+
+def _read_stimuli(file: h5py.File, columns: dict[str, list[str]]) -> dict[str, pd.DataFrame]:
+    tables = {}
+    for name, group in file.items():
+        is_interval = isinstance(group, h5py.Group) and group.attrs.get("object") == "Interval"
+        if is_interval and name != "domain" and not name.endswith("_domain"):
+            tables[name] = _read_table(name, group, columns.get(name))
+    if "spontaneous_domain" in file:
+        tables["spontaneous"] = _read_table("spontaneous", file["spontaneous_domain"], None)
+    return tables
+
+
+def _read_table(name: str, group: h5py.Group, columns: list[str] | None) -> pd.DataFrame:
+    stored = _read_columns(group)
+    if name.startswith("natural_movie") and "frame" in stored:
+        stored["movie_frame"] = stored.pop("frame")
+    if name == "natural_scenes" and "frame" in stored:
+        stored["image"] = stored.pop("frame") - 1
+    if columns is None:
+        derived = {"timestamps", *(f"{column}_id" for column in stored)}
+        columns = ["start", "end", *sorted(set(stored) - derived - {"start", "end"})]
+    table = pd.DataFrame({column: stored[column] for column in columns})
+    if "original_row" in stored:
+        table = table.iloc[np.argsort(stored["original_row"])].reset_index(drop=True)
+    return table
+
+
+def _read_running(file: h5py.File) -> pd.DataFrame | None:
+    if "running" not in file:
+        return None
+    stored = _read_columns(file["running"])
+    return pd.DataFrame(
+        {"timestamp": stored["timestamps"], "speed": stored["running_speed"].reshape(-1)}
+    )
+
+
+def _read_pupil(file: h5py.File) -> pd.DataFrame | None:
+    if "pupil" not in file:
+        return None
+    stored = _read_columns(file["pupil"])
+    x, y = stored["location"].T
+    return pd.DataFrame({"timestamp": stored["timestamps"], "x": x, "y": y, "size": stored["size"]})
+
+
+def _read_columns(group: h5py.Group) -> dict[str, np.ndarray]:
+    """The arrays of a torch-brain object; text is decoded and missing text becomes None."""
+    columns = {}
+    for name, item in group.items():
+        if isinstance(item, h5py.Dataset):
+            values = item[()]
+            if values.dtype.kind == "S":
+                values = np.char.decode(values, "utf-8").astype(object)
+                values[values == ""] = None
+            columns[name] = values
+    return columns
+
+
+def _attribute(file: h5py.File, group: str, name: str) -> str | None:
+    """One piece of metadata as text, or None where it is missing."""
+    value = file[group].attrs.get(name) if group in file else None
+    return None if value is None else as_text(value)

@@ -1,0 +1,252 @@
+"""A recording as a ``torch_brain.data.Data`` object, the form in which recordings are stored.
+
+The fields are those that ``brainsets prepare allen_visual_coding_ophys_2016`` writes
+(``calcium_traces``, ``rois``, one ``Interval`` per stimulus, ``running``, ``pupil``, ``session``,
+``subject``, ``device``), with what an exact copy of a recording needs besides:
+
+- gaps in imaging are filled with NaN and left out of the domain; ``calcium_traces.recorded_at``
+  holds the exact time of every sample (NaN in a gap), beside torch-brain's regular grid;
+- blank sweeps stay in the tables, as NaN (gratings) or ``frame`` 0 (natural scenes);
+- ``rois`` has all columns of the table of units;
+- ``templates.<stimulus>.pictures`` holds what was shown;
+- ``poyo_ssl`` holds the remaining metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch_brain.data import (
+    ArrayDict,
+    BrainsetDescription,
+    Data,
+    DeviceDescription,
+    Interval,
+    IrregularTimeSeries,
+    RegularTimeSeries,
+    SessionDescription,
+    SubjectDescription,
+)
+
+from poyo_ssl.recordings.recording import Recording
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of what we add to torch-brain's fields."""
+_MAX_GRID_RATIO = 20  # gaps are stored as NaN: refuse files that would be nearly all gap
+_BEHAVIOR = ("running", "pupil")
+_DESCRIPTIONS = ("session", "subject", "device", "brainset", "poyo_ssl")
+_OTHER_FIELDS = frozenset(("calcium_traces", "rois", "templates", *_BEHAVIOR, *_DESCRIPTIONS))
+"""Fields of the stored object that are no stimulus."""
+
+
+def storage_problems(recording: Recording) -> Iterator[str]:
+    """What of a recording torch-brain's form cannot hold, as sentences."""
+    if recording.num_units == 0:
+        yield "it has no units."
+    steps = _grid_index(recording)[-1] + 1
+    if steps > _MAX_GRID_RATIO * recording.num_timesteps:
+        yield (
+            f"its gaps are {steps / recording.num_timesteps:.0f} times as long as what was "
+            f"recorded (at most {_MAX_GRID_RATIO}); make a recording of each part."
+        )
+    yield from _column_problems("units", recording.units, ArrayDict, {"id"})
+    for name, table in recording.stimuli.items():
+        if name in _OTHER_FIELDS or not _is_attribute(name, Data):
+            yield f"'{name}' cannot name a stimulus; rename it."
+        taken = {"timestamps", "original_row", *_stored_names(name).values()}
+        yield from _column_problems(name, table, Interval, taken)
+        if np.any(np.diff(table["end"].to_numpy()[_time_order(table)]) < 0):
+            yield (
+                f"a presentation of '{name}' lies inside another one, which torch-brain cannot "
+                "slice; make two stimuli of them."
+            )
+    for name, samples in (("running", recording.running), ("pupil", recording.pupil)):
+        if samples is not None and not np.all(np.diff(samples["timestamp"]) >= 0):
+            yield f"the timestamps of {name} must be finite and sorted."
+
+
+def _column_problems(
+    name: str, table: pd.DataFrame, container: type, taken: set[str]
+) -> Iterator[str]:
+    for column in set(table.columns) - {"start", "end"}:
+        if column in taken or not _is_attribute(column, container):
+            yield f"'{column}' cannot name a column of {name}; rename it."
+        elif table[column].dtype.kind not in "biuf" and not _is_text(table[column]):
+            yield f"column '{column}' of {name} must hold numbers or text."
+
+
+def _is_attribute(name: object, container: type) -> bool:
+    """Whether a torch-brain object can take an attribute of this name and keep its own."""
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and not name.startswith("_")
+        and not name.endswith("_domain")
+        and not hasattr(container, name)
+    )
+
+
+def _stored_names(stimulus: str) -> dict[str, str]:
+    """Columns of a stimulus that torch-brain calls otherwise: our name to theirs."""
+    if stimulus.startswith("natural_movie"):
+        return {"movie_frame": "frame"}
+    return {"image": "frame"} if stimulus == "natural_scenes" else {}
+
+
+def as_torch_brain(recording: Recording) -> Data:
+    """The recording as a torch-brain object; ``storage_problems`` must have found none."""
+    traces = _as_regular_time_series(recording)
+    optional = {"running": _as_running(recording), "pupil": _as_pupil(recording)}
+    return Data(
+        domain=traces.domain,
+        calcium_traces=traces,
+        rois=ArrayDict(
+            **{
+                "id" if name == "unit_id" else str(name): _as_array(values)
+                for name, values in recording.units.items()
+            }
+        ),
+        templates=Data(
+            **{name: ArrayDict(pictures=stack) for name, stack in recording.templates.items()}
+        ),
+        **{name: _as_interval(name, table) for name, table in recording.stimuli.items()},
+        **{name: samples for name, samples in optional.items() if samples is not None},
+        **_descriptions(recording),
+    )
+
+
+def _descriptions(recording: Recording) -> dict[str, Data]:
+    first = recording.units.iloc[0].to_dict()
+    known = {name: value for name, value in first.items() if not pd.isna(value)}
+    cre_line = str(known["cre_line"]).replace("-", "_") if "cre_line" in known else None
+    columns = {name: list(table.columns) for name, table in recording.stimuli.items()}
+    return {
+        "brainset": BrainsetDescription(
+            id="poyo_ssl",
+            origin_version="unknown",
+            derived_version=str(FORMAT),
+            source=Path(recording.source).name if recording.source else "unknown",
+            description="A two-photon recording stored by poyo-ssl.",
+        ),
+        "session": SessionDescription(id=recording.recording_id),
+        "subject": SubjectDescription(id=recording.subject_id or "unknown", cre_line=cre_line),
+        "device": DeviceDescription(
+            id=recording.recording_id,
+            recording_tech="TWO_PHOTON_IMAGING",
+            imaging_depth=known.get("imaging_depth_um"),
+            target_area=known.get("area"),
+        ),
+        "poyo_ssl": Data(
+            format=FORMAT,
+            subject_id=recording.subject_id,
+            container_id=recording.container_id,
+            session_type=recording.session_type,
+            source=recording.source,
+            columns=json.dumps({"units": list(recording.units.columns), **columns}),
+        ),
+    }
+
+
+def _grid_index(recording: Recording) -> np.ndarray:
+    """The place of every sample on torch-brain's regular grid, shape (num_timesteps,).
+
+    Within a segment samples follow one another; a segment begins at the grid's time nearest to
+    its first sample, at least one place after the segment before.
+    """
+    starts, rate = recording.timestamps - recording.timestamps[0], _mean_rate(recording)
+    index = np.empty(recording.num_timesteps, dtype=np.int64)
+    free = 0
+    for first, stop in recording.segments:
+        begin = max(free, round(starts[first] * rate))
+        index[first:stop] = begin + np.arange(stop - first)
+        free = index[stop - 1] + 2
+    return index
+
+
+def _mean_rate(recording: Recording) -> float:
+    """Samples per second within segments; unlike the median rate it does not drift."""
+    first, stop = recording.segments.T
+    seconds = np.sum(recording.timestamps[stop - 1] - recording.timestamps[first])
+    intervals = np.sum(stop - 1 - first)
+    return float(intervals / seconds) if intervals else recording.sampling_rate
+
+
+def _as_regular_time_series(recording: Recording) -> RegularTimeSeries:
+    rate = _mean_rate(recording)
+    index = _grid_index(recording)
+    grid_times = recording.timestamps[0] + index / rate
+    drift = float(np.max(np.abs(grid_times - recording.timestamps)))
+    if drift > 1.0 / rate:
+        logger.warning(
+            "Recording '%s': its timestamps leave torch-brain's regular grid by up to %.3f s. "
+            "open_recording gives the exact times; torch-brain's own slices are off by that much.",
+            recording.recording_id,
+            drift,
+        )
+    return RegularTimeSeries.from_gappy_timeseries(
+        timestamps=grid_times,
+        sampling_rate=rate,
+        df_over_f=recording.df_over_f,
+        recorded_at=recording.timestamps.astype(np.float64),
+    )
+
+
+def _as_interval(name: str, table: pd.DataFrame) -> Interval:
+    order = _time_order(table)
+    columns = {str(column): _as_array(values)[order] for column, values in table.items()}
+    columns["start"] = columns["start"].astype(np.float64)
+    columns["end"] = columns["end"].astype(np.float64)
+    for ours, theirs in _stored_names(name).items():
+        columns[theirs] = columns.pop(ours) + (name == "natural_scenes")  # there 0 is blank
+    if not np.array_equal(order, np.arange(len(table))):
+        columns["original_row"] = order
+    return Interval(
+        **columns,
+        timestamps=0.5 * (columns["start"] + columns["end"]),
+        timekeys=["start", "end", "timestamps"],
+    )
+
+
+def _time_order(table: pd.DataFrame) -> np.ndarray:
+    """Rows in the order of start, then end: lazy torch-brain objects search it by bisection."""
+    return np.lexsort((table["end"], table["start"]))
+
+
+def _as_running(recording: Recording) -> IrregularTimeSeries | None:
+    running = recording.running
+    if running is None or running.empty:
+        return None
+    return IrregularTimeSeries(
+        timestamps=running["timestamp"].to_numpy(dtype=np.float64),
+        running_speed=running[["speed"]].to_numpy(),
+    )
+
+
+def _as_pupil(recording: Recording) -> IrregularTimeSeries | None:
+    pupil = recording.pupil
+    if pupil is None or pupil.empty:
+        return None
+    return IrregularTimeSeries(
+        timestamps=pupil["timestamp"].to_numpy(dtype=np.float64),
+        location=pupil[["x", "y"]].to_numpy(),
+        size=pupil["size"].to_numpy(),
+    )
+
+
+def _is_text(values: pd.Series) -> bool:
+    return all(isinstance(value, str) or pd.isna(value) for value in values)
+
+
+def _as_array(values: pd.Series) -> np.ndarray:
+    """A column as torch-brain stores it: numbers as they are, text as ASCII or UTF-8 bytes."""
+    if values.dtype.kind in "biuf":
+        return values.to_numpy()
+    text = values.astype(object).where(values.notna(), "").to_numpy(dtype=str)
+    return text if all(value.isascii() for value in text) else np.char.encode(text, "utf-8")
