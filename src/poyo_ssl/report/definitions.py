@@ -1,0 +1,44 @@
+"""What the words of the report mean, for a reader who was not there."""
+
+METRICS = {
+    "accuracy": "Accuracy: the share of test trials whose class was decoded correctly.",
+    "balanced_accuracy": "Balanced accuracy: the accuracy within each class, averaged over "
+    "classes, so that a frequent class counts no more than a rare one.",
+    "within_1s": "Fraction within 1 s: the share of test samples whose decoded movie frame lies "
+    "within one second of the frame that was shown.",
+    "ssim": "SSIM: structural similarity of the decoded and the true movie frame (Wang et al. "
+    "2004); 1 is identity. A blurred average of the movie already scores well above 0, so compare "
+    "with the mean frame.",
+    "psnr": "PSNR: peak signal-to-noise ratio of the decoded movie frame in decibels; higher is "
+    "closer.",
+    "correlation": "Pixel correlation: Pearson's correlation of the decoded and true pixels of a "
+    "movie frame.",
+}
+SPLITS = {
+    "trial": "Tested on the last trials of every recorded segment; nothing learned from them.",
+    "repeat": "Tested on the last showings of the movie. Every test frame was also shown during "
+    "training, so a look-up table of frames can score high here: read it beside the "
+    "held-out movie frames.",
+    "held_out_frames": "Tested on contiguous parts of the movie that were left out of training in "
+    "every showing, with a guard gap on either side: only a decoder that generalises to "
+    "unseen pictures can score here.",
+}
+INTERVALS = [
+    "Mean: over recordings of the mean over seeds. Every arm is tested on the same recordings, "
+    "units and test samples.",
+    "95 % over seeds: how far the mean would move if the networks were trained again from other "
+    "random seeds. Reference decoders have no seed.",
+    "95 % over trials: how far the mean would move with other test samples of the same "
+    "recordings (bootstrap: the test samples are drawn again with replacement).",
+    "Gain over scratch: the score minus that of the same network trained from scratch, paired: "
+    "the same recordings, test samples and, for networks, seeds. Pretraining is said to help "
+    "or to hurt only if the 95 % interval of the gain lies on one side of zero.",
+    "p: how surprising the gain would be if there were none (two-sided). It is not "
+    "corrected for the number of comparisons on this page.",
+    "The best reference decoder is picked by its test score, which favours it over the networks.",
+]
+PREDICTABLE = (
+    "A unit is called predictable if the skewness and the kurtosis of its ΔF/F, measured on "
+    "training time only, both lie at or below the thresholds: steady activity without rare, "
+    "large transients (Bae et al., arXiv:2510.18516)."
+)

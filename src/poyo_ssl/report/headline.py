@@ -1,0 +1,170 @@
+"""The result in a sentence per task: did pretraining help?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from poyo_ssl.report.formatting import (
+    format_interval,
+    format_p_value,
+    format_percent,
+    format_score,
+    is_number,
+    metric_title,
+    split_title,
+    units_title,
+)
+from poyo_ssl.report.results import RunResults, Task
+
+SCRATCH = "scratch"
+"""The arm that every gain is measured against."""
+PRETRAINED = "pretrained"
+"""The arm that the claim is about; the first arm whose name begins so where none is called so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """What one task says about pretraining, at all labels and the units of first interest."""
+
+    title: str
+    verdict: str
+    """``helped``, ``hurt``, ``no sure difference`` or ``not compared``."""
+    scores: str
+    gain: str
+    against_reference: str
+    elsewhere: str
+    """The same comparison on other units and label fractions, counted."""
+
+
+def compute_headlines(results: RunResults) -> list[Headline]:
+    """One headline per task that the summary has; empty without a summary."""
+    if results.summary is None:
+        return []
+    headlines = []
+    for task in results.tasks:
+        metric = results.main_metric(task)
+        summary = results.summary
+        rows = summary[
+            (summary["task"] == task.name)
+            & (summary["split"] == task.split)
+            & (summary["metric"] == metric)
+        ]
+        if not rows.empty:
+            headlines.append(_headline(task, metric, rows, results.units_of(task)))
+    return headlines
+
+
+def verdict_of(gain_low: float, gain_high: float) -> str:
+    """What the paired interval of a gain allows one to say."""
+    if not (is_number(gain_low) and is_number(gain_high)):
+        return "not compared"
+    if gain_low > 0:
+        return "helped"
+    return "hurt" if gain_high < 0 else "no sure difference"
+
+
+def _headline(task: Task, metric: str, rows: pd.DataFrame, subsets: list[str]) -> Headline:
+    units = next(name for name in subsets if name in set(rows["units"]))
+    fraction = rows.loc[rows["units"] == units, "label_fraction"].max()
+    here = rows[(rows["units"] == units) & (rows["label_fraction"] == fraction)]
+    networks = here[here["kind"] == "network"].set_index("arm")
+    references = here[(here["kind"] == "reference") & (here["arm"] != "chance")].set_index("arm")
+    best = references.sort_values("mean").iloc[-1] if len(references) else None
+    pretrained_name = _pretrained_arm(list(networks.index))
+    pretrained = networks.loc[pretrained_name] if pretrained_name else None
+    parts = []
+    if pretrained is not None:
+        parts.append(f"{pretrained_name} {_with_interval(pretrained, metric)}")
+    if SCRATCH in networks.index:
+        parts.append(f"from scratch {_with_interval(networks.loc[SCRATCH], metric)}")
+    if best is not None:
+        parts.append(f"best reference decoder ({best.name}) {_with_interval(best, metric)}")
+    if is_number(task.chance):
+        parts.append(f"chance {format_score(task.chance, metric)}")
+    verdict, gain = "not compared", "There is no pretrained network to compare with scratch."
+    if pretrained is not None:
+        verdict = verdict_of(pretrained["gain_low"], pretrained["gain_high"])
+        gain = _gain_sentence(verdict, pretrained, metric)
+    labels = "" if fraction == 1 else f", {format_percent(fraction)} of the labels"
+    return Headline(
+        title=f"{task.title}: {metric_title(metric)} on {split_title(task.split)}, "
+        f"{units_title(units).lower()}{labels}",
+        verdict=verdict,
+        scores=_capitalised("; ".join(parts)) + ".",
+        gain=gain,
+        against_reference=_against_reference(pretrained, networks, best, metric),
+        elsewhere=_elsewhere(rows, pretrained_name),
+    )
+
+
+def _pretrained_arm(arms: list[str]) -> str | None:
+    named = [arm for arm in arms if arm.startswith(PRETRAINED)]
+    return PRETRAINED if PRETRAINED in named else next(iter(named), None)
+
+
+def _with_interval(row: pd.Series, metric: str) -> str:
+    """The mean with the interval over seeds or, for a decoder without seeds, over trials."""
+    low, high = row["seed_low"], row["seed_high"]
+    if not (is_number(low) and is_number(high) and row["num_seeds"] > 1):
+        low, high = row["trial_low"], row["trial_high"]
+    score = format_score(row["mean"], metric)
+    return f"{score} {format_interval(low, high, metric)}" if is_number(low) else score
+
+
+def _gain_sentence(verdict: str, pretrained: pd.Series, metric: str) -> str:
+    if verdict == "not compared":
+        return "No paired interval of the gain over scratch was saved."
+    words = {
+        "helped": "Pretraining helped",
+        "hurt": "Pretraining hurt",
+        "no sure difference": "Pretraining made no sure difference",
+    }[verdict]
+    gain = format_score(pretrained["gain_over_scratch"], metric, signed=True)
+    interval = format_interval(pretrained["gain_low"], pretrained["gain_high"], metric, signed=True)
+    p_value = format_p_value(pretrained["p_value"])
+    p_text = f", p {p_value}" if p_value.startswith("<") else f", p = {p_value}"
+    known_p = p_text if is_number(pretrained["p_value"]) else ""
+    return f"{words}: {gain} {interval} over scratch{known_p}."
+
+
+def _against_reference(
+    pretrained: pd.Series | None, networks: pd.DataFrame, best: pd.Series | None, metric: str
+) -> str:
+    if best is None or networks.empty:
+        return ""
+    name, row = ("The pretrained network", pretrained)
+    if row is None:
+        row = networks.sort_values("mean").iloc[-1]
+        name = f"The best network ({row.name})"
+    difference = row["mean"] - best["mean"]
+    if format_score(difference, metric, signed=True).strip("+-\N{MINUS SIGN}0.") == "":
+        return f"{name} equals the best reference decoder ({best.name})."
+    side = "above" if difference > 0 else "below"
+    return (
+        f"{name} scores {format_score(abs(difference), metric)} {side} "
+        f"the best reference decoder ({best.name})."
+    )
+
+
+def _elsewhere(rows: pd.DataFrame, pretrained_name: str | None) -> str:
+    compared = rows[rows["arm"] == pretrained_name]
+    verdicts = Counter(
+        verdict_of(low, high)
+        for low, high in zip(compared["gain_low"], compared["gain_high"], strict=True)
+    )
+    del verdicts["not compared"]
+    num_compared = verdicts.total()
+    if num_compared < 2:
+        return ""
+    return (
+        f"Over all {num_compared} comparisons of this task (units and label fractions) pretraining "
+        f"helped in {verdicts['helped']}, hurt in {verdicts['hurt']} and made no sure difference "
+        f"in {verdicts['no sure difference']}."
+    )
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

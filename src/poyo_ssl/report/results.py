@@ -1,0 +1,309 @@
+"""What a run directory holds, read and checked before a page is made of it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_WRITE_ONE = "Write a run with 'poyo-ssl run ... --output DIR'"
+_TEXT_COLUMNS = {
+    "recording_id", "unit_id", "cre_line", "area", "excluded", "is_predictable", "task", "split",
+    "units", "arm", "kind", "metric", "stage", "fit",
+}  # fmt: skip
+_NEEDED_COLUMNS = {
+    "scores.csv": {"recording_id", "task", "split", "units", "arm", "kind", "label_fraction",
+                   "seed", "metric", "value"},
+    "summary.csv": {"task", "split", "units", "arm", "kind", "label_fraction", "metric", "mean",
+                    "seed_low", "seed_high", "trial_low", "trial_high", "num_seeds",
+                    "num_recordings", "num_test", "gain_over_scratch", "gain_low", "gain_high",
+                    "p_value"},
+    "units.csv": {"recording_id", "unit_id", "skewness", "kurtosis", "is_predictable", "excluded"},
+    "curves.csv": {"stage", "task", "units", "arm", "label_fraction", "seed", "step", "metric",
+                   "value"},
+}  # fmt: skip
+_MAIN_METRICS = ("accuracy", "within_1s", "ssim")
+UNITS_ORDER = ("unpredictable", "predictable", "all")
+"""Subsets of units in the order of interest: the method claims to help the first."""
+
+
+class ReportError(ValueError):
+    """A run directory that no report can be made of; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One thing that was decoded, tested in one way."""
+
+    name: str
+    split: str
+    """``trial``, ``repeat`` or ``held_out_frames``."""
+    title: str
+    chance: float | None = None
+    """Score of guessing, on the scale of the main metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFile:
+    """What the name of a saved confusion matrix or movie says: ``<task>__<units>__<arm>``."""
+
+    task: str
+    units: str
+    arm: str
+    split: str | None = None
+    """Only where the name has it, as in ``<task>__<split>__<units>__<arm>``."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MovieFrames:
+    """A few movie frames and what one arm made of the activity that they evoked."""
+
+    movie_frame: np.ndarray
+    """Position of each in the movie, shape (num_shown,)."""
+    true: np.ndarray
+    """Shape (num_shown, height, width), uint8."""
+    predicted: np.ndarray
+    """Shape (num_shown, height, width), uint8."""
+    ssim: np.ndarray
+    """Structural similarity of the two, shape (num_shown,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResults:
+    """Everything that one run saved. None, or empty, where the run did not save it."""
+
+    directory: Path
+    run: dict[str, Any]
+    tasks: list[Task]
+    scores: pd.DataFrame
+    """One row per recording, task, split, units, arm, label fraction, seed and metric."""
+    summary: pd.DataFrame | None
+    """One row per task, split, units, arm, label fraction and metric, with intervals."""
+    recordings: list[dict[str, Any]] | None
+    units: pd.DataFrame | None
+    predictability: dict[str, Any] | None
+    splits: list[dict[str, Any]] | None
+    curves: pd.DataFrame | None
+    confusions: dict[ArmFile, pd.DataFrame]
+    """Counts; rows are the true classes, columns the decoded ones."""
+    movies: dict[ArmFile, MovieFrames]
+
+    def main_metric(self, task: Task) -> str:
+        """The metric that a task is judged by."""
+        here = (self.scores["task"] == task.name) & (self.scores["split"] == task.split)
+        found = list(self.scores.loc[here, "metric"].unique())
+        return next((metric for metric in _MAIN_METRICS if metric in found), (*found, "")[0])
+
+    def units_of(self, task: Task) -> list[str]:
+        """The subsets of units that a task was decoded from, in order of interest."""
+        here = (self.scores["task"] == task.name) & (self.scores["split"] == task.split)
+        return in_order_of_interest(self.scores.loc[here, "units"].unique())
+
+    def means(self) -> pd.DataFrame:
+        """Mean score of every arm, from the summary or, without one, from the scores.
+
+        Returns:
+            ``task``, ``split``, ``units``, ``arm``, ``kind``, ``label_fraction``, ``metric`` and
+            ``mean`` (over recordings of the mean over seeds).
+        """
+        keys = ["task", "split", "units", "arm", "kind", "label_fraction", "metric"]
+        if self.summary is not None:
+            return self.summary[[*keys, "mean"]]
+        per_recording = self.scores.groupby([*keys, "recording_id"], sort=False)["value"].mean()
+        return per_recording.groupby(keys, sort=False).mean().rename("mean").reset_index()
+
+
+def in_order_of_interest(units: Collection[str]) -> list[str]:
+    """Subsets of units, the known ones first."""
+    known = [name for name in UNITS_ORDER if name in units]
+    return known + sorted(set(units) - set(known))
+
+
+def load_results(run_directory: str | Path) -> RunResults:
+    """Reads what a run saved.
+
+    Only ``run.json`` and ``scores.csv`` must be there.
+
+    Raises:
+        ReportError: If one of the two is missing, or any file cannot be understood.
+    """
+    directory = Path(run_directory)
+    if not directory.is_dir():
+        found = "a file" if directory.exists() else "nothing"
+        raise ReportError(f"Run directory '{directory}': found {found} there. {_WRITE_ONE}.")
+    missing = [name for name in ("run.json", "scores.csv") if not (directory / name).is_file()]
+    if missing:
+        inside = ", ".join(sorted(path.name for path in directory.iterdir())[:12]) or "nothing"
+        raise ReportError(
+            f"'{directory}' is not a run directory: it lacks {' and '.join(missing)} "
+            f"(found: {inside}). {_WRITE_ONE}, or name the folder of a finished run."
+        )
+    run = _read_run(directory / "run.json")
+    scores = _read_table(directory / "scores.csv")
+    if scores is None or scores.empty:
+        raise ReportError(f"{directory / 'scores.csv'} has no rows. {_WRITE_ONE} to completion.")
+    return RunResults(
+        directory=directory,
+        run=run,
+        tasks=_tasks(run, scores),
+        scores=scores,
+        summary=_read_table(directory / "summary.csv"),
+        recordings=_read_json(directory / "recordings.json", list),
+        units=_read_units(directory / "units.csv"),
+        predictability=_read_json(directory / "predictability.json", dict),
+        splits=_read_json(directory / "splits.json", list),
+        curves=_read_table(directory / "curves.csv"),
+        confusions={
+            _arm_file(path): _read_confusion(path)
+            for path in sorted((directory / "confusion").glob("*.csv"))
+        },
+        movies={
+            _arm_file(path): _read_movie(path)
+            for path in sorted((directory / "movie").glob("*.npz"))
+        },
+    )
+
+
+def _malformed(path: Path, what: object) -> ReportError:
+    return ReportError(f"{path} cannot be understood: {what} Delete it or run again.")
+
+
+def _read_json(path: Path, expected: type) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _malformed(path, f"not JSON ({error}).") from error
+    is_expected = isinstance(value, expected)
+    if is_expected and expected is list:
+        is_expected = all(isinstance(row, dict) for row in value)
+    if not is_expected:
+        wanted = "an object" if expected is dict else "a list of objects"
+        raise _malformed(path, f"it must hold {wanted}.")
+    return value
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    run: dict[str, Any] = _read_json(path, dict)
+    problems = [f"no '{key}'." for key in ("title", "is_simulated", "tasks") if key not in run]
+    if not problems and not isinstance(run["is_simulated"], bool):
+        problems.append(f"'is_simulated' must be true or false, got {run['is_simulated']!r}.")
+    if not problems and not (
+        isinstance(run["tasks"], list)
+        and all(isinstance(task, dict) and "name" in task for task in run["tasks"])
+    ):
+        problems.append("'tasks' must be a list of objects that each have a 'name'.")
+    if problems:
+        raise _malformed(path, " ".join(problems))
+    return run
+
+
+def _tasks(run: dict[str, Any], scores: pd.DataFrame) -> list[Task]:
+    """The tasks that have scores: as the run lists them, then any that it does not list."""
+    scored = list(scores[["task", "split"]].drop_duplicates().itertuples(index=False, name=None))
+    listed = {
+        (str(task["name"]), str(task.get("split", ""))): Task(
+            name=str(task["name"]),
+            split=str(task.get("split", "")),
+            title=str(task.get("title", task["name"])),
+            chance=task.get("chance"),
+        )
+        for task in run["tasks"]
+    }
+    tasks = [task for key, task in listed.items() if key in scored]
+    return tasks + [
+        Task(name=name, split=split, title=name.replace("_", " "))
+        for name, split in scored
+        if (name, split) not in listed
+    ]
+
+
+def _read_table(path: Path) -> pd.DataFrame | None:
+    """A CSV file with text columns as text ("" where empty) and all others as numbers."""
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise _malformed(path, f"not a table ({error}).") from error
+    lacking = _NEEDED_COLUMNS[path.name] - set(table.columns)
+    if lacking:
+        raise _malformed(
+            path, f"it lacks the columns {sorted(lacking)} (found: {', '.join(table.columns)})."
+        )
+    for column in table.columns:
+        if column in _TEXT_COLUMNS:
+            continue
+        try:
+            table[column] = pd.to_numeric(table[column].replace({"": None, "nan": None}))
+        except ValueError as error:
+            raise _malformed(path, f"column '{column}' must be numbers ({error}).") from error
+    if "label_fraction" in table:
+        table["label_fraction"] = table["label_fraction"].astype(float).fillna(1.0)
+    return table
+
+
+def _read_units(path: Path) -> pd.DataFrame | None:
+    """The table of units; ``excluded`` becomes the reason, "" for a unit that was kept."""
+    units = _read_table(path)
+    if units is None:
+        return None
+    reason = units["excluded"]
+    reason = reason.mask(reason.str.lower().isin(["false", "nan", "none", "0"]), "")
+    reason = reason.mask(reason.str.lower().isin(["true", "1"]), "reason not stored")
+    return units.assign(excluded=reason)
+
+
+def _arm_file(path: Path) -> ArmFile:
+    match path.stem.split("__"):
+        case [task, units, arm]:
+            return ArmFile(task=task, units=units, arm=arm)
+        case [task, split, units, arm]:
+            return ArmFile(task=task, split=split, units=units, arm=arm)
+    raise _malformed(path, "its name must be <task>__<units>__<arm>.")
+
+
+def _read_confusion(path: Path) -> pd.DataFrame:
+    try:
+        counts = pd.read_csv(path, index_col=0)
+        counts = counts.rename(index=str).astype(float)
+    except ValueError as error:
+        raise _malformed(path, f"not a table of counts ({error}).") from error
+    if counts.shape[0] != counts.shape[1] or counts.empty:
+        raise _malformed(path, f"a confusion matrix must be square, got {counts.shape}.")
+    return counts
+
+
+def _read_movie(path: Path) -> MovieFrames:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            movie = MovieFrames(
+                movie_frame=saved["movie_frame"],
+                true=saved["true"],
+                predicted=saved["predicted"],
+                ssim=saved["ssim"],
+            )
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _malformed(path, f"not saved movie frames ({error}).") from error
+    num_shown = len(movie.movie_frame)
+    is_consistent = (
+        movie.true.ndim == 3
+        and movie.true.shape == movie.predicted.shape
+        and movie.true.dtype == movie.predicted.dtype == np.uint8
+        and movie.true.shape[0] == num_shown == len(movie.ssim)
+    )
+    if not is_consistent:
+        raise _malformed(
+            path,
+            "true and predicted must be uint8 of shape (num_shown, height, width), got "
+            f"{movie.true.dtype} {movie.true.shape} and {movie.predicted.dtype} "
+            f"{movie.predicted.shape} for {num_shown} movie frames.",
+        )
+    return movie

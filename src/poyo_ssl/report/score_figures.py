@@ -1,0 +1,325 @@
+"""Figures of what came out: scores with intervals, label efficiency, confusion matrices."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from poyo_ssl.report.formatting import (
+    format_interval,
+    format_percent,
+    format_score,
+    is_number,
+    metric_title,
+    units_title,
+)
+from poyo_ssl.report.results import ArmFile, RunResults, Task
+from poyo_ssl.report.style import FAINT, MUTED, ArmStyle, finish, plain
+
+CHANCE = "chance"
+"""The arm of guessing: a dashed line where the run states a chance level, a point otherwise."""
+_GROUPS = (("reference", "Reference decoders"), ("network", "Networks"))
+_MAX_LABELLED_CLASSES = 12
+
+
+def rows_of(table: pd.DataFrame, task: Task, metric: str) -> pd.DataFrame:
+    """The rows of a table of scores that belong to one task and metric."""
+    return table[
+        (table["task"] == task.name) & (table["split"] == task.split) & (table["metric"] == metric)
+    ]
+
+
+def _with_chance_as_line(rows: pd.DataFrame, task: Task) -> pd.DataFrame:
+    return rows[rows["arm"] != CHANCE] if is_number(task.chance) else rows
+
+
+def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -> go.Figure:
+    """Scores of all arms at the largest label fraction; a panel per subset of units.
+
+    The thick bar is the interval over seeds, the thin one the bootstrap over trials, and each
+    faint dot one recording (mean over seeds).
+    """
+    assert results.summary is not None
+    metric = results.main_metric(task)
+    rows = _with_chance_as_line(rows_of(results.summary, task, metric), task)
+    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    subsets = [units for units in results.units_of(task) if units in set(rows["units"])]
+    height_of = _arm_heights(rows)
+    figure = make_subplots(
+        cols=len(subsets),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[f"<b>{plain(units_title(units))}</b>" for units in subsets],
+    )
+    for column, units in enumerate(subsets, start=1):
+        for _, row in rows[rows["units"] == units].iterrows():
+            height = height_of[(row["kind"], row["arm"])]
+            for trace in _point_traces(results, row, height, metric, styles[row["arm"]]):
+                figure.add_trace(trace, row=1, col=column)
+        if is_number(task.chance):
+            figure.add_vline(
+                task.chance, row=1, col=column, line={"dash": "dash", "width": 1.2, "color": MUTED}
+            )
+        figure.update_xaxes(title_text=metric_title(metric), row=1, col=column)
+        figure.update_xaxes(range=_padded_range(results, rows, task, metric), row=1, col=column)
+    names = [f"<b>{title}</b>" if not arm else plain(arm) for title, arm in _arm_labels(height_of)]
+    figure.update_yaxes(
+        tickvals=list(height_of.values()),
+        ticktext=names,
+        range=[max(height_of.values()) + 0.6, -0.6],
+        showgrid=False,
+        ticklen=0,
+    )
+    return finish(figure, height=110 + 27 * len(height_of), showlegend=False)
+
+
+def _padded_range(results: RunResults, rows: pd.DataFrame, task: Task, metric: str) -> list[float]:
+    """From the lowest to the highest of chance, the intervals and single recordings, and a bit."""
+    scores = rows_of(results.scores, task, metric)
+    is_drawn = scores["arm"].isin(rows["arm"]) & scores["units"].isin(rows["units"])
+    is_drawn &= scores["label_fraction"].isin(rows["label_fraction"])
+    scores = scores[is_drawn]
+    keys = ["units", "arm", "label_fraction", "recording_id"]
+    intervals = rows[["mean", "seed_low", "seed_high", "trial_low", "trial_high"]]
+    drawn = [*scores.groupby(keys)["value"].mean(), *intervals.to_numpy().ravel(), task.chance]
+    finite = [value for value in drawn if is_number(value)]
+    low, high = min(finite), max(finite)
+    margin = 0.05 * ((high - low) or 1.0)
+    return [low - margin, high + margin]
+
+
+def _arm_heights(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Position of every arm from the top; each group has a row of its own above its arms."""
+    heights: dict[tuple[str, str], float] = {}
+    for kind, _ in _GROUPS:
+        arms = rows.loc[rows["kind"] == kind, "arm"].unique()
+        if len(arms):
+            heights[(kind, "")] = len(heights)
+        for arm in arms:
+            heights[(kind, str(arm))] = len(heights)
+    return heights
+
+
+def _arm_labels(heights: dict[tuple[str, str], float]) -> list[tuple[str, str]]:
+    titles = dict(_GROUPS)
+    return [(titles[kind], arm) for kind, arm in heights]
+
+
+def _point_traces(
+    results: RunResults, row: pd.Series, height: float, metric: str, style: ArmStyle
+) -> list[go.Scatter]:
+    scores = results.scores
+    here = scores[
+        (scores["task"] == row["task"])
+        & (scores["split"] == row["split"])
+        & (scores["units"] == row["units"])
+        & (scores["arm"] == row["arm"])
+        & (scores["metric"] == metric)
+        & (scores["label_fraction"] == row["label_fraction"])
+    ]
+    per_recording = here.groupby("recording_id")["value"].mean()
+    traces = []
+    if len(per_recording) > 1:
+        traces.append(
+            go.Scatter(
+                x=per_recording.to_numpy(),
+                y=[height] * len(per_recording),
+                mode="markers",
+                marker={"color": style.color, "symbol": style.symbol, "size": 6, "opacity": 0.35},
+                text=[f"{plain(name)}: {value:.3f}" for name, value in per_recording.items()],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    text = _describe_score(row, metric)
+    for low, high, thickness, cap in (
+        (row["trial_low"], row["trial_high"], 1.2, 4),
+        (row["seed_low"], row["seed_high"], 4.5, 0),
+    ):
+        traces.append(
+            go.Scatter(
+                x=[row["mean"]],
+                y=[height],
+                error_x=_error_bar(row["mean"], low, high, style.color, thickness, cap),
+                mode="markers",
+                marker={"color": style.color, "symbol": style.symbol, "size": 8,
+                        "line": {"color": "white", "width": 1}},
+                text=[text],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )  # fmt: skip
+    return traces
+
+
+def _describe_score(row: pd.Series, metric: str) -> str:
+    lines = [
+        f"{plain(row['arm'])}: {format_score(row['mean'], metric)}",
+        f"over seeds {format_interval(row['seed_low'], row['seed_high'], metric)}",
+        f"over trials {format_interval(row['trial_low'], row['trial_high'], metric)}",
+    ]
+    return "<br>".join(lines)
+
+
+def _error_bar(
+    mean: float, low: float, high: float, color: str, thickness: float, cap: int
+) -> dict[str, object] | None:
+    if not (is_number(low) and is_number(high)):
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - mean],
+        "arrayminus": [mean - low],
+        "color": color,
+        "thickness": thickness,
+        "width": cap,
+    }
+
+
+def draw_label_efficiency(
+    results: RunResults, task: Task, styles: dict[str, ArmStyle]
+) -> go.Figure | None:
+    """Score against the fraction of labels, a panel per subset of units; None for one fraction."""
+    assert results.summary is not None
+    metric = results.main_metric(task)
+    rows = _with_chance_as_line(rows_of(results.summary, task, metric), task)
+    fractions = sorted(rows["label_fraction"].unique())
+    if len(fractions) < 2:
+        return None
+    subsets = [units for units in results.units_of(task) if units in set(rows["units"])]
+    figure = make_subplots(
+        cols=len(subsets),
+        shared_yaxes="all",
+        horizontal_spacing=0.03,
+        subplot_titles=[f"<b>{plain(units_title(units))}</b>" for units in subsets],
+    )
+    in_legend: set[str] = set()
+    for column, units in enumerate(subsets, start=1):
+        for arm, curve in rows[rows["units"] == units].groupby("arm", sort=False):
+            figure.add_trace(
+                _efficiency_trace(curve, str(arm), metric, styles[str(arm)], arm not in in_legend),
+                row=1,
+                col=column,
+            )
+            in_legend.add(str(arm))
+        if is_number(task.chance):
+            figure.add_hline(
+                task.chance, row=1, col=column, line={"dash": "dash", "width": 1.2, "color": MUTED}
+            )
+        figure.update_xaxes(
+            type="log",
+            tickvals=fractions,
+            ticktext=[format_percent(fraction) for fraction in fractions],
+            title_text="labels used",
+            row=1,
+            col=column,
+        )
+    figure.update_yaxes(title_text=metric_title(metric), row=1, col=1)
+    figure.update_yaxes(range=_padded_range(results, rows, task, metric))
+    return finish(
+        figure,
+        height=400,
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
+    )
+
+
+def _efficiency_trace(
+    curve: pd.DataFrame, arm: str, metric: str, style: ArmStyle, is_in_legend: bool
+) -> go.Scatter:
+    curve = curve.sort_values("label_fraction")
+    by_seed = curve["seed_low"].notna() & curve["seed_high"].notna()
+    low = curve["seed_low"].where(by_seed, curve["trial_low"])
+    high = curve["seed_high"].where(by_seed, curve["trial_high"])
+    return go.Scatter(
+        x=curve["label_fraction"],
+        y=curve["mean"],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": (high - curve["mean"]).fillna(0),
+            "arrayminus": (curve["mean"] - low).fillna(0),
+            "thickness": 1.2,
+            "width": 3,
+        },
+        mode="lines+markers",
+        name=plain(arm),
+        legendgroup=arm,
+        showlegend=is_in_legend,
+        line={"color": style.color, "dash": style.dash, "width": 2},
+        marker={"color": style.color, "symbol": style.symbol, "size": 7},
+        text=[_describe_score(row, metric) for _, row in curve.iterrows()],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def best_of_each_kind(
+    results: RunResults, task: Task, units: str, files: dict[ArmFile, pd.DataFrame]
+) -> list[ArmFile]:
+    """The files of the best reference decoder and of the best network, in this order.
+
+    Best by the main metric at the largest label fraction, among the arms that saved a file.
+    """
+    means = rows_of(results.means(), task, results.main_metric(task))
+    means = means[means["units"] == units]
+    means = means[means["label_fraction"] == means["label_fraction"].max()]
+    saved = {
+        file.arm: file
+        for file in files
+        if (file.task, file.units) == (task.name, units) and file.split in (None, task.split)
+    }
+    best = []
+    for kind, _ in _GROUPS:
+        arms = means[(means["kind"] == kind) & means["arm"].isin(list(saved))]
+        if len(arms):
+            best.append(saved[arms.loc[arms["mean"].idxmax(), "arm"]])
+    return best
+
+
+def draw_confusions(
+    results: RunResults, task: Task, units: str, chosen: list[ArmFile]
+) -> go.Figure:
+    """Row-normalised confusion matrices side by side."""
+    figure = make_subplots(
+        cols=2,  # a lone matrix keeps the size of a pair
+        horizontal_spacing=0.14,
+        subplot_titles=[f"<b>{plain(file.arm)}</b>" for file in chosen],
+    )
+    for column, file in enumerate(chosen, start=1):
+        counts = results.confusions[file]
+        share = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0)
+        classes = [plain(name) for name in counts.columns]
+        is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
+        figure.add_heatmap(
+            z=share.to_numpy(),
+            text=counts.to_numpy(),
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "#ffffff"], [0.5, "#7fa8cc"], [1, "#0b3a66"]],
+            texttemplate="%{z:.2f}" if is_labelled else None,
+            textfont={"size": 11},
+            xgap=1 if is_labelled else 0,
+            ygap=1 if is_labelled else 0,
+            showscale=column == len(chosen),
+            colorbar={
+                "thickness": 12,
+                "len": 0.9,
+                "title": {"text": "share of<br>true class", "font": {"size": 12}},
+            },
+            hovertemplate="true %{y}, decoded %{x}: %{z:.2f} (%{text:.0f} trials)<extra></extra>",
+            row=1,
+            col=column,
+        )
+        ticks: dict[str, object] = (
+            {"tickvals": list(range(len(classes))), "ticktext": classes}
+            if is_labelled
+            else {"showticklabels": False}
+        )
+        figure.update_xaxes(title_text="decoded", showgrid=False, row=1, col=column, **ticks)
+        figure.update_yaxes(
+            title_text="true", autorange="reversed", showgrid=False, row=1, col=column, **ticks
+        )
+    figure.update_layout(plot_bgcolor=FAINT)
+    for column in range(len(chosen) + 1, 3):
+        figure.update_xaxes(visible=False, row=1, col=column)
+        figure.update_yaxes(visible=False, row=1, col=column)
+    return finish(figure, height=430)

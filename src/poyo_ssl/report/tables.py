@@ -1,0 +1,222 @@
+"""Tables of the page: rows of text, ready to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from poyo_ssl.report.formatting import (
+    format_count,
+    format_duration,
+    format_interval,
+    format_number,
+    format_p_value,
+    format_percent,
+    format_score,
+    metric_title,
+    units_title,
+)
+from poyo_ssl.report.results import RunResults, Task, in_order_of_interest
+from poyo_ssl.report.score_figures import rows_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    cells: list[str]
+    role: str = "plain"
+    """``group`` (one cell: a heading), ``detail`` (one cell: small print), ``best``, ``plain``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Column titles and rows; the first ``num_text_columns`` hold text, the others numbers."""
+
+    columns: list[str]
+    rows: list[Row] = field(default_factory=list)
+    num_text_columns: int = 1
+
+
+def tabulate_recordings(recordings: list[dict[str, Any]]) -> Table:
+    """One row per recording, with what was shown to the animal below it."""
+    table = Table(
+        columns=["Recording", "Mouse", "Units", "Predictable", "Unpredictable", "Excluded",
+                 "Duration"],
+        num_text_columns=2,
+    )  # fmt: skip
+    for recording in recordings:
+        counts = ("num_units", "num_predictable", "num_unpredictable", "num_excluded")
+        cells = [
+            str(recording.get("recording_id", "")),
+            str(recording.get("subject_id") or "–"),
+            *(format_count(recording.get(key)) for key in counts),
+            format_duration(recording.get("duration_s")),
+        ]
+        table.rows.append(Row(cells=cells))
+        table.rows.extend(
+            Row(cells=[line], role="detail") for line in _recording_details(recording)
+        )
+    return table
+
+
+def _recording_details(recording: dict[str, Any]) -> list[str]:
+    num_segments = recording.get("num_segments")
+    lines = [
+        f"Imaged at {format_number(recording.get('sampling_rate'), 1)} Hz: "
+        f"{format_count(recording.get('num_timesteps'))} samples of every unit in "
+        f"{format_count(num_segments)} segment{'' if num_segments == 1 else 's'}."
+    ]
+    shown = [
+        f"{name.replace('_', ' ')} ({format_count(stimulus.get('num_presentations'))} "
+        f"presentations, {format_duration(stimulus.get('duration_s'))})"
+        for name, stimulus in (recording.get("stimuli") or {}).items()
+    ]
+    if shown:
+        lines.append("Shown: " + "; ".join(shown) + ".")
+    where = [
+        f"{label}: " + ", ".join(f"{name} ({count})" for name, count in recording[key].items())
+        for key, label in (("cre_lines", "Cre line"), ("areas", "area"))
+        if recording.get(key)
+    ]
+    where += [
+        f"{label} {recording[key]}"
+        for key, label in (
+            ("session_type", "session"),
+            ("container_id", "container"),
+            ("source", "from"),
+        )
+        if recording.get(key)
+    ]
+    if where:
+        text = "; ".join(where) + "."
+        lines.append(text[:1].upper() + text[1:])
+    return lines + [str(note) for note in recording.get("notes") or []]
+
+
+def tabulate_lines(predictability: dict[str, Any]) -> Table | None:
+    """Mean skewness and kurtosis of every Cre line; None where none is known."""
+    lines = predictability.get("line_means") or []
+    if not lines:
+        return None
+    rows = [
+        Row(
+            cells=[
+                str(line.get("cre_line") or "not stored"),
+                format_count(line.get("num_units")),
+                format_number(line.get("skewness"), 2),
+                format_number(line.get("kurtosis"), 2),
+            ]
+        )
+        for line in lines
+    ]
+    return Table(columns=["Cre line", "Units", "Mean skewness", "Mean kurtosis"], rows=rows)
+
+
+def tabulate_exclusions(units: pd.DataFrame) -> Table | None:
+    """How many units were set aside, for which reason; None if none was."""
+    reasons = units.loc[units["excluded"] != "", "excluded"]
+    if reasons.empty:
+        return None
+    rows = [
+        Row(cells=[str(reason), format_count(count)])
+        for reason, count in reasons.value_counts().items()
+    ]
+    return Table(columns=["Excluded because", "Units"], rows=rows)
+
+
+def tabulate_scores(results: RunResults, task: Task) -> Table:
+    """The main metric of every arm at the largest label fraction, with its intervals."""
+    assert results.summary is not None
+    metric = results.main_metric(task)
+    rows = rows_of(results.summary, task, metric)
+    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    table = Table(columns=["Arm", "Seeds", *_score_columns(metric)])
+    for units in in_order_of_interest(rows["units"].unique()):
+        here = rows[rows["units"] == units].sort_values("kind", ascending=False, kind="stable")
+        first = here.iloc[0]
+        table.rows.append(
+            Row(
+                cells=[
+                    f"{units_title(units)}: {format_count(first['num_test'])} test samples of "
+                    f"{format_count(first['num_recordings'])} recording"
+                    f"{'' if first['num_recordings'] == 1 else 's'}"
+                ],
+                role="group",
+            )
+        )
+        for _, row in here.iterrows():
+            is_best = row["mean"] == here["mean"].max()
+            cells = [row["arm"], format_count(row["num_seeds"]), *_score_cells(row, metric)]
+            table.rows.append(Row(cells=cells, role="best" if is_best else "plain"))
+    return table
+
+
+def tabulate_all_scores(results: RunResults, task: Task) -> Table:
+    """Every metric and label fraction of a task."""
+    assert results.summary is not None
+    summary = results.summary
+    here = summary[(summary["task"] == task.name) & (summary["split"] == task.split)]
+    table = Table(
+        columns=["Units", "Metric", "Arm", "Labels", "Seeds", *_score_columns("")],
+        num_text_columns=3,
+    )
+    for units in in_order_of_interest(here["units"].unique()):
+        rows = here[here["units"] == units].sort_values(
+            ["metric", "label_fraction"], ascending=[True, False], kind="stable"
+        )
+        for _, row in rows.iterrows():
+            cells = [
+                units,
+                metric_title(row["metric"]),
+                row["arm"],
+                format_percent(row["label_fraction"]),
+                format_count(row["num_seeds"]),
+                *_score_cells(row, row["metric"]),
+            ]
+            table.rows.append(Row(cells=cells))
+    return table
+
+
+def _score_columns(metric: str) -> list[str]:
+    name = metric_title(metric) if metric else "mean"
+    return [
+        name[:1].upper() + name[1:],
+        "95 % over seeds",
+        "95 % over trials",
+        "Gain over scratch",
+        "95 % of the gain",
+        "p",
+    ]
+
+
+def _score_cells(row: pd.Series, metric: str) -> list[str]:
+    return [
+        format_score(row["mean"], metric),
+        format_interval(row["seed_low"], row["seed_high"], metric),
+        format_interval(row["trial_low"], row["trial_high"], metric),
+        format_score(row["gain_over_scratch"], metric, signed=True),
+        format_interval(row["gain_low"], row["gain_high"], metric, signed=True),
+        format_p_value(row["p_value"]),
+    ]
+
+
+def tabulate_per_recording(results: RunResults, task: Task) -> Table:
+    """The main metric of every recording at the largest label fraction, mean over seeds."""
+    metric = results.main_metric(task)
+    rows = rows_of(results.scores, task, metric)
+    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    scores = rows.pivot_table(
+        index=["units", "kind", "arm"], columns="recording_id", values="value", sort=False
+    )
+    table = Table(columns=["Units", "Arm", *map(str, scores.columns), "Mean"], num_text_columns=2)
+    for units in in_order_of_interest(scores.index.get_level_values("units").unique()):
+        of_units = scores.xs(units, level="units").sort_index(
+            level="kind", ascending=False, sort_remaining=False, kind="stable"
+        )
+        for (_, arm), values in of_units.iterrows():
+            cells = [format_score(value, metric) for value in (*values, values.mean())]
+            table.rows.append(Row(cells=[units, str(arm), *cells]))
+    return table

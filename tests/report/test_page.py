@@ -1,0 +1,256 @@
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from poyo_ssl.report import ReportError, write_report
+from poyo_ssl.report.pictures import encode_png
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+class Page(HTMLParser):
+    """The visible text, the elements and the scripts of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.figures: list[dict] = []
+        self._inside = ""
+        self.feed(source)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside = dict(attrs).get("class") or tag
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "figure-data":
+            self.figures.append(json.loads(data))
+        elif not self._inside:
+            self.text += data
+
+
+def read_page(run_directory: Path) -> Page:
+    return Page(write_report(run_directory).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(saved_run, tmp_path_factory) -> Page:
+    path = write_report(saved_run, tmp_path_factory.mktemp("page") / "report.html")
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "Does pretraining on predictable units help?",
+        "2026-01-31 14:05:12+00:00 · took 1 h 11 min · 3 seeds",
+        "Pretraining helped: +0.056 [+0.035, +0.077] over scratch, p = 0.004.",
+        # what was recorded
+        "527745328-StimA 527550471 254 105 147 2 23 min 59 s",
+        "43,181 samples of every unit in 3 segments",
+        "drifting gratings (478 presentations, 15 min 56 s)",
+        # predictability
+        "Thresholds: skewness ≤ 3.51 and kurtosis ≤ 22.62 (published)",
+        "Cux2-CreERT2 236 3.61 31.27",
+        "constant ΔF/F 4",
+        # scores
+        "Unpredictable units: 192 test samples of 2 recordings",
+        "pretrained 3 0.898 [0.886, 0.910] [0.872, 0.924] +0.056 [+0.035, +0.077] 0.004",
+        "ridge 1 0.914 – [0.888, 0.940] – – –",
+        "all accuracy scratch 10 % 3 0.698",
+        "PSNR (dB)",
+        # movie
+        "whole test part: SSIM 0.571",
+        "frame 740",
+        # how this was made
+        "poyo-ssl run configs/allen.yaml --output results/allen",
+        "torch 2.13.0",
+        "Xeon 6, 16 cores, 128 GB of memory, trained on cpu",
+        "skewness_max: 3.51",
+        "SSIM: structural similarity",
+        "de Vries et al. 2020",
+    ],
+)
+def test_the_page_says_what_the_run_saved(page, expected):
+    assert expected in page.text
+
+
+def test_every_section_has_its_figures(page):
+    # timeline, predictability, curves, 4 x scores, 2 x label efficiency, 2 x confusion
+    assert len(page.figures) == 11
+    assert sum(tag == "img" for tag, _ in page.elements) == 8 * (1 + 5) + 8 * (1 + 2)
+
+
+def test_every_entry_of_the_contents_leads_somewhere(page):
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert len(links) == 9
+    assert {link.removeprefix("#") for link in links} <= ids
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "action", "data", "srcset", "poster"):
+            assert re.match(r"(data:|#|$)", attributes.get(name) or ""), (tag, attributes)
+    policy = next(a["content"] for _, a in page.elements if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_library_of_figures_is_inlined_once(run_directory):
+    source = write_report(run_directory).read_text(encoding="utf-8")
+    assert source.count("* plotly.js v") == 1
+
+
+@pytest.mark.parametrize("is_simulated", [True, False])
+def test_only_simulated_data_carry_the_badge(make_run, is_simulated):
+    page = read_page(make_run(is_simulated=is_simulated))
+    assert ("Simulated data: not evidence about real cells" in page.text) == is_simulated
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("recordings.json", "no recordings.json, so the table of recordings is not shown"),
+        ("splits.json", "no splits.json, so the parts of each recording"),
+        ("units.csv", "no units.csv with predictability.json, so how regular"),
+        ("predictability.json", "no units.csv with predictability.json, so how regular"),
+        ("curves.csv", "no curves.csv, so learning curves are not shown"),
+        ("summary.csv", "no summary.csv, so means with intervals are not shown"),
+        ("confusion", "no confusion matrices, so they are not shown"),
+        ("movie", "no decoded movie frames, so none are not shown"),
+    ],
+)
+def test_a_missing_file_drops_its_section_with_a_sentence(run_directory, name, sentence):
+    path = run_directory / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert sentence in read_page(run_directory).text
+
+
+def test_the_essential_files_alone_make_a_page(run_directory):
+    for path in run_directory.iterdir():
+        if path.name not in ("run.json", "scores.csv"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run = {"title": "Bare", "is_simulated": False, "tasks": []}
+    (run_directory / "run.json").write_text(json.dumps(run))
+    page = read_page(run_directory)
+    assert page.figures == []
+    scores = pd.read_csv(run_directory / "scores.csv")
+    ridge = scores[
+        (scores["task"] == "direction")
+        & (scores["units"] == "all")
+        & (scores["arm"] == "ridge")
+        & (scores["label_fraction"] == 1)
+        & (scores["metric"] == "accuracy")
+    ]["value"]
+    assert f"all ridge {ridge.iloc[0]:.3f} {ridge.iloc[1]:.3f} {ridge.mean():.3f}" in page.text
+
+
+def test_text_from_files_cannot_become_part_of_the_page(make_run):
+    evil = "<script>alert(1)</script>"
+    run_directory = make_run(recording_ids=(evil, "</script><img src=x onerror=alert(2)>"))
+    source = write_report(run_directory).read_text(encoding="utf-8")
+    page = Page(source)
+    assert evil not in source
+    assert html.escape(evil) in source
+    assert evil in page.text
+    assert all(
+        attributes.get("src", "").startswith("data:")
+        for tag, attributes in page.elements
+        if tag == "img"
+    )
+    num_scripts = sum(tag == "script" for tag, _ in page.elements)
+    assert num_scripts == len(page.figures) + 2
+    # plotly reads a subset of HTML in its labels: there the name is escaped once more
+    labels = page.figures[0]["layout"]["yaxis"]["ticktext"]
+    assert labels[0].startswith("&lt;script&gt;alert(1)&lt;/script&gt;<br>")
+
+
+def test_only_the_scripts_of_the_report_may_run(page):
+    policy = next(a["content"] for _, a in page.elements if "http-equiv" in a)
+    assert len(re.findall(r"'sha256-[\w+/]{43}='", policy)) == 2
+    assert "script-src 'unsafe-inline'" not in policy
+
+
+def test_the_report_goes_where_it_is_asked_to(run_directory, tmp_path):
+    output = tmp_path / "pages" / "one.html"
+    assert write_report(run_directory, output) == output
+    assert [path.name for path in output.parent.iterdir()] == ["one.html"]
+    assert write_report(run_directory) == run_directory / "report.html"
+
+
+def test_a_report_that_fails_leaves_the_previous_one(run_directory):
+    path = write_report(run_directory)
+    before = path.read_bytes()
+    (run_directory / "scores.csv").write_text("")
+    with pytest.raises(ReportError):
+        write_report(run_directory)
+    assert path.read_bytes() == before
+
+
+def test_the_same_run_gives_the_same_page(run_directory):
+    first = write_report(run_directory).read_bytes()
+    assert write_report(run_directory).read_bytes() == first
+
+
+def test_arms_without_a_movie_frame_in_common_are_refused(run_directory):
+    path = run_directory / "movie" / "natural_movie_one__repeat__unpredictable__scratch.npz"
+    saved = dict(np.load(path))
+    np.savez(path, **{**saved, "movie_frame": saved["movie_frame"] + 1})
+    with pytest.raises(ReportError, match="no movie frame in common"):
+        write_report(run_directory)
+
+
+def test_a_picture_survives_its_encoding(rng):
+    picture = rng.integers(0, 256, (6, 9), dtype=np.uint8)
+    encoded = encode_png(picture).removeprefix("data:image/png;base64,")
+    decoded = imread(io.BytesIO(base64.b64decode(encoded)))
+    np.testing.assert_array_equal(np.round(255 * decoded[..., 0]).astype(np.uint8), picture)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to draw the page")
+def test_a_browser_draws_every_figure_without_complaint(make_run, tmp_path):
+    evil = "<script>alert(1)</script>"
+    path = write_report(make_run(recording_ids=("527745328-StimA", evil), is_simulated=True))
+    num_figures = len(Page(path.read_text(encoding="utf-8")).figures)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+             "--virtual-time-budget=5000"]  # fmt: skip
+    browser = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in browser.stderr
+    drawn = Page(browser.stdout)
+    plots = [
+        a
+        for tag, a in drawn.elements
+        if tag == "div" and "js-plotly-plot" in (a.get("class") or "")
+    ]
+    assert len(plots) == num_figures == 11
+    surfaces = [
+        a for tag, a in drawn.elements if tag == "svg" and "main-svg" in (a.get("class") or "")
+    ]
+    assert len(surfaces) >= num_figures
+    assert evil in drawn.text
+    assert "error" not in drawn.text.lower()
