@@ -111,5 +111,6 @@ def read_text(group: h5py.Group, name: str) -> str | None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error).splitlines()
-    return (text[0] if text else type(error).__name__).rstrip(".") + "."
+    text = str(error.args[0] if error.args else error).splitlines() or [type(error).__name__]
+    is_bare_key = isinstance(error, KeyError) and text[0].isidentifier()
+    return (f"it lacks '{text[0]}'" if is_bare_key else text[0].rstrip(".")) + "."

@@ -121,7 +121,10 @@ def _is_recording_name(path: Path) -> bool:
 
 def _describe_empty(folder: Path, inside: Sequence[Path]) -> str:
     counts = Counter(item.suffix.lower() or "nameless" for item in inside)
-    found = ", ".join(f"{number} {suffix} files" for suffix, number in counts.most_common(5))
+    found = ", ".join(
+        f"{number} {suffix} {'file' if number == 1 else 'files'}"
+        for suffix, number in counts.most_common(5)
+    )
     return (
         f"No recordings in '{folder}' (found: {found or 'nothing'}). Expected are "
         f"{', '.join(_SUFFIXES)} files: download NWB files from DANDI:000728 or run "
@@ -153,20 +156,18 @@ def _with_unique_ids(recordings: list[Recording], files: Sequence[Path]) -> list
             rename(file) if counts[recording.recording_id] > 1 else recording.recording_id
             for recording, file in zip(recordings, files, strict=True)
         ]
-        if len(set(ids)) == len(ids):
+        twice = [str(file) for file, name in zip(files, ids, strict=True) if ids.count(name) > 1]
+        if not twice:
             break
     else:
-        twice = ", ".join(
-            sorted(
-                {str(file) for file, name in zip(files, ids, strict=True) if ids.count(name) > 1}
-            )
+        raise RecordingError(
+            f"These files hold the same recording: {', '.join(twice)}. Remove the copies."
         )
-        raise RecordingError(f"These files hold the same recordings: {twice}. Remove the copies.")
     for recording, file, name in zip(recordings, files, ids, strict=True):
-        if name != recording.recording_id:
+        if counts[recording.recording_id] > 1:
             logger.warning(
-                "'%s' holds recording '%s', as another file does: called '%s' here. If it is the "
-                "same session, remove one: what one trains on, the other tests.",
+                "'%s' holds recording '%s', as another file does; it is called '%s' here. "
+                "If it is the same session, remove one: what one trains on, the other tests.",
                 file,
                 recording.recording_id,
                 name,

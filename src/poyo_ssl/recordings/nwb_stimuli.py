@@ -164,10 +164,10 @@ def _read_index_series(group: h5py.Group) -> pd.DataFrame:
     is_timed = np.isfinite(start)
     order = np.flatnonzero(is_timed)[np.argsort(start[is_timed], kind="stable")]
     start, picture = start[order], picture[order]
-    lasts = np.diff(start)
-    usual = float(np.median(lasts)) if len(lasts) else 0.0
-    lasts = np.append(np.where(lasts > 1.5 * usual, usual, lasts), usual)
-    return pd.DataFrame({"start": start, "end": start + lasts, "picture": picture})
+    usual = float(np.median(np.diff(start))) if len(start) > 1 else 0.0
+    next_start = np.append(start[1:], np.inf)
+    end = np.where(next_start - start > 1.5 * usual, start + usual, next_start)
+    return pd.DataFrame({"start": start, "end": end, "picture": picture})
 
 
 def _read_movie_table(group: h5py.Group) -> pd.DataFrame:

@@ -1,0 +1,163 @@
+import logging
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import nwb_files
+import pytest
+from nwb_files import traces
+
+from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
+from poyo_ssl.recordings.nwb import read_nwb
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.storage import save_recording
+
+
+@pytest.fixture(scope="module")
+def simple(tmp_path_factory):
+    return nwb_files.write_simple(tmp_path_factory.mktemp("nwb") / "simple.nwb")
+
+
+@pytest.fixture
+def folder(tmp_path, simple):
+    """An NWB file and, deeper, a stored recording of another session, a note and a half file."""
+    shutil.copy(simple, tmp_path / "b.nwb")
+    other = nwb_files.write_simple(tmp_path / "other.nwb", session_id="22-StimB")
+    save_recording(read_nwb(other), tmp_path / "deep" / "er")
+    other.unlink()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "._b.nwb").write_bytes(b"left by a Mac")
+    (tmp_path / "deep" / ".22-StimB.h5.0.partial").touch()
+    return tmp_path
+
+
+def test_folders_are_searched_to_any_depth_for_recordings_only(folder):
+    expected = [folder / "b.nwb", folder / "deep" / "er" / "22-StimB.h5"]
+    assert find_recording_files(folder) == expected
+    assert find_recording_files(str(folder)) == expected
+    assert find_recording_files([folder / "deep", folder / "b.nwb", folder]) == expected
+
+
+def test_a_file_is_taken_whatever_it_is_called(folder):
+    (folder / "b.nwb").rename(folder / "session")
+    assert find_recording_files(folder / "session") == [folder / "session"]
+    assert load_recording(folder / "session").recording_id == "11-StimA"
+
+
+def test_every_path_that_is_missing_or_empty_is_reported_with_what_was_found(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for name in ("1.tif", "2.TIF", "3.tif", "log.txt"):
+        (tmp_path / "raw" / name).touch()
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(RecordingError) as caught:
+        find_recording_files([tmp_path / "gone", tmp_path / "raw", tmp_path / "bare"])
+    message = str(caught.value)
+    assert f"'{tmp_path / 'gone'}' does not exist." in message
+    assert f"No recordings in '{tmp_path / 'raw'}' (found: 3 .tif files, 1 .txt file)" in message
+    assert f"No recordings in '{tmp_path / 'bare'}' (found: nothing)" in message
+    assert "brainsets prepare" in message
+
+
+def test_no_path_at_all_is_refused():
+    with pytest.raises(RecordingError, match="No path was given"):
+        find_recording_files([])
+
+
+def test_the_reader_is_chosen_by_what_a_file_holds(tmp_path, simple):
+    stored = save_recording(read_nwb(simple), tmp_path)
+    misnamed_nwb = shutil.copy(simple, tmp_path / "really_nwb.h5")
+    misnamed_stored = shutil.copy(stored, tmp_path / "really_stored.nwb")
+    for path in (simple, stored, misnamed_nwb, misnamed_stored):
+        recording = load_recording(path)
+        assert recording.recording_id == "11-StimA"
+        np.testing.assert_array_equal(recording.df_over_f, traces())
+
+
+def test_hdf5_of_another_kind_is_refused_with_what_is_in_it(tmp_path):
+    with h5py.File(tmp_path / "mat.h5", "w") as file:
+        file["F"], file["spks"] = 1.0, 2.0
+    with pytest.raises(RecordingError, match=r"neither NWB nor .*found at its root: F, spks"):
+        load_recording(tmp_path / "mat.h5")
+
+
+def test_all_recordings_of_a_folder_are_loaded_in_order(folder):
+    assert [r.recording_id for r in load_recordings(folder)] == ["11-StimA", "22-StimB"]
+
+
+def test_every_broken_file_is_reported_at_once(folder):
+    (folder / "half.nwb").write_bytes((folder / "b.nwb").read_bytes()[:5000])
+    (folder / "page.h5").write_text("<html>")
+    with pytest.raises(RecordingError) as caught:
+        load_recordings(folder)
+    message = str(caught.value)
+    assert "2 of 4 recordings cannot be read" in message
+    assert "half.nwb' (5000 bytes) cannot be read" in message
+    assert "page.h5' is not an HDF5 file" in message
+    assert "skip_broken=True" in message
+
+
+def test_broken_files_can_be_left_out_with_a_warning_each(folder, caplog):
+    (folder / "half.nwb").write_bytes((folder / "b.nwb").read_bytes()[:5000])
+    (folder / "page.h5").write_text("<html>")
+    with caplog.at_level(logging.WARNING):
+        recordings = load_recordings(folder, skip_broken=True)
+    assert len(recordings) == 2
+    assert [record.getMessage()[:8] for record in caplog.records] == ["Left out"] * 2
+
+
+def test_if_every_file_is_broken_skipping_them_is_an_error(tmp_path):
+    (tmp_path / "page.h5").write_text("<html>")
+    with pytest.raises(RecordingError, match="1 of 1 recordings cannot be read"):
+        load_recordings(tmp_path, skip_broken=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("one.nwb", "two.nwb"), ["one", "two"]),
+        (("one.nwb", "one.h5"), ["one.h5", "one.nwb"]),
+        (("a/one.nwb", "b/one.nwb"), ["a-one.nwb", "b-one.nwb"]),
+        (("11-StimA.nwb", "b/11-StimA.nwb"), None),
+    ],
+)
+def test_recordings_of_one_id_are_called_after_their_files(
+    tmp_path, simple, names, expected, caplog
+):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(simple, tmp_path / name)
+    with caplog.at_level(logging.WARNING):
+        recordings = load_recordings(tmp_path)
+    expected = expected or [f"{tmp_path.name}-11-StimA.nwb", "b-11-StimA.nwb"]
+    assert [recording.recording_id for recording in recordings] == expected
+    assert recordings[0].unit_ids.tolist() == recordings[1].unit_ids.tolist()
+    assert len(caplog.records) == 2
+    assert "If it is the same session, remove one" in caplog.text
+
+
+def test_copies_that_no_name_tells_apart_are_refused(tmp_path, simple):
+    for folder in ("a/x", "b/x"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(simple, tmp_path / folder / "one.nwb")
+    with pytest.raises(RecordingError, match=r"same recording: .*a/x/one\.nwb, .*b/x/one\.nwb"):
+        load_recordings(tmp_path)
+
+
+def test_equal_templates_of_several_recordings_are_kept_once(tmp_path):
+    pictures = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    for session_id, shown in [("1", pictures), ("2", pictures), ("3", pictures + 1)]:
+        path = nwb_files.write_simple(tmp_path / f"{session_id}.nwb", session_id=session_id)
+        nwb_files.add_movie(path, np.array([0, 1]), np.array([11.0, 11.1]), shown)
+    one, two, three = (
+        recording.templates["natural_movie_one"] for recording in load_recordings(tmp_path)
+    )
+    assert one is two
+    assert three is not one
+    np.testing.assert_array_equal(three, pictures + 1)
+
+
+def test_the_same_file_under_two_names_is_loaded_once(tmp_path, simple):
+    (tmp_path / "link.nwb").symlink_to(simple)
+    assert len(load_recordings([tmp_path, simple])) == 1
+    assert Path(load_recordings([simple, tmp_path])[0].source) == simple

@@ -1,0 +1,461 @@
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from torch_brain.data import (
+    ArrayDict,
+    BrainsetDescription,
+    Data,
+    DeviceDescription,
+    Interval,
+    IrregularTimeSeries,
+    RegularTimeSeries,
+    SessionDescription,
+    SubjectDescription,
+)
+from torch_brain.datasets import Dataset, DatasetIndex
+
+from poyo_ssl.recordings.nwb import read_nwb
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.storage import open_recording, save_recording
+
+REAL_SESSION = (
+    Path(__file__).resolve().parents[2]
+    / "../shared/data/sub-527550471_ses-527745328-StimA_ophys.nwb"
+)
+RATE = 30.0
+
+
+def make_recording(
+    rng: np.random.Generator, segments: tuple[int, ...] = (40, 30), num_units: int = 3, **changes
+) -> Recording:
+    """Segments of so many timesteps, 5 s apart, with every stimulus and field."""
+    starts = np.cumsum([0, *segments[:-1]]) / RATE + 5.0 * np.arange(len(segments)) + 10.0
+    timestamps = np.concatenate(
+        [start + np.arange(n) / RATE for start, n in zip(starts, segments, strict=True)]
+    )
+    onsets = 10.0 + np.arange(6) * 0.2
+    gratings = pd.DataFrame(
+        {
+            "start": onsets,
+            "end": onsets + 0.1,
+            "orientation": [0.0, 45.0, np.nan, 90.0, 0.0, np.nan],
+            "temporal_frequency": [1.0, 2.0, np.nan, 4.0, 8.0, np.nan],
+            "spatial_frequency": [0.04, 0.04, np.nan, 0.04, 0.04, np.nan],
+        }
+    )
+    movie = pd.DataFrame(
+        {
+            "start": onsets,
+            "end": onsets + 0.2,
+            "movie_frame": [0, 1, 2, 0, 1, 2],
+            "repeat": [0, 0, 0, 1, 1, 1],
+        }
+    )
+    scenes = pd.DataFrame({"start": onsets, "end": onsets + 0.1, "image": [3, -1, 0, 1, -1, 2]})
+    fields = {
+        "recording_id": "527-StimA",
+        "df_over_f": rng.normal(size=(len(timestamps), num_units)).astype(np.float32),
+        "timestamps": timestamps,
+        "units": pd.DataFrame(
+            {
+                "unit_id": [f"99/{unit}" for unit in range(num_units)],
+                "cre_line": "Sst-IRES-Cre",
+                "area": "VISp",
+                "imaging_depth_um": 275.0,
+            }
+        ),
+        "stimuli": {
+            "drifting_gratings": gratings,
+            "natural_movie_one": movie,
+            "natural_scenes": scenes,
+            "spontaneous": pd.DataFrame({"start": [10.2], "end": [11.0]}),
+        },
+        "templates": {
+            "natural_movie_one": rng.integers(0, 256, (3, 4, 5), dtype=np.uint8),
+            "natural_scenes": rng.integers(0, 256, (4, 2, 3), dtype=np.uint8),
+        },
+        "running": pd.DataFrame(
+            {"timestamp": timestamps, "speed": rng.normal(size=len(timestamps))}
+        ),
+        "pupil": pd.DataFrame(
+            {"timestamp": onsets, "x": onsets, "y": -onsets, "size": [np.nan, 1, 2, 3, 4, 5]}
+        ),
+        "subject_id": "222",
+        "container_id": "99",
+        "session_type": "three_session_A",
+        "source": "a/file.nwb",
+    }
+    return Recording(**(fields | changes))
+
+
+def assert_same_recording(one: Recording, two: Recording) -> None:
+    for name in ("recording_id", "subject_id", "container_id", "session_type", "source"):
+        assert getattr(one, name) == getattr(two, name)
+    for name in ("df_over_f", "timestamps"):
+        assert getattr(one, name).dtype == getattr(two, name).dtype
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert_frame_equal(one.units, two.units)
+    assert set(one.stimuli) == set(two.stimuli)
+    for name, table in one.stimuli.items():
+        assert_frame_equal(table, two.stimuli[name])
+    assert set(one.templates) == set(two.templates)
+    for name, pictures in one.templates.items():
+        assert pictures.dtype == two.templates[name].dtype
+        np.testing.assert_array_equal(pictures, two.templates[name])
+    for name in ("running", "pupil"):
+        if getattr(one, name) is None:
+            assert getattr(two, name) is None
+        else:
+            assert_frame_equal(getattr(one, name), getattr(two, name))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def recording(rng):
+    return make_recording(rng)
+
+
+def test_a_recording_comes_back_exactly_as_it_was_saved(recording, tmp_path):
+    path = save_recording(recording, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "527-StimA.h5"
+    assert_same_recording(open_recording(path), recording)
+
+
+def test_a_recording_with_nothing_optional_comes_back_exactly(rng, tmp_path):
+    bare = make_recording(
+        rng,
+        stimuli={},
+        templates={},
+        running=None,
+        pupil=None,
+        subject_id=None,
+        container_id=None,
+        session_type=None,
+        source=None,
+        units=pd.DataFrame({"unit_id": ["a", "b", "c"], "cre_line": [None, None, None]}),
+    )
+    assert_same_recording(open_recording(save_recording(bare, tmp_path)), bare)
+
+
+def test_units_of_several_lines_unknown_lines_and_other_alphabets_come_back(rng, tmp_path):
+    units = pd.DataFrame(
+        {
+            "unit_id": ["Zürich/1", "Zürich/2", "東京/3"],
+            "cre_line": ["Sst-IRES-Cre", None, "Cux2-CreERT2"],
+            "imaging_depth_um": [175.0, np.nan, 275.5],
+            "is_labelled": [True, False, True],
+        }
+    )
+    recording = make_recording(rng, units=units)
+    assert_same_recording(open_recording(save_recording(recording, tmp_path)), recording)
+
+
+def test_nan_and_infinity_in_a_trace_come_back(recording, tmp_path):
+    recording.df_over_f[3, 1], recording.df_over_f[4, 0] = np.nan, np.inf
+    reopened = open_recording(save_recording(recording, tmp_path))
+    np.testing.assert_array_equal(reopened.df_over_f, recording.df_over_f)
+
+
+def test_rows_out_of_order_come_back_in_their_order_and_torch_brain_gets_them_sorted(
+    recording, tmp_path
+):
+    shuffled = (
+        recording.stimuli["drifting_gratings"].iloc[[3, 0, 5, 1, 2, 4]].reset_index(drop=True)
+    )
+    recording = replace(recording, stimuli={"drifting_gratings": shuffled})
+    path = save_recording(recording, tmp_path)
+    assert_same_recording(open_recording(path), recording)
+    with Data.load(path) as data:
+        assert data.drifting_gratings.start.tolist() == sorted(shuffled["start"])
+
+
+@st.composite
+def recordings(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lengths = draw(st.lists(st.integers(2, 15), min_size=1, max_size=4))
+    gaps = draw(st.lists(st.floats(1.6, 40.0), min_size=len(lengths), max_size=len(lengths)))
+    jitter = draw(st.sampled_from([0.0, 1e-4, 0.1]))
+    steps = np.ones(sum(lengths))
+    steps[np.cumsum(lengths)[:-1]] = gaps[1:]
+    steps += jitter * rng.uniform(-1, 1, len(steps))
+    num_units = draw(st.integers(1, 4))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    num_rows = draw(st.integers(0, 5))
+    starts = np.sort(rng.uniform(0, 5, num_rows))
+    table = pd.DataFrame(
+        {
+            "start": starts,
+            "end": starts + 0.5,
+            "label": rng.choice(["left", "right"], num_rows),
+            "contrast": rng.choice([0.1, np.nan], num_rows),
+            "count": rng.integers(0, 9, num_rows),
+        }
+    )
+    return Recording(
+        recording_id="random",
+        df_over_f=rng.normal(size=(len(steps), num_units)).astype(dtype),
+        timestamps=draw(st.floats(-10, 1e4)) + np.cumsum(steps) / draw(st.floats(1.0, 200.0)),
+        units=pd.DataFrame({"unit_id": [f"u{unit}" for unit in range(num_units)]}),
+        stimuli={"bars": table} if num_rows else {},
+    )
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(recording=recordings())
+def test_any_recording_comes_back_exactly_whatever_its_gaps(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    reopened = open_recording(path)
+    assert_same_recording(reopened, recording)
+    np.testing.assert_array_equal(reopened.segments, recording.segments)
+    with Data.load(path) as data:
+        traces = data.calcium_traces
+        assert len(traces.domain) == len(recording.segments)
+        np.testing.assert_array_equal(traces.to_irregular().df_over_f, recording.df_over_f)
+
+
+def test_torch_brain_opens_the_folder_and_slices_the_same_window(recording, tmp_path):
+    save_recording(recording, tmp_path)
+    dataset = Dataset(tmp_path)
+    assert dataset.recording_ids == ["527-StimA"]
+    sample = dataset[DatasetIndex("527-StimA", 10.3, 10.9)]
+    inside = recording.is_inside(np.array([[10.3, 10.9]]))
+    np.testing.assert_array_equal(sample.calcium_traces.df_over_f, recording.df_over_f[inside])
+    assert sample.rois.id.astype(str).tolist() == recording.unit_ids.tolist()
+    assert sample.natural_movie_one.frame.tolist() == [1, 2, 0, 1]
+    assert sample.natural_movie_one.repeat.tolist() == [0, 0, 1, 1]
+    assert sample.natural_scenes.frame.tolist() == [1, 2, 0]  # 0: blank
+    np.testing.assert_allclose(sample.drifting_gratings.start, [0.1, 0.3, 0.5])
+    np.testing.assert_allclose(sample.drifting_gratings.timestamps, [0.15, 0.35, 0.55])
+    np.testing.assert_array_equal(sample.drifting_gratings.orientation, [np.nan, 90.0, 0.0])
+    assert sample.session.id == "527-StimA"
+    assert sample.subject.cre_line == "Sst_IRES_Cre"
+    pictures = sample.templates.natural_scenes.pictures
+    np.testing.assert_array_equal(pictures, recording.templates["natural_scenes"])
+    assert len(sample.running.timestamps) == inside.sum()
+
+
+def test_torch_brain_knows_the_gaps(recording, tmp_path):
+    save_recording(recording, tmp_path)
+    intervals = Dataset(tmp_path).get_sampling_intervals()["527-StimA"]
+    np.testing.assert_allclose(
+        np.stack([intervals.start, intervals.end], axis=1), recording.segment_intervals, atol=1e-9
+    )
+
+
+def test_templates_stay_on_disk_until_torch_brain_is_asked_for_them(recording, tmp_path):
+    save_recording(recording, tmp_path)
+    sample = Dataset(tmp_path)[DatasetIndex("527-StimA", 10.0, 11.0)]
+    assert isinstance(sample.templates.natural_movie_one.__dict__["pictures"], h5py.Dataset)
+
+
+def test_a_clock_that_drifts_is_stored_exactly_with_a_warning(rng, tmp_path, caplog):
+    timestamps = np.cumsum(np.linspace(1.0, 1.4, 70)) / RATE
+    recording = make_recording(rng, timestamps=timestamps)
+    with caplog.at_level(logging.WARNING):
+        path = save_recording(recording, tmp_path)
+    assert "leave torch-brain's regular grid by up to" in caplog.text
+    assert_same_recording(open_recording(path), recording)
+
+
+@pytest.mark.parametrize(
+    "recording_id", ["", "../up", "a/b", "a\\b", ".hidden", "nul\0", "a:b", "end.", "x" * 300]
+)
+def test_an_id_that_is_no_safe_file_name_is_refused(rng, tmp_path, recording_id):
+    recording = make_recording(rng, recording_id=recording_id)
+    with pytest.raises(RecordingError, match="no safe file name"):
+        save_recording(recording, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_all_that_cannot_be_stored_is_reported_at_once(rng, tmp_path):
+    spans = {"start": [10.0, 10.1], "end": [12.0, 11.0]}
+    recording = make_recording(
+        rng,
+        stimuli={
+            "running": pd.DataFrame({"start": [10.0], "end": [11.0]}),
+            "nested": pd.DataFrame(spans),
+            "columns": pd.DataFrame({"start": [1.0], "end": [2.0], "slice": [1], "pair": [(1, 2)]}),
+        },
+        pupil=pd.DataFrame({"timestamp": [2.0, 1.0], "x": 0.0, "y": 0.0, "size": 0.0}),
+    )
+    with pytest.raises(RecordingError) as caught:
+        save_recording(recording, tmp_path)
+    for problem in (
+        "'running' cannot name a stimulus",
+        "'nested' lies inside another one",
+        "'slice' cannot name a column of columns",
+        "column 'pair' of columns must hold numbers or text",
+        "timestamps of pupil must be finite and sorted",
+    ):
+        assert problem in str(caught.value)
+
+
+def test_a_recording_that_is_nearly_all_gap_is_refused(rng, tmp_path):
+    timestamps = np.concatenate([np.arange(40) / RATE, 86_400 + np.arange(30) / RATE])
+    with pytest.raises(RecordingError, match="gaps are 37029 times as long"):
+        save_recording(make_recording(rng, timestamps=timestamps), tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(recording, tmp_path, monkeypatch):
+    path = save_recording(recording, tmp_path)
+    before = path.read_bytes()
+
+    def fail(self, file, **_):
+        file["half"] = np.zeros(1000)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Data, "to_hdf5", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_recording(replace(recording, subject_id="other"), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_saving_again_replaces_the_file(recording, tmp_path):
+    save_recording(recording, tmp_path)
+    changed = replace(recording, subject_id="other")
+    assert open_recording(save_recording(changed, tmp_path)).subject_id == "other"
+
+
+def test_a_file_of_brainsets_is_read(rng, tmp_path):
+    path, df_over_f = _write_like_brainsets(tmp_path, rng)
+    recording = open_recording(path)
+    np.testing.assert_array_equal(recording.df_over_f, df_over_f)
+    np.testing.assert_allclose(recording.timestamps, 8.0 + np.arange(90) / RATE)
+    assert recording.recording_id == "501794235"
+    assert recording.container_id == "511510753"
+    assert recording.subject_id is None
+    assert recording.unit_ids.tolist() == ["11", "12"]
+    assert recording.units["cre_line"].tolist() == ["Ntsr1-Cre_GN220"] * 2
+    assert recording.units["area"].tolist() == ["VISp"] * 2
+    assert recording.units["imaging_depth_um"].tolist() == [350.0] * 2
+    assert recording.source == str(path)
+    assert set(recording.stimuli) == {"drifting_gratings", "natural_scenes", "spontaneous"}
+    assert set(recording.stimulus("drifting_gratings")) == {
+        "start", "end", "orientation", "temporal_frequency",
+    }  # fmt: skip
+    assert recording.stimulus("natural_scenes")["image"].tolist() == [-1, 4]
+    assert recording.stimulus("spontaneous").to_numpy().tolist() == [[8.5, 9.0]]
+    assert recording.running["speed"].tolist() == [0.0, 1.0, 2.0]
+    assert recording.pupil["y"].tolist() == [1.0, 3.0, 5.0]
+
+
+def test_a_brainsets_file_can_be_saved_as_ours(rng, tmp_path):
+    path, _ = _write_like_brainsets(tmp_path, rng)
+    recording = open_recording(path)
+    assert_same_recording(open_recording(save_recording(recording, tmp_path / "ours")), recording)
+
+
+def _write_like_brainsets(folder: Path, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
+    """What torch-brain's pipeline for the Allen data writes, reduced."""
+    df_over_f = rng.normal(size=(90, 2)).astype(np.float32)
+    traces = RegularTimeSeries(df_over_f=df_over_f, sampling_rate=RATE, domain_start=8.0)
+    gratings = Interval(
+        start=np.array([8.2, 9.2]),
+        end=np.array([8.7, 9.7]),
+        temporal_frequency=np.array([1.0, 15.0]),
+        orientation=np.array([45.0, 90.0]),
+    )
+    gratings.timestamps = np.array([8.45, 9.45])
+    gratings.register_timekey("timestamps")
+    gratings.orientation_id = np.array([1, 2])
+    times = np.array([8.0, 8.5, 9.0])
+    data = Data(
+        brainset=BrainsetDescription(
+            id="allen_visual_coding_ophys_2016",
+            origin_version="unknown",
+            derived_version="1.0.0",
+            source="https://observatory.brain-map.org/visualcoding/",
+            description="Allen",
+        ),
+        subject=SubjectDescription(id="511510753", cre_line="Ntsr1_Cre_GN220"),
+        session=SessionDescription(id="501794235"),
+        device=DeviceDescription(id="501794235", imaging_depth=350, target_area="VISp"),
+        calcium_traces=traces,
+        rois=ArrayDict(id=np.array([11, 12]).astype(str), imaging_plane_xy=np.zeros((2, 2))),
+        drifting_gratings=gratings,
+        natural_scenes=Interval(
+            start=np.array([10.0, 10.2]), end=np.array([10.2, 10.4]), frame=np.array([0, 5])
+        ),
+        running=IrregularTimeSeries(
+            timestamps=times, running_speed=np.arange(3, dtype=np.float32).reshape(-1, 1)
+        ),
+        pupil=IrregularTimeSeries(
+            timestamps=times,
+            location=np.arange(6, dtype=np.float32).reshape(3, 2),
+            size=np.ones(3, dtype=np.float32),
+        ),
+        domain=traces.domain,
+        spontaneous_domain=Interval(8.5, 9.0),
+        drifting_gratings_domain=Interval(8.2, 9.7),
+        train_domain=Interval(8.0, 9.0),
+    )
+    path = folder / "501794235.h5"
+    data.save(path)
+    return path, df_over_f
+
+
+def test_gaps_of_a_file_without_exact_times_come_from_its_domain(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["calcium_traces/recorded_at"], file["poyo_ssl"]
+    reopened = open_recording(path)
+    np.testing.assert_array_equal(reopened.df_over_f, recording.df_over_f)
+    np.testing.assert_allclose(reopened.timestamps, recording.timestamps, atol=1e-9)
+    assert reopened.subject_id == "222"
+
+
+def test_a_torch_brain_file_without_calcium_traces_is_refused_with_its_fields(tmp_path):
+    spikes = IrregularTimeSeries(timestamps=np.arange(3.0), unit_index=np.zeros(3, dtype=int))
+    Data(spikes=spikes, domain=spikes.domain).save(tmp_path / "spikes.h5")
+    with pytest.raises(RecordingError, match=r"no calcium_traces .*found at its root: .*spikes"):
+        open_recording(tmp_path / "spikes.h5")
+
+
+def test_a_file_of_a_later_version_asks_for_an_upgrade(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["poyo_ssl"].attrs["format"] = 99
+    with pytest.raises(RecordingError, match=r"has format 99.*Upgrade poyo-ssl"):
+        open_recording(path)
+
+
+def test_a_file_that_takes_data_from_another_is_refused(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    shutil.copy(path, tmp_path / "other.h5")
+    with h5py.File(path, "r+") as file:
+        del file["calcium_traces/df_over_f"]
+        file["calcium_traces/df_over_f"] = h5py.ExternalLink("other.h5", "/rois/id")
+    with pytest.raises(RecordingError, match="takes data from other files"):
+        open_recording(path)
+
+
+def test_a_damaged_file_is_reported_with_its_name(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["rois/id"]
+    with pytest.raises(RecordingError, match=r"527-StimA\.h5.*it lacks 'id'"):
+        open_recording(path)
+
+
+@pytest.mark.skipif(
+    not REAL_SESSION.is_file(), reason="the real Allen session is not in ../shared/data"
+)
+def test_a_real_session_comes_back_exactly(tmp_path):
+    recording = read_nwb(REAL_SESSION)
+    assert_same_recording(open_recording(save_recording(recording, tmp_path)), recording)
