@@ -1,0 +1,1 @@
+"""The networks alone: no training."""

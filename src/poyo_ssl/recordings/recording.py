@@ -42,7 +42,7 @@ class Recording:
     - ``natural_scenes``: ``image`` (0-based; -1 in a blank sweep)
     """
     templates: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Stimulus name to what was shown: grey pictures, shape (num_pictures, height, width), uint8."""
+    """Stimulus name to the grey pictures shown, shape (num_pictures, height, width), uint8."""
     running: pd.DataFrame | None = None
     """``timestamp`` (s) and ``speed`` (cm/s), where recorded."""
     pupil: pd.DataFrame | None = None

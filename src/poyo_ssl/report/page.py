@@ -30,6 +30,7 @@ from poyo_ssl.report.figures import (
 from poyo_ssl.report.formatting import (
     format_duration,
     format_number,
+    is_number,
     metric_title,
     split_title,
     units_title,
@@ -218,7 +219,7 @@ def _predictability(results: RunResults) -> dict[str, Any] | None:
         "thresholds": [
             f"{key} ≤ {known[key + '_max']:g}"
             for key in ("skewness", "kurtosis")
-            if known.get(key + "_max") is not None
+            if is_number(known.get(key + "_max"))
         ],
         "lines": tabulate_lines(known),
         "exclusions": tabulate_exclusions(results.units),
@@ -255,7 +256,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
         ).any()
     )
     if is_summarised:
-        chance = "; the dashed line is chance" if task.chance is not None else ""
+        chance = "; the dashed line is chance" if is_number(task.chance) else ""
         figures.append(
             _figure(
                 draw_scores(results, task, styles),

@@ -66,7 +66,10 @@ def build_gallery(results: RunResults, task: Task, units: str) -> list[PictureRo
         )
     shown = np.array(sorted(common))
     kind_of = dict(results.scores[["arm", "kind"]].itertuples(index=False, name=None))
-    files.sort(key=lambda file: (kind_of.get(file.arm) != "reference", file.arm))
+    order = {arm: at for at, arm in enumerate(kind_of)}
+    files.sort(
+        key=lambda file: (kind_of.get(file.arm) != "reference", order.get(file.arm, len(order)))
+    )
     rows = [_true_row(results.movies[files[0]], shown)]
     for file in files:
         kind = kind_of.get(file.arm, "network")

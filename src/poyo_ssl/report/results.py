@@ -154,10 +154,10 @@ def load_results(run_directory: str | Path) -> RunResults:
         tasks=_tasks(run, scores),
         scores=scores,
         summary=_read_table(directory / "summary.csv"),
-        recordings=_read_json(directory / "recordings.json", list),
+        recordings=_read_recordings(directory / "recordings.json"),
         units=_read_units(directory / "units.csv"),
-        predictability=_read_json(directory / "predictability.json", dict),
-        splits=_read_json(directory / "splits.json", list),
+        predictability=_read_predictability(directory / "predictability.json"),
+        splits=_read_splits(directory / "splits.json"),
         curves=_read_table(directory / "curves.csv"),
         confusions={
             _arm_file(path): _read_confusion(path)
@@ -203,6 +203,47 @@ def _read_run(path: Path) -> dict[str, Any]:
     if problems:
         raise _malformed(path, " ".join(problems))
     return run
+
+
+def _check_fields(path: Path, row: dict[str, Any], expected: dict[str, type]) -> None:
+    for key, kind in expected.items():
+        if not isinstance(row.get(key) or kind(), kind):
+            raise _malformed(path, f"'{key}' must be a {kind.__name__}, got {row[key]!r}.")
+
+
+def _read_recordings(path: Path) -> list[dict[str, Any]] | None:
+    recordings: list[dict[str, Any]] | None = _read_json(path, list)
+    for recording in recordings or []:
+        _check_fields(
+            path, recording, {"cre_lines": dict, "areas": dict, "stimuli": dict, "notes": list}
+        )
+        for name, stimulus in (recording.get("stimuli") or {}).items():
+            _check_fields(path, {name: stimulus}, {name: dict})
+    return recordings
+
+
+def _read_predictability(path: Path) -> dict[str, Any] | None:
+    predictability: dict[str, Any] | None = _read_json(path, dict)
+    if predictability is not None:
+        _check_fields(path, predictability, {"line_means": list})
+        for line in predictability.get("line_means") or []:
+            _check_fields(path, {"line_means": line}, {"line_means": dict})
+    return predictability
+
+
+def _read_splits(path: Path) -> list[dict[str, Any]] | None:
+    splits: list[dict[str, Any]] | None = _read_json(path, list)
+    for entry in splits or []:
+        for part in ("segments", "train", "valid", "test", "guard"):
+            try:
+                intervals = np.array(entry.get(part) or np.empty((0, 2)), dtype=float)
+            except (TypeError, ValueError):
+                intervals = np.empty(0)
+            if intervals.ndim != 2 or intervals.shape[1] != 2:
+                raise _malformed(
+                    path, f"'{part}' must be a list of [start, end] in s, got {entry[part]!r}."
+                )
+    return splits
 
 
 def _tasks(run: dict[str, Any], scores: pd.DataFrame) -> list[Task]:

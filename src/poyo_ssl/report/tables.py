@@ -208,15 +208,15 @@ def tabulate_per_recording(results: RunResults, task: Task) -> Table:
     metric = results.main_metric(task)
     rows = rows_of(results.scores, task, metric)
     rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    arms = list(rows.sort_values("kind", ascending=False, kind="stable")["arm"].unique())
     scores = rows.pivot_table(
-        index=["units", "kind", "arm"], columns="recording_id", values="value", sort=False
-    )
-    table = Table(columns=["Units", "Arm", *map(str, scores.columns), "Mean"], num_text_columns=2)
-    for units in in_order_of_interest(scores.index.get_level_values("units").unique()):
-        of_units = scores.xs(units, level="units").sort_index(
-            level="kind", ascending=False, sort_remaining=False, kind="stable"
-        )
-        for (_, arm), values in of_units.iterrows():
-            cells = [format_score(value, metric) for value in (*values, values.mean())]
-            table.rows.append(Row(cells=[units, str(arm), *cells]))
+        index=["units", "recording_id"], columns="arm", values="value", sort=False
+    ).reindex(columns=arms)
+    table = Table(columns=["Recording", *arms])
+    for units in results.units_of(task):
+        here = scores.loc[[units]].droplevel("units")
+        table.rows.append(Row(cells=[units_title(units)], role="group"))
+        for name, values in [*here.iterrows(), ("Mean", here.mean())]:
+            cells = [format_score(value, metric) for value in values]
+            table.rows.append(Row(cells=[str(name), *cells]))
     return table

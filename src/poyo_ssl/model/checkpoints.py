@@ -1,0 +1,142 @@
+"""Weights, config and unit vocabulary, kept together in one directory and free of pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded; the message says why and what to do."""
+
+
+def save_checkpoint(directory: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Writes tensors and a JSON config so that the directory is complete or not there at all.
+
+    Files are written beside their final place, flushed to disk and renamed; the config, without
+    which a checkpoint does not load, comes last.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    weights, config_path = directory / WEIGHTS, directory / CONFIG
+    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary
+    )
+    _replace(temporary, weights)
+    write_json(config_path, config)
+
+
+def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what :func:`save_checkpoint` wrote; nothing in the files is executed.
+
+    Raises:
+        CheckpointError: If the directory holds no complete, readable checkpoint.
+    """
+    missing = [name for name in (WEIGHTS, CONFIG) if not (directory / name).is_file()]
+    if missing:
+        found = sorted(path.name for path in directory.glob("*"))[:8] if directory.is_dir() else []
+        raise CheckpointError(
+            f"'{directory}' is no checkpoint: {' and '.join(missing)} missing "
+            f"(found: {', '.join(found) or 'nothing'}). Give the directory that "
+            "'poyo-ssl pretrain' or 'finetune' wrote."
+        )
+    try:
+        config = json.loads((directory / CONFIG).read_text())
+        tensors = load_file(directory / WEIGHTS)
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint in '{directory}' is damaged ({error}). Train again."
+        ) from error
+    return tensors, config
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON under a temporary name and renames it, so no half file is ever seen."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
+    _replace(temporary, path)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    shutil.move(temporary, path)
+
+
+def network_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights and buffers by name, without the vocabularies."""
+    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
+
+
+def encoder_settings(encoder: Encoder) -> dict[str, Any]:
+    """All that is needed to build the encoder again, JSON-ready."""
+    return {
+        "encoder": asdict(encoder.config),
+        "sampling_rate": encoder.sampling_rate,
+        "unit_ids": list(encoder.unit_embedding.vocab)[1:],
+    }
+
+
+def build_encoder(settings: dict[str, Any]) -> Encoder:
+    """An encoder of the given settings with fresh weights."""
+    encoder = Encoder(EncoderConfig(**settings["encoder"]), settings["sampling_rate"])
+    encoder.add_units(settings["unit_ids"])
+    return encoder
+
+
+def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copies weights into a network of the same shape, strictly.
+
+    Raises:
+        CheckpointError: If a tensor is missing, unknown or of another shape.
+    """
+    own = network_tensors(network)
+    wrong = sorted(own.keys() ^ tensors.keys())
+    wrong += [
+        name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"The checkpoint does not fit its own config: {', '.join(wrong[:5])} "
+            "missing, unknown or of another shape. It was changed after it was written."
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+
+def save_encoder(encoder: Encoder, directory: Path) -> None:
+    """Saves a pretrained encoder."""
+    save_checkpoint(
+        directory, network_tensors(encoder), {"kind": "encoder", **encoder_settings(encoder)}
+    )
+
+
+def load_encoder(directory: Path) -> Encoder:
+    """Loads a pretrained encoder.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    tensors, settings = load_checkpoint(directory)
+    if settings.get("kind") != "encoder":
+        raise CheckpointError(
+            f"'{directory}' holds a {settings.get('kind')}, not an encoder; give the directory "
+            "that 'poyo-ssl pretrain' wrote."
+        )
+    encoder = build_encoder(settings)
+    restore(encoder, tensors)
+    return encoder

@@ -1,0 +1,97 @@
+"""Whole networks: encoder, query decoder and a readout, one class for each kind of answer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poyo_ssl.model.encoder import Encoder, QueryDecoder
+from poyo_ssl.model.movie_decoder import SkipDecoder
+
+
+class InstantReader(nn.Module):
+    """Asks the latents learned questions about one instant of every window.
+
+    Args:
+        encoder: Gives latents; its rotary time embedding serves the queries too.
+        num_queries: Questions asked; their answers are concatenated.
+        query_time: The instant, seconds from the window's start.
+    """
+
+    def __init__(self, encoder: Encoder, *, num_queries: int, query_time: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.query_embedding = nn.Parameter(torch.randn(num_queries, encoder.config.dim))
+        self.query_decoder = QueryDecoder(encoder.config)
+        self.query_time = query_time
+
+    @property
+    def dim_out(self) -> int:
+        """Size of the concatenated answers."""
+        return self.query_embedding.numel()
+
+    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
+        """Windows (B, timesteps, U) of the units (U,) -> answers (B, num_queries * D)."""
+        latents = self.encoder(activity, unit_index)
+        queries = self.query_embedding.expand(len(activity), -1, -1)
+        times = activity.new_full(queries.shape[:2], self.query_time)
+        answers = self.query_decoder(
+            queries,
+            latents,
+            self.encoder.rotary(times),
+            self.encoder.latent_rotary(activity.shape[1]),
+        )
+        return answers.flatten(1)
+
+
+class LabelDecoder(nn.Module):
+    """Which label was shown: one query, one linear readout.
+
+    Args:
+        encoder: Fresh or pretrained.
+        num_classes: Possible answers.
+        window_length: Seconds; the query asks about the middle of the window.
+    """
+
+    def __init__(self, encoder: Encoder, *, num_classes: int, window_length: float) -> None:
+        super().__init__()
+        self.reader = InstantReader(encoder, num_queries=1, query_time=0.5 * window_length)
+        self.readout = nn.Linear(self.reader.dim_out, num_classes)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder inside."""
+        return self.reader.encoder
+
+    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
+        """Windows (B, timesteps, U) -> logits (B, num_classes)."""
+        logits: Tensor = self.readout(self.reader(activity, unit_index))
+        return logits
+
+
+class MovieDecoder(nn.Module):
+    """Which picture was shown: a few queries, then a skip-connection UNet decoder.
+
+    Args:
+        encoder: Fresh or pretrained.
+        mean_frame: Mean training frame in [0, 1], (64, 128).
+        query_time: When the asked movie frame was shown, seconds from the window's start.
+        num_queries: Answers that describe the picture together.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, mean_frame: Tensor, query_time: float, num_queries: int = 4
+    ) -> None:
+        super().__init__()
+        self.reader = InstantReader(encoder, num_queries=num_queries, query_time=query_time)
+        self.image_decoder = SkipDecoder(self.reader.dim_out, mean_frame)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder inside."""
+        return self.reader.encoder
+
+    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
+        """Windows (B, timesteps, U) -> grey pictures in [0, 1], (B, 64, 128)."""
+        pictures: Tensor = self.image_decoder(self.reader(activity, unit_index))
+        return pictures

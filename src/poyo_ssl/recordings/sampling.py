@@ -1,0 +1,164 @@
+"""Batches of windows: which ones is a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from poyo_ssl.recordings.activity import Activity
+
+
+@dataclass(kw_only=True)
+class WindowBatch:
+    """Windows of one recording: a dense block, nothing padded."""
+
+    activity: Tensor
+    """Normalised activity, (B, timesteps, U)."""
+    unit_index: Tensor
+    """Row of each unit in the encoder's unit embedding, (U,)."""
+    target: Tensor
+    """Index of the right answer, (B,); -1 where the window has no label."""
+    soft_target: Tensor | None = None
+    """A teacher's probability of every answer, (B, K), where there is a teacher."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowSource:
+    """The windows of one recording that may be drawn."""
+
+    activity: Activity
+    unit_index: Tensor
+    """Row of each unit in the encoder's unit embedding, (U,)."""
+    first_timestep: np.ndarray
+    """Of every window, shape (num_windows,)."""
+    target: np.ndarray
+    """Index of the right answer, (num_windows,); -1 without a label."""
+    may_start: np.ndarray
+    """Whether a window that starts at a timestep stays in its part, (num_timesteps,)."""
+    soft_target: Tensor | None = None
+    """A teacher's probability of every answer, (num_windows, K), where there is a teacher."""
+
+    def batch(self, index: np.ndarray, shift: np.ndarray, num_timesteps: int) -> WindowBatch:
+        """The windows at these positions, each moved by so many timesteps, with all units.
+
+        A window whose shift would take it out of its part is not moved.
+        """
+        first = self.first_timestep[index]
+        shifted = np.clip(first + shift, 0, len(self.may_start) - 1)
+        first = np.where(self.may_start[shifted], shifted, first)
+        return WindowBatch(
+            activity=self.activity.windows(first, num_timesteps),
+            unit_index=self.unit_index,
+            target=torch.from_numpy(self.target[index]),
+            soft_target=None if self.soft_target is None else self.soft_target[index],
+        )
+
+
+def drop_units(batch: WindowBatch, rng: np.random.Generator, largest_rate: float) -> WindowBatch:
+    """Leaves out a random part of the units, the same in every window of the batch.
+
+    The rate is drawn from U(0, ``largest_rate``); at least one unit stays.
+    """
+    num_units = len(batch.unit_index)
+    is_kept = rng.random(num_units) >= rng.uniform(0, largest_rate)
+    is_kept[rng.integers(num_units)] = True
+    kept = torch.from_numpy(np.flatnonzero(is_kept))
+    return replace(batch, activity=batch.activity[:, :, kept], unit_index=batch.unit_index[kept])
+
+
+class TrainingBatches(IterableDataset[list[WindowBatch]]):
+    """Endless training batches; step ``k`` is a pure function of the seed and ``k``.
+
+    All windows of all sources are drawn without replacement within an epoch, which is a
+    permutation seeded by its number. Every step holds one dense group per recording drawn.
+
+    Args:
+        sources: What may be drawn, one entry per recording.
+        batch_size: Windows in a step.
+        num_timesteps: Imaging samples in a window.
+        seed: Of order, shifts and unit dropout.
+        jitter: Windows start up to so many timesteps earlier or later.
+        unit_dropout: Largest rate at which units are left out.
+    """
+
+    def __init__(
+        self,
+        sources: list[WindowSource],
+        *,
+        batch_size: int,
+        num_timesteps: int,
+        seed: int,
+        jitter: int,
+        unit_dropout: float,
+    ) -> None:
+        self.sources = sources
+        self.batch_size = batch_size
+        self.num_timesteps = num_timesteps
+        self.seed = seed
+        self.jitter = jitter
+        self.unit_dropout = unit_dropout
+        self.owner = np.repeat(np.arange(len(sources)), [len(s.first_timestep) for s in sources])
+        self.position = np.concatenate([np.arange(len(s.first_timestep)) for s in sources])
+        if len(self.owner) == 0:
+            raise ValueError(
+                "There is no training window: every candidate crosses a gap or the border of the "
+                "training part. Use a shorter window or a larger training part."
+            )
+
+    def draw(self, step: int) -> np.ndarray:
+        """Positions of the windows of one step among all windows, (batch_size,)."""
+        wanted = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        drawn = []
+        for epoch in np.unique(wanted // len(self.owner)):
+            order = np.random.default_rng([self.seed, 1, int(epoch)]).permutation(len(self.owner))
+            drawn.append(order[wanted[wanted // len(self.owner) == epoch] % len(self.owner)])
+        return np.concatenate(drawn)
+
+    def step(self, step: int) -> list[WindowBatch]:
+        """The batch of one step: a dense group of windows for each recording drawn."""
+        drawn = self.draw(step)
+        rng = np.random.default_rng([self.seed, 2, step])
+        groups = []
+        for owner in np.unique(self.owner[drawn]):
+            index = self.position[drawn[self.owner[drawn] == owner]]
+            shift = rng.integers(-self.jitter, self.jitter + 1, len(index))
+            batch = self.sources[owner].batch(index, shift, self.num_timesteps)
+            groups.append(drop_units(batch, rng, self.unit_dropout))
+        return groups
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        step = 0
+        while True:
+            yield self.step(step)
+            step += 1
+
+
+class MixedBatches(IterableDataset[list[WindowBatch]]):
+    """Steps that hold windows from several streams, such as labelled and unlabelled ones."""
+
+    def __init__(self, streams: list[TrainingBatches]) -> None:
+        self.streams = streams
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        for steps in zip(*self.streams, strict=True):
+            yield [group for groups in steps for group in groups]
+
+
+class EvaluationBatches(IterableDataset[list[WindowBatch]]):
+    """Every window once, in order, with all units; the same at each pass."""
+
+    def __init__(self, sources: list[WindowSource], *, batch_size: int, num_timesteps: int) -> None:
+        self.sources = sources
+        self.batch_size = batch_size
+        self.num_timesteps = num_timesteps
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        for source in self.sources:
+            for start in range(0, len(source.first_timestep), self.batch_size):
+                index = np.arange(start, min(start + self.batch_size, len(source.first_timestep)))
+                yield [source.batch(index, np.zeros(len(index), dtype=int), self.num_timesteps)]

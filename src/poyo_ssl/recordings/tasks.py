@@ -1,0 +1,260 @@
+"""What can be asked of a recording: which stimulus, which answer, from which window of activity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.splits import (
+    SplitConfig,
+    Splits,
+    split_by_movie_frame,
+    split_by_repeat,
+    split_by_trial,
+    trials_inside,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One decoding question."""
+
+    name: str
+    """Word on the command line and in results."""
+    title: str
+    """Words for people."""
+    stimulus: str
+    """Name of the stimulus table."""
+    column: str
+    """Column of the table that holds the answer."""
+    kind: Literal["labels", "frames", "images"]
+    """What the answer is: a label, the identity of a movie frame, or the picture itself."""
+    split: Literal["trial", "repeat", "held_out_frames"]
+    """How trials are divided into train, valid and test."""
+    window_offset: float
+    """Start of the window relative to stimulus onset, seconds."""
+    window_length: float
+    """Length of the window, seconds; the windows hold no activity after their end."""
+
+
+DIRECTION = Task(
+    name="direction",
+    title="Drifting gratings: direction",
+    stimulus="drifting_gratings",
+    column="orientation",
+    kind="labels",
+    split="trial",
+    window_offset=0.3,
+    window_length=2.0,
+)
+TEMPORAL_FREQUENCY = Task(
+    name="temporal_frequency",
+    title="Drifting gratings: temporal frequency",
+    stimulus="drifting_gratings",
+    column="temporal_frequency",
+    kind="labels",
+    split="trial",
+    window_offset=0.3,
+    window_length=2.0,
+)
+ORIENTATION = Task(
+    name="orientation",
+    title="Static gratings: orientation",
+    stimulus="static_gratings",
+    column="orientation",
+    kind="labels",
+    split="trial",
+    window_offset=0.13,
+    window_length=0.4,
+)
+# Calcium lags spiking, so a frame is asked about 0.3 s after it was shown, from the second before.
+MOVIE_FRAME = Task(
+    name="movie_frame",
+    title="Natural movie one: which frame",
+    stimulus="natural_movie_one",
+    column="movie_frame",
+    kind="frames",
+    split="repeat",
+    window_offset=-0.7,
+    window_length=1.0,
+)
+MOVIE = Task(
+    name="movie",
+    title="Natural movie one: reconstruction, held-out repeats",
+    stimulus="natural_movie_one",
+    column="movie_frame",
+    kind="images",
+    split="repeat",
+    window_offset=-0.7,
+    window_length=1.0,
+)
+MOVIE_HELD_OUT = Task(
+    name="movie_held_out",
+    title="Natural movie one: reconstruction, held-out movie frames",
+    stimulus="natural_movie_one",
+    column="movie_frame",
+    kind="images",
+    split="held_out_frames",
+    window_offset=-0.7,
+    window_length=1.0,
+)
+
+TASKS = {
+    task.name: task
+    for task in (DIRECTION, TEMPORAL_FREQUENCY, ORIENTATION, MOVIE_FRAME, MOVIE, MOVIE_HELD_OUT)
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ValueError: If there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task '{name}'. Choose from: {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def can_answer(recording: Recording, task: Task) -> bool:
+    """Whether the recording shows the task's stimulus, with its pictures where they are asked."""
+    shown = task.stimulus in recording.stimuli and len(recording.stimuli[task.stimulus]) > 0
+    return shown and (task.kind != "images" or task.stimulus in recording.templates)
+
+
+def split_task(recording: Recording, task: Task, config: SplitConfig) -> Splits:
+    """Divides a recording for a task: by trial, by repeat, or by movie frame."""
+    split = {
+        "trial": split_by_trial,
+        "repeat": split_by_repeat,
+        "held_out_frames": split_by_movie_frame,
+    }[task.split]
+    return split(recording, task.stimulus, config)
+
+
+def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
+    """Every answer that occurs, sorted: label values, or 0 ... number of movie frames - 1.
+
+    Raises:
+        RecordingError: If no recording shows the stimulus.
+    """
+    tables = [r.stimuli[task.stimulus] for r in recordings if task.stimulus in r.stimuli]
+    if not tables:
+        found = sorted({name for r in recordings for name in r.stimuli})
+        raise RecordingError(
+            f"None of {len(recordings)} recordings shows {task.stimulus}, which the task "
+            f"'{task.name}' needs (found: {', '.join(found) or 'no stimulus at all'})."
+        )
+    answers = np.concatenate([table[task.column].to_numpy(dtype=float) for table in tables])
+    if task.kind == "labels":
+        return np.unique(answers[np.isfinite(answers)])
+    return np.arange(int(answers.max()) + 1, dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskWindows:
+    """Where the windows of one recording begin for one task, and the right answers."""
+
+    first_timestep: np.ndarray
+    """First imaging sample of every window, shape (num_windows,)."""
+    num_timesteps: int
+    """Imaging samples in a window."""
+    target: np.ndarray
+    """Index of the right answer among the classes (labels) or movie frame, (num_windows,)."""
+
+    def __len__(self) -> int:
+        return len(self.first_timestep)
+
+    def take(self, index: np.ndarray) -> TaskWindows:
+        """The windows at these positions."""
+        return TaskWindows(
+            first_timestep=self.first_timestep[index],
+            num_timesteps=self.num_timesteps,
+            target=self.target[index],
+        )
+
+
+def find_windows(
+    recording: Recording,
+    task: Task,
+    intervals: np.ndarray,
+    classes: np.ndarray,
+    num_timesteps: int,
+) -> TaskWindows:
+    """Finds the windows of a task that lie wholly inside some intervals.
+
+    Blank sweeps have no answer and no window. A window that crosses a gap in the imaging, or the
+    border of a part, does not exist.
+
+    Args:
+        recording: One session.
+        task: What is asked.
+        intervals: Start and end in seconds, such as ``splits.train``, shape (n, 2).
+        classes: The possible answers, sorted, shape (num_classes,).
+        num_timesteps: Imaging samples in a window.
+
+    Returns:
+        The windows in order of time.
+    """
+    table = recording.stimulus(task.stimulus)
+    answers = table[task.column].to_numpy(dtype=float)
+    onsets = table["start"].to_numpy(dtype=float)
+    known = np.isin(answers, classes)
+    first = recording.timestep_at(onsets + task.window_offset)
+    stop = first + num_timesteps
+    inside = known & (onsets + task.window_offset >= recording.timestamps[0] - 1e-6)
+    inside &= stop <= recording.num_timesteps
+    first, stop = np.where(inside, first, 0), np.where(inside, stop, 1)
+    inside &= is_without_gap(recording, first, stop)
+    starts, ends = recording.timestamps[first], recording.timestamps[stop - 1]
+    inside &= trials_inside(starts, ends, intervals) & trials_inside(onsets, onsets, intervals)
+    order = np.flatnonzero(inside)
+    order = order[np.argsort(first[order], kind="stable")]
+    return TaskWindows(
+        first_timestep=first[order],
+        num_timesteps=num_timesteps,
+        target=np.searchsorted(classes, answers[order]),
+    )
+
+
+def find_any_windows(recording: Recording, intervals: np.ndarray, num_timesteps: int) -> np.ndarray:
+    """First timesteps of all windows, labelled or not, wholly inside the intervals.
+
+    Returns:
+        First timesteps, shape (num_windows,); windows overlap and none crosses a gap.
+    """
+    first = np.arange(recording.num_timesteps - num_timesteps + 1)
+    stop = first + num_timesteps
+    inside = is_without_gap(recording, first, stop)
+    times = recording.timestamps
+    return first[inside & trials_inside(times[first], times[stop - 1], intervals)]
+
+
+def is_without_gap(recording: Recording, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Whether the timesteps first ... stop - 1 lie in one segment, elementwise."""
+    ends = recording.segments[:, 1]
+    segment = np.searchsorted(ends, first, side="right")
+    return stop <= ends[np.minimum(segment, len(ends) - 1)]
+
+
+def take_label_fraction(target: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Draws a fraction of the labelled windows of every class, at least one each.
+
+    The draw depends on the seed alone, so every arm of a comparison sees the same labels.
+
+    Returns:
+        Sorted positions into ``target``.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"The label fraction must lie in (0, 1], got {fraction}.")
+    if fraction == 1:
+        return np.arange(len(target))
+    rng = np.random.default_rng([seed, 0x1ABE1])
+    kept = []
+    for label in np.unique(target):
+        positions = np.flatnonzero(target == label)
+        kept.append(rng.permutation(positions)[: max(1, round(fraction * len(positions)))])
+    return np.sort(np.concatenate(kept))
