@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +47,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-@pytest.fixture
-def make_run(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
-    """Writes a whole run directory, with names and flags to taste."""
-
-    def make(*, recording_ids: tuple[str, ...] = RECORDING_IDS, is_simulated: bool = False) -> Path:
-        directory = tmp_path / "run"
-        directory.mkdir(exist_ok=True)
-        write_run(directory, recording_ids=recording_ids, is_simulated=is_simulated, rng=rng)
-        return directory
-
-    return make
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated run whose recordings are named to break out of a page."""
+    directory = tmp_path_factory.mktemp("hostile")
+    names = ("<script>alert(1)</script>", "</script><img src=x onload=alert(2)>")
+    rng = np.random.default_rng(7)
+    write_run(directory, recording_ids=names, is_simulated=True, rng=rng)
+    return directory
 
 
 @pytest.fixture(scope="session")

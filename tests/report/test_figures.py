@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,12 +21,12 @@ from poyo_ssl.report.score_figures import (
 from poyo_ssl.report.style import style_arms
 
 
-@pytest.fixture
-def results(run_directory):
-    return load_results(run_directory)
+@pytest.fixture(scope="module")
+def results(saved_run):
+    return load_results(saved_run)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def styles(results):
     return style_arms(results.scores[["arm", "kind"]].itertuples(index=False, name=None))
 
@@ -143,7 +145,9 @@ def test_the_best_network_stands_beside_the_best_reference_decoder(results):
 def test_rows_of_a_confusion_matrix_sum_to_one_and_an_absent_class_is_blank(results):
     task = results.tasks[0]
     chosen = best_of_each_kind(results, task, "unpredictable", results.confusions)
-    results.confusions[chosen[0]].iloc[0] = 0
+    counts = results.confusions[chosen[0]].copy()
+    counts.iloc[0] = 0
+    results = replace(results, confusions={**results.confusions, chosen[0]: counts})
     shares = np.array(draw_confusions(results, task, "unpredictable", chosen).data[0].z)
     assert np.all(np.isnan(shares[0]))
     np.testing.assert_allclose(shares[1:].sum(axis=1), 1)
