@@ -17,7 +17,7 @@ from poyo_ssl.report.formatting import (
     split_title,
     units_title,
 )
-from poyo_ssl.report.results import RunResults, Task
+from poyo_ssl.report.results import RunResults, Task, in_order_of_interest
 
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
@@ -53,7 +53,7 @@ def compute_headlines(results: RunResults) -> list[Headline]:
             & (summary["metric"] == metric)
         ]
         if not rows.empty:
-            headlines.append(_headline(task, metric, rows, results.units_of(task)))
+            headlines.append(_headline(task, metric, rows))
     return headlines
 
 
@@ -66,8 +66,8 @@ def verdict_of(gain_low: float, gain_high: float) -> str:
     return "hurt" if gain_high < 0 else "no sure difference"
 
 
-def _headline(task: Task, metric: str, rows: pd.DataFrame, subsets: list[str]) -> Headline:
-    units = next(name for name in subsets if name in set(rows["units"]))
+def _headline(task: Task, metric: str, rows: pd.DataFrame) -> Headline:
+    units = in_order_of_interest(rows["units"].unique())[0]
     fraction = rows.loc[rows["units"] == units, "label_fraction"].max()
     here = rows[(rows["units"] == units) & (rows["label_fraction"] == fraction)]
     networks = here[here["kind"] == "network"].set_index("arm")

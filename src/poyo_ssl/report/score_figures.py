@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -14,7 +16,7 @@ from poyo_ssl.report.formatting import (
     metric_title,
     units_title,
 )
-from poyo_ssl.report.results import ArmFile, RunResults, Task
+from poyo_ssl.report.results import ArmFile, RunResults, Task, in_order_of_interest
 from poyo_ssl.report.style import FAINT, MUTED, ArmStyle, finish, plain
 
 CHANCE = "chance"
@@ -44,8 +46,9 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
     metric = results.main_metric(task)
     rows = _with_chance_as_line(rows_of(results.summary, task, metric), task)
     rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
-    subsets = [units for units in results.units_of(task) if units in set(rows["units"])]
+    subsets = in_order_of_interest(rows["units"].unique())
     height_of = _arm_heights(rows)
+    drawn = [*_interval_ends(rows), *_recording_means(results, rows, task, metric), task.chance]
     figure = make_subplots(
         cols=len(subsets),
         shared_yaxes=True,
@@ -62,7 +65,7 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
                 task.chance, row=1, col=column, line={"dash": "dash", "width": 1.2, "color": MUTED}
             )
         figure.update_xaxes(title_text=metric_title(metric), row=1, col=column)
-        figure.update_xaxes(range=_padded_range(results, rows, task, metric), row=1, col=column)
+        figure.update_xaxes(range=_padded_range(drawn), row=1, col=column)
     names = [f"<b>{title}</b>" if not arm else plain(arm) for title, arm in _arm_labels(height_of)]
     figure.update_yaxes(
         tickvals=list(height_of.values()),
@@ -74,19 +77,28 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
     return finish(figure, height=110 + 27 * len(height_of), showlegend=False)
 
 
-def _padded_range(results: RunResults, rows: pd.DataFrame, task: Task, metric: str) -> list[float]:
-    """From the lowest to the highest of chance, the intervals and single recordings, and a bit."""
-    scores = rows_of(results.scores, task, metric)
-    is_drawn = scores["arm"].isin(rows["arm"]) & scores["units"].isin(rows["units"])
-    is_drawn &= scores["label_fraction"].isin(rows["label_fraction"])
-    scores = scores[is_drawn]
-    keys = ["units", "arm", "label_fraction", "recording_id"]
-    intervals = rows[["mean", "seed_low", "seed_high", "trial_low", "trial_high"]]
-    drawn = [*scores.groupby(keys)["value"].mean(), *intervals.to_numpy().ravel(), task.chance]
+def _padded_range(drawn: Iterable[float | None]) -> list[float]:
+    """An axis from the lowest to the highest of the values and a little further."""
     finite = [value for value in drawn if is_number(value)]
     low, high = min(finite), max(finite)
     margin = 0.05 * ((high - low) or 1.0)
     return [low - margin, high + margin]
+
+
+def _interval_ends(rows: pd.DataFrame) -> list[float]:
+    columns = ["mean", "seed_low", "seed_high", "trial_low", "trial_high"]
+    return rows[columns].to_numpy().ravel().tolist()
+
+
+def _recording_means(
+    results: RunResults, rows: pd.DataFrame, task: Task, metric: str
+) -> list[float]:
+    """Mean over seeds of every recording for the arms, units and label fractions of the rows."""
+    scores = rows_of(results.scores, task, metric)
+    for column in ("arm", "units", "label_fraction"):
+        scores = scores[scores[column].isin(rows[column])]
+    keys = ["units", "arm", "label_fraction", "recording_id"]
+    return scores.groupby(keys)["value"].mean().tolist()
 
 
 def _arm_heights(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -186,7 +198,7 @@ def draw_label_efficiency(
     fractions = sorted(rows["label_fraction"].unique())
     if len(fractions) < 2:
         return None
-    subsets = [units for units in results.units_of(task) if units in set(rows["units"])]
+    subsets = in_order_of_interest(rows["units"].unique())
     figure = make_subplots(
         cols=len(subsets),
         shared_yaxes="all",
@@ -215,7 +227,7 @@ def draw_label_efficiency(
             col=column,
         )
     figure.update_yaxes(title_text=metric_title(metric), row=1, col=1)
-    figure.update_yaxes(range=_padded_range(results, rows, task, metric))
+    figure.update_yaxes(range=_padded_range([*_interval_ends(rows), task.chance]))
     return finish(
         figure,
         height=400,
