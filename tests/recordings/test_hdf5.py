@@ -100,7 +100,10 @@ def test_a_truncated_file_is_called_truncated(tmp_path, kept):
         file["values"] = np.arange(10_000)
     content = path.read_bytes()
     path.write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
-    with pytest.raises(RecordingError, match="truncated, damaged or not readable"), open_hdf5(path):
+    with (
+        pytest.raises(RecordingError, match="truncated, damaged or of an unknown form"),
+        open_hdf5(path),
+    ):
         pytest.fail("opened")
 
 
@@ -117,3 +120,20 @@ def test_damage_found_while_reading_is_reported_with_the_file(tmp_path):
         open_hdf5(path) as file,
     ):
         file["values"][()]
+
+
+def test_a_dataset_that_declares_more_than_the_file_holds_is_refused(tmp_path):
+    path = tmp_path / "inflated.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("traces", shape=(2**34, 300), dtype=np.float32, chunks=(4096, 300))
+    with pytest.raises(RecordingError, match="traces declares 19200 GiB"), open_hdf5(path):
+        pytest.fail("opened")
+
+
+def test_what_compresses_well_is_still_read(tmp_path):
+    path = tmp_path / "zeros.h5"
+    with h5py.File(path, "w") as file:
+        zeros = np.zeros((2000, 2000), dtype=np.float32)
+        file.create_dataset("values", data=zeros, compression="gzip", compression_opts=9)
+    with open_hdf5(path) as file:
+        assert not file["values"][()].any()

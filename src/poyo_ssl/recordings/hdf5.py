@@ -12,6 +12,8 @@ import numpy as np
 from poyo_ssl.recordings.recording import RecordingError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LARGEST_COMPRESSION = 1100  # deflate reaches at most 1032:1
+_ALWAYS_READABLE = 2**30  # bytes that any dataset may have, whatever the file holds of it
 
 
 @contextmanager
@@ -19,7 +21,8 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """Opens an HDF5 file for reading, after checking that all of its data lies inside it.
 
     Errors that h5py raises while the file is open are turned into a ``RecordingError`` that
-    names the file: in a file that opens, they mean that part of it is missing or damaged.
+    names the file: in a file that opens, they mean that part of it is missing, damaged or not
+    of the form that the reader knows.
 
     Raises:
         RecordingError: If the file is missing, is not HDF5, is truncated or damaged, or refers
@@ -33,11 +36,14 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         _refuse_other_formats(path)
         with h5py.File(path, "r") as file:
             refuse_foreign_storage(file)
+            refuse_inflated_datasets(file)
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
+    except RecordingError:
+        raise
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RecordingError(
             f"'{path}' ({path.stat().st_size} bytes) cannot be read: {_first_line(error)} "
-            "It is truncated, damaged or not readable by you; download or copy it again."
+            "It is truncated, damaged or of an unknown form; download or copy it again."
         ) from error
 
 
@@ -63,30 +69,54 @@ def refuse_foreign_storage(file: h5py.File) -> None:
     Raises:
         RecordingError: If any link or dataset leads to another file.
     """
-    foreign: list[str] = []
-
-    def inspect(name: bytes) -> None:
-        kind = file.id.links.get_info(name).type
-        text = name.decode("utf-8", errors="replace")
-        if kind == h5py.h5l.TYPE_HARD:
-            dataset = h5py.h5o.open(file.id, name)
-            if not isinstance(dataset, h5py.h5d.DatasetID):
-                return
-            creation = dataset.get_create_plist()
+    foreign = []
+    for name, item in _walk(file):
+        if item is None:
+            foreign.append(f"{name} (link out of the file)")
+        elif isinstance(item, h5py.h5d.DatasetID):
+            creation = item.get_create_plist()
             if creation.get_external_count():
-                foreign.append(f"{text} (raw data in another file)")
+                foreign.append(f"{name} (raw data in another file)")
             elif creation.get_layout() == h5py.h5d.VIRTUAL:
-                foreign.append(f"{text} (virtual dataset)")
-        elif kind != h5py.h5l.TYPE_SOFT:
-            foreign.append(f"{text} (link out of the file)")
-
-    file.id.links.visit(inspect)
+                foreign.append(f"{name} (virtual dataset)")
     if foreign:
         raise RecordingError(
             f"'{file.filename}' takes data from other files: {', '.join(foreign[:5])}"
             f"{' and more' if len(foreign) > 5 else ''}. Recordings must hold their own data; "
             "copy it into one file (for instance with h5repack or pynwb's export) first."
         )
+
+
+def refuse_inflated_datasets(file: h5py.File) -> None:
+    """Checks that no large dataset declares far more data than the file holds for it.
+
+    A damaged or crafted header can declare terabytes; reading them would take all memory.
+
+    Raises:
+        RecordingError: If a dataset is larger than any compression allows.
+    """
+    for name, item in _walk(file):
+        if isinstance(item, h5py.h5d.DatasetID):
+            declared = item.get_space().get_simple_extent_npoints() * item.get_type().get_size()
+            stored = item.get_storage_size()
+            if declared > _ALWAYS_READABLE and declared > _LARGEST_COMPRESSION * stored:
+                raise RecordingError(
+                    f"'{file.filename}': {name} declares {declared / 2**30:.0f} GiB but the file "
+                    f"holds {stored} bytes of it. It is damaged or incomplete; download or copy "
+                    "it again."
+                )
+
+
+def _walk(file: h5py.File) -> Iterator[tuple[str, h5py.h5d.DatasetID | h5py.h5g.GroupID | None]]:
+    """Every link and the object behind it, None if that is elsewhere; soft links are left out."""
+    names: list[bytes] = []
+    file.id.links.visit(names.append)  # follows neither soft nor external links
+    for name in names:
+        kind = file.id.links.get_info(name).type
+        if kind != h5py.h5l.TYPE_SOFT:
+            is_here = kind == h5py.h5l.TYPE_HARD
+            text = name.decode("utf-8", errors="replace")
+            yield text, h5py.h5o.open(file.id, name) if is_here else None
 
 
 def has_dataset(group: h5py.Group, name: str) -> bool:
