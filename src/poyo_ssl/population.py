@@ -105,12 +105,16 @@ class Population:
                 "needs one rate. Run them separately, or resample them first."
             )
         self.sampling_rate = float(np.median(rates))
+        chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
         self.scale = UnitScale.merge(
-            [UnitScale.measure(d.recording, d.training) for d in self.divided]
+            [
+                UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
+                for d in self.divided
+            ]
         )
         self.activity = {
             d.recording.recording_id: Activity.of(
-                d.recording, list(unit_ids[d.recording.recording_id]), self.scale
+                d.recording, chosen[d.recording.recording_id], self.scale
             )
             for d in self.divided
         }

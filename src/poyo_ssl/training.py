@@ -45,7 +45,7 @@ class TrainingConfig:
     unit_lr_factor: float = 10.0
     """Learning rate of the unit embeddings relative to the rest: each is in few windows' way."""
     weight_decay: float = 0.01
-    """Decoupled weight decay."""
+    """Decoupled weight decay of everything but the unit embeddings."""
     optimizer: Literal["adamw", "lamb"] = "adamw"
     """LAMB (You et al. 2020), the published choice, needs the extra poyo-ssl[lamb]."""
     warmup_fraction: float = 0.1
@@ -135,7 +135,8 @@ class WindowModule(L.LightningModule):
             (units if UNIT_EMBEDDING in name else rest).append(parameter)
         groups = [
             {"params": rest, "lr": config.lr},
-            {"params": units, "lr": config.lr * config.unit_lr_factor},
+            # not decayed: a unit that no batch shows must keep its embedding
+            {"params": units, "lr": config.lr * config.unit_lr_factor, "weight_decay": 0.0},
         ]
         optimizer = _make_optimizer([group for group in groups if group["params"]], config)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))

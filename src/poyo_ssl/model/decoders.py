@@ -50,12 +50,12 @@ class LabelDecoder(nn.Module):
     Args:
         encoder: Fresh or pretrained.
         num_classes: Possible answers.
-        window_length: Seconds; the query asks about the middle of the window.
+        query_time: The instant asked about, seconds from the window's start.
     """
 
-    def __init__(self, encoder: Encoder, *, num_classes: int, window_length: float) -> None:
+    def __init__(self, encoder: Encoder, *, num_classes: int, query_time: float) -> None:
         super().__init__()
-        self.reader = InstantReader(encoder, num_queries=1, query_time=0.5 * window_length)
+        self.reader = InstantReader(encoder, num_queries=1, query_time=query_time)
         self.readout = nn.Linear(self.reader.dim_out, num_classes)
 
     @property

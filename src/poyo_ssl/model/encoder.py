@@ -16,10 +16,13 @@ from torch_brain.nn import (
 
 from poyo_ssl.model.grid_attention import GridCrossAttention
 
+SHORTEST_PERIOD = 0.1
+"""Shortest rotary period in seconds; calcium is smooth below it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Size and time scales of the encoder; 150 thousand parameters beside the unit embeddings."""
+    """Size and time scales of the encoder; 84 thousand parameters beside the unit embeddings."""
 
     dim: int = 64
     """Size of tokens, latents and queries."""
@@ -40,7 +43,7 @@ class EncoderConfig:
     dropout: float = 0.1
     """Dropout in the feed-forward networks."""
     longest_period: float = 4.0
-    """Longest rotary period in seconds; the shortest is 0.1 s, below which calcium is smooth."""
+    """Longest rotary period in seconds; the shortest is SHORTEST_PERIOD."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "num_heads", "dim_head", "latents_per_step", "feedforward_factor"):
@@ -48,12 +51,27 @@ class EncoderConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.depth < 0:
             raise ValueError(f"depth must not be negative, got {self.depth}.")
-        if self.dim_head % 4:
-            raise ValueError(f"dim_head must be a multiple of 4 (rotary), got {self.dim_head}.")
+        if self.dim_head % 4 or self.dim_head < 8:
+            raise ValueError(
+                f"dim_head must be a multiple of 4 and at least 8 (rotary), got {self.dim_head}."
+            )
+        if self.longest_period <= SHORTEST_PERIOD:
+            raise ValueError(
+                f"longest_period must exceed {SHORTEST_PERIOD} s, got {self.longest_period}."
+            )
         if self.patch_length <= 0 or self.latent_step <= 0:
             raise ValueError("patch_length and latent_step must be positive numbers of seconds.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}.")
+
+    def patch_timesteps(self, sampling_rate: float) -> int:
+        """Imaging samples in a patch at an imaging rate in Hz."""
+        return max(1, round(self.patch_length * sampling_rate))
+
+    def window_timesteps(self, window_length: float, sampling_rate: float) -> int:
+        """Imaging samples of a window of so many seconds: a whole number of patches."""
+        patch = self.patch_timesteps(sampling_rate)
+        return max(1, round(window_length * sampling_rate / patch)) * patch
 
 
 class FeedForward(nn.Module):
@@ -134,14 +152,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.sampling_rate = sampling_rate
-        self.patch_timesteps = max(1, round(config.patch_length * sampling_rate))
+        self.patch_timesteps = config.patch_timesteps(sampling_rate)
         self.unit_embedding = InfiniteVocabEmbedding(config.dim, init_scale=1.0)
         self.unit_embedding.initialize_vocab([])
         self.latent_embedding = nn.Parameter(torch.randn(config.latents_per_step, config.dim))
         self.rotary = RotaryTimeEmbedding(
             head_dim=config.dim_head,
             rotate_dim=config.dim_head // 2,
-            t_min=0.1,
+            t_min=SHORTEST_PERIOD,
             t_max=config.longest_period,
         )
         self.tokenize = GainTokens(dim=config.dim, patch_timesteps=self.patch_timesteps)
@@ -159,8 +177,7 @@ class Encoder(nn.Module):
 
     def window_timesteps(self, window_length: float) -> int:
         """Imaging samples of a window of so many seconds: a whole number of patches."""
-        num_patches = max(1, round(window_length * self.sampling_rate / self.patch_timesteps))
-        return num_patches * self.patch_timesteps
+        return self.config.window_timesteps(window_length, self.sampling_rate)
 
     def latent_times(self, num_timesteps: int) -> Tensor:
         """Times of the latent steps in a window, seconds from its start, (num_steps,)."""

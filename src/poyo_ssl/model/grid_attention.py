@@ -60,7 +60,8 @@ class GridCrossAttention(nn.Module):
             tokens: One token per patch of time and unit, (B, T, U, D).
             latent_rotary: Rotary embedding of the latent times, (L, 2 * dim_head).
             token_rotary: Rotary embedding of the patch times, (T, 2 * dim_head).
-            is_hidden: True where a token must not be read, (B, T, U).
+            is_hidden: True where a token must not be read, (B, T, U). In a window that is wholly
+                hidden the latents read nothing.
 
         Returns:
             What each latent read, (B, L, D).
@@ -82,7 +83,9 @@ class GridCrossAttention(nn.Module):
 
         scores = folded @ tokens.transpose(-1, -2)  # (B, T, L*H, U)
         if is_hidden is not None:
-            scores = scores.masked_fill(is_hidden[:, :, None, :], float("-inf"))
+            is_empty = is_hidden.flatten(1).all(1)  # (B,); a softmax over nothing would be NaN
+            is_left_out = is_hidden & ~is_empty[:, None, None]
+            scores = scores.masked_fill(is_left_out[:, :, None, :], float("-inf"))
         scores = scores.transpose(1, 2)  # softmax runs over all times and units together
         attention = scores.flatten(-2).softmax(-1).view(num_windows, -1, num_times, num_units)
         pooled = attention.transpose(1, 2) @ tokens  # (B, T, L*H, D)
@@ -91,6 +94,8 @@ class GridCrossAttention(nn.Module):
         pooled = pooled.view(num_windows, num_times, num_latents, heads, dim)
         values = torch.einsum("btlhd,hed->btlhe", pooled, value_weight).flatten(2, 3)
         values = rotate(values, token_rotary, unsqueeze_dim=1).sum(1)  # (B, L*H, E)
+        if is_hidden is not None:
+            values = values.masked_fill(is_empty[:, None, None], 0.0)
         values = values.view(num_windows, num_latents, heads, size)
         values = rotate(values, invert(latent_rotary), unsqueeze_dim=1)
         out: Tensor = self.to_out(values.flatten(-2))

@@ -35,9 +35,17 @@ def hide_last_steps(num_steps: int, fraction: float) -> Tensor:
 def hide_random_patches(
     num_windows: int, num_patches: int, num_units: int, fraction: float, generator: torch.Generator
 ) -> Tensor:
-    """Hides each patch of each unit independently, shape (num_windows, num_patches, num_units)."""
-    draw = torch.rand(num_windows, num_patches, num_units, generator=generator)
-    return draw < fraction
+    """Hides each patch of each unit independently.
+
+    Returns:
+        Shape (num_windows, num_patches, num_units); in each window at least one patch is hidden,
+        and at least one is left where there are two.
+    """
+    draw = torch.rand(num_windows, num_patches * num_units, generator=generator)
+    is_hidden = draw < fraction
+    is_hidden.scatter_(1, draw.argmax(1, keepdim=True), False)
+    is_hidden.scatter_(1, draw.argmin(1, keepdim=True), True)
+    return is_hidden.unflatten(1, (num_patches, num_units))
 
 
 def hide_units(

@@ -67,5 +67,6 @@ class SkipDecoder(nn.Module):
             stream = F.gelu(mix(stream))
             stream = stream + F.gelu(smooth(stream))
         correction = self.to_grey(stream).squeeze(1)
-        picture: Tensor = (self.mean_frame + correction).clamp(0, 1)
-        return picture
+        picture: Tensor = self.mean_frame + correction
+        # a plain clamp has no gradient beyond its ends: a picture once black would stay black
+        return picture.clamp(0, 1).detach() + (picture - picture.detach())

@@ -26,8 +26,10 @@ class UnitScale:
     table: pd.DataFrame
 
     @staticmethod
-    def measure(recording: Recording, intervals: np.ndarray) -> UnitScale:
-        """Measures the scale of every unit inside the intervals (seconds, (n, 2))."""
+    def measure(recording: Recording, intervals: np.ndarray, unit_ids: list[str]) -> UnitScale:
+        """Measures the scale of the named units inside the intervals (seconds, (n, 2))."""
+        is_chosen = np.isin(recording.unit_ids, unit_ids)
+        recording = recording.select_units(is_chosen)
         traces = recording.df_over_f[recording.is_inside(intervals)]
         mean = traces.mean(axis=0, dtype=np.float64)
         sd = traces.std(axis=0, dtype=np.float64)

@@ -1,0 +1,259 @@
+"""The arms of a comparison: every way a task can be answered, fitted on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.decoding import (
+    DecoderFrame,
+    FittedDecoder,
+    LabelReadout,
+    MeanFrame,
+    NearestFrame,
+    PixelReadout,
+)
+from poyo_ssl.finetuning import FinetuningConfig, finetune
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.population import DividedRecording, Population
+from poyo_ssl.recordings.tasks import Task, TaskWindows, take_label_fraction
+from poyo_ssl.reference import (
+    FrameTemplates,
+    LinearReadout,
+    fit_frame_templates,
+    fit_logistic,
+    fit_ridge,
+    fit_ridge_to_pixels,
+)
+
+NUM_BINS = 5
+"""Time bins of the reference decoders that resolve the response in time."""
+
+Curves = pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """What all arms of a comparison share: same units, same training windows, same test windows."""
+
+    population: Population
+    task: Task
+    encoder: EncoderConfig
+    config: FinetuningConfig
+    seed: int
+    label_fraction: float
+    pretrained: Callable[[], Encoder]
+    """Gives the pretrained encoder, for the arm that needs one."""
+
+    @property
+    def num_timesteps(self) -> int:
+        """Imaging samples in a window, the same for every arm."""
+        rate = self.population.sampling_rate
+        return self.encoder.window_timesteps(self.task.window_length, rate)
+
+    def frame(self, arm: str) -> DecoderFrame:
+        """The question as a fitted decoder holds it."""
+        return DecoderFrame(
+            arm=arm,
+            task=self.task,
+            classes=self.population.classes(self.task),
+            num_timesteps=self.num_timesteps,
+            sampling_rate=self.population.sampling_rate,
+            scale=self.population.scale,
+        )
+
+    def training_windows(self, divided: DividedRecording) -> TaskWindows:
+        """The labelled training windows of one recording that the label fraction leaves."""
+        windows = self.population.windows(divided, self.task, "train", self.num_timesteps)
+        return windows.take(take_label_fraction(windows.target, self.label_fraction, self.seed))
+
+    def features(
+        self, divided: DividedRecording, windows: TaskWindows, num_bins: int
+    ) -> np.ndarray:
+        """Binned activity of windows, (num_windows, num_bins * num_units)."""
+        activity = self.population.activity[divided.recording.recording_id]
+        return activity.binned(windows.first_timestep, windows.num_timesteps, num_bins)
+
+    def unit_ids(self, divided: DividedRecording) -> list[str]:
+        """Chosen units of a recording in column order."""
+        return self.population.activity[divided.recording.recording_id].unit_ids
+
+    def pictures(self) -> np.ndarray:
+        """What the task shows, in [0, 1], (num_pictures, 64, 128)."""
+        pictures: np.ndarray = self.population.pictures(self.task).numpy()
+        return pictures
+
+
+Fitted = tuple[FittedDecoder, Curves]
+NO_CURVES = pd.DataFrame(columns=["step", "metric", "value"])
+
+
+def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
+    """Ridge to one-hot labels, fitted per recording and merged."""
+    readouts = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, num_bins)
+        num_classes = len(setting.population.classes(setting.task))
+        readouts.append(fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided)))
+    return LinearReadout.merge(readouts)
+
+
+def fit_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge on the mean activity of the window."""
+    return LabelReadout(setting.frame("ridge"), ridge_readout(setting, 1)), NO_CURVES
+
+
+def fit_binned_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge on the activity in five time bins of the window."""
+    decoder = LabelReadout(setting.frame("ridge, time bins"), ridge_readout(setting, NUM_BINS))
+    return decoder, NO_CURVES
+
+
+def fit_logistic_arm(setting: Setting) -> Fitted:
+    """Multinomial logistic regression on the mean activity of the window."""
+    readouts = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        readouts.append(
+            fit_logistic(
+                setting.features(divided, windows, 1),
+                windows.target,
+                len(setting.population.classes(setting.task)),
+                setting.unit_ids(divided),
+                setting.seed,
+            )
+        )
+    return LabelReadout(setting.frame("logistic"), LinearReadout.merge(readouts)), NO_CURVES
+
+
+def fit_mean_frame_arm(setting: Setting) -> Fitted:
+    """The mean of the pictures shown in training, whatever the activity."""
+    targets = [
+        setting.training_windows(divided).target
+        for divided in setting.population.answering(setting.task)
+    ]
+    mean = setting.pictures()[np.unique(np.concatenate(targets))].mean(axis=0)
+    return MeanFrame(setting.frame("mean frame"), mean), NO_CURVES
+
+
+def fit_nearest_frame_arm(setting: Setting) -> Fitted:
+    """Look-up of the training movie frame with the nearest mean response."""
+    num_frames = len(setting.population.classes(setting.task))
+    tables = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, NUM_BINS)
+        tables.append(
+            fit_frame_templates(features, windows.target, num_frames, setting.unit_ids(divided))
+        )
+    pictures = setting.pictures() if setting.task.kind == "images" else None
+    decoder = NearestFrame(setting.frame("nearest frame"), FrameTemplates.merge(tables), pictures)
+    return decoder, NO_CURVES
+
+
+def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
+    """Ridge to the principal components of the training pictures."""
+    pictures, readouts = setting.pictures(), []
+    mean, components = pictures.mean(axis=0), pictures[:0]
+    for divided in setting.population.answering(setting.task):
+        train = setting.training_windows(divided)
+        valid = setting.population.windows(divided, setting.task, "valid", setting.num_timesteps)
+        readout, mean, components = fit_ridge_to_pixels(
+            setting.features(divided, train, NUM_BINS),
+            train.target,
+            setting.features(divided, valid, NUM_BINS),
+            valid.target,
+            pictures,
+            setting.unit_ids(divided),
+        )
+        readouts.append(readout)
+    frame = setting.frame("ridge to pixels")
+    return PixelReadout(frame, LinearReadout.merge(readouts), mean, components), NO_CURVES
+
+
+def fit_scratch_arm(setting: Setting) -> Fitted:
+    """The network from fresh weights, on labels alone."""
+    decoder, fit = finetune(
+        setting.population,
+        setting.task,
+        setting.encoder,
+        setting.config,
+        arm="scratch",
+        seed=setting.seed,
+        label_fraction=setting.label_fraction,
+    )
+    return decoder, fit.curves
+
+
+def fit_pretrained_arm(setting: Setting) -> Fitted:
+    """The network from the pretrained encoder, on labels alone."""
+    decoder, fit = finetune(
+        setting.population,
+        setting.task,
+        setting.pretrained(),
+        setting.config,
+        arm="pretrained",
+        seed=setting.seed,
+        label_fraction=setting.label_fraction,
+    )
+    return decoder, fit.curves
+
+
+def fit_taught_arm(setting: Setting) -> Fitted:
+    """The network from fresh weights, on labels and a ridge teacher's answers, added to ridge."""
+    decoder, fit = finetune(
+        setting.population,
+        setting.task,
+        setting.encoder,
+        setting.config,
+        arm="scratch + teacher",
+        seed=setting.seed,
+        label_fraction=setting.label_fraction,
+        teacher=ridge_readout(setting, 1),
+    )
+    return decoder, fit.curves
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to answer tasks of some kinds."""
+
+    fit: Callable[[Setting], Fitted]
+    kinds: tuple[str, ...]
+    """Kinds of task that it can answer."""
+    is_reference: bool = True
+    is_seeded: bool = True
+    """Whether the result depends on the seed with all labels; if not it is fitted once."""
+
+
+ARMS = {
+    "ridge": Arm(fit_ridge_arm, ("labels",), is_seeded=False),
+    "ridge, time bins": Arm(fit_binned_ridge_arm, ("labels",), is_seeded=False),
+    "logistic": Arm(fit_logistic_arm, ("labels",)),
+    "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
+    "nearest frame": Arm(fit_nearest_frame_arm, ("frames", "images"), is_seeded=False),
+    "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),
+    "scratch": Arm(fit_scratch_arm, ("labels", "frames", "images"), is_reference=False),
+    "scratch + teacher": Arm(fit_taught_arm, ("labels",), is_reference=False),
+    "pretrained": Arm(fit_pretrained_arm, ("labels", "frames", "images"), is_reference=False),
+}
+
+
+def arms_for(task: Task, wanted: tuple[str, ...]) -> list[str]:
+    """The arms that can answer a task: every reference decoder, and the wanted networks.
+
+    Raises:
+        ValueError: If a wanted arm does not exist.
+    """
+    unknown = [name for name in wanted if name not in ARMS]
+    if unknown:
+        raise ValueError(f"Unknown arms {unknown}. Choose from: {', '.join(ARMS)}.")
+    return [
+        name
+        for name, arm in ARMS.items()
+        if task.kind in arm.kinds and (arm.is_reference or name in wanted)
+    ]

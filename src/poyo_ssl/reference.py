@@ -1,0 +1,253 @@
+"""Reference decoders: what a score must be read beside. All linear or look-ups, all closed form.
+
+Each is fitted on one recording and keyed by unit, so that decoders of several recordings merge
+into one, and a fitted decoder can be asked about any recording that shares units with it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from poyo_ssl.metrics import structural_similarity
+
+ALPHAS = np.logspace(0, 4, 9)
+"""Ridge penalties tried; features are binned signed square roots of z-scores, all of one scale."""
+NUM_COMPONENTS = 64
+"""Principal components of the movie that ridge predicts; they hold nearly all its variance."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearReadout:
+    """Scores that are linear in the binned activity of units.
+
+    ``scores = intercept + sum over units and bins of (activity - center) * weights``
+    """
+
+    unit_ids: list[str]
+    weights: np.ndarray
+    """(num_bins, num_units, num_scores)."""
+    center: np.ndarray
+    """Mean activity over the training windows, (num_bins, num_units)."""
+    intercept: np.ndarray
+    """(num_scores,)."""
+
+    @property
+    def num_bins(self) -> int:
+        """Equal bins that a window is averaged in."""
+        return self.weights.shape[0]
+
+    def scores(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
+        """Scores of windows in which some of the units were recorded.
+
+        A unit that was not recorded counts as having had its mean activity.
+
+        Args:
+            features: Binned activity, (num_windows, num_bins * len(unit_ids)), bins outermost.
+            unit_ids: Units of the features, all known to this readout.
+
+        Returns:
+            (num_windows, num_scores).
+        """
+        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        columns = [position[unit_id] for unit_id in unit_ids]
+        centred = features.reshape(len(features), self.num_bins, -1) - self.center[:, columns]
+        weights = self.weights[:, columns].reshape(-1, self.weights.shape[-1])
+        result: np.ndarray = centred.reshape(len(features), -1) @ weights + self.intercept
+        return result
+
+    @staticmethod
+    def from_coefficients(
+        coefficients: np.ndarray, intercept: np.ndarray, center: np.ndarray, unit_ids: list[str]
+    ) -> LinearReadout:
+        """Reshapes a linear model on centred features, coefficients (num_scores, num_features)."""
+        num_units = len(unit_ids)
+        return LinearReadout(
+            unit_ids=unit_ids,
+            weights=coefficients.T.reshape(-1, num_units, len(coefficients)).astype(np.float32),
+            center=center.reshape(-1, num_units).astype(np.float32),
+            intercept=np.asarray(intercept, dtype=np.float32),
+        )
+
+    @staticmethod
+    def merge(readouts: list[LinearReadout]) -> LinearReadout:
+        """One readout for several recordings; a unit seen in several gets its mean weights."""
+        unit_ids = list(dict.fromkeys(u for r in readouts for u in r.unit_ids))
+        position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
+        num_bins, _, num_scores = readouts[0].weights.shape
+        weights = np.zeros((num_bins, len(unit_ids), num_scores), dtype=np.float32)
+        center = np.zeros((num_bins, len(unit_ids)), dtype=np.float32)
+        count = np.zeros(len(unit_ids), dtype=np.float32)
+        for readout in readouts:
+            columns = [position[unit_id] for unit_id in readout.unit_ids]
+            weights[:, columns] += readout.weights
+            center[:, columns] += readout.center
+            count[columns] += 1
+        return LinearReadout(
+            unit_ids=unit_ids,
+            weights=weights / count[:, None],
+            center=center / count,
+            intercept=np.mean([readout.intercept for readout in readouts], axis=0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameTemplates:
+    """Mean activity evoked by every movie frame: what a look-up table of frames knows."""
+
+    unit_ids: list[str]
+    responses: np.ndarray
+    """(num_bins, num_units, num_movie_frames); NaN for movie frames never seen in training."""
+
+    @property
+    def num_bins(self) -> int:
+        """Equal bins that a window is averaged in."""
+        return self.responses.shape[0]
+
+    def nearest(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
+        """The training movie frame whose mean response correlates best, (num_windows,)."""
+        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        columns = [position[unit_id] for unit_id in unit_ids]
+        responses = self.responses[:, columns].reshape(-1, self.responses.shape[-1])
+        seen = np.flatnonzero(np.isfinite(responses).all(axis=0))
+        templates = _standardise(responses[:, seen].T)
+        found: np.ndarray = seen[np.argmax(_standardise(features) @ templates.T, axis=1)]
+        return found
+
+    @staticmethod
+    def merge(templates: list[FrameTemplates]) -> FrameTemplates:
+        """One table for several recordings; a unit seen in several gets its mean response."""
+        unit_ids = list(dict.fromkeys(u for t in templates for u in t.unit_ids))
+        stacks: list[list[np.ndarray]] = [[] for _ in unit_ids]
+        position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
+        for table in templates:
+            for column, unit_id in enumerate(table.unit_ids):
+                stacks[position[unit_id]].append(table.responses[:, column])
+        responses = np.stack([np.mean(stack, axis=0) for stack in stacks], axis=1)
+        return FrameTemplates(unit_ids=unit_ids, responses=responses)
+
+
+def fit_ridge(
+    features: np.ndarray, target: np.ndarray, num_classes: int, unit_ids: list[str]
+) -> LinearReadout:
+    """Ridge to one-hot labels; the penalty by leave-one-out error within the training windows.
+
+    Args:
+        features: Binned activity, (num_windows, num_bins * num_units).
+        target: Class of each window, (num_windows,).
+        num_classes: Classes in all; those without a training window score 0.
+        unit_ids: Units of the features.
+    """
+    center = features.mean(axis=0)
+    present, index = np.unique(target, return_inverse=True)
+    coefficients = np.zeros((num_classes, features.shape[1]))
+    intercept = np.zeros(num_classes)
+    if len(present) > 1:
+        search = RidgeClassifierCV(alphas=ALPHAS).fit(features - center, index)
+        model = Ridge(alpha=search.alpha_).fit(features - center, np.eye(len(present))[index])
+        coefficients[present], intercept[present] = model.coef_, model.intercept_
+    else:
+        intercept[present] = 1.0
+    return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids)
+
+
+def fit_logistic(
+    features: np.ndarray, target: np.ndarray, num_classes: int, unit_ids: list[str], seed: int
+) -> LinearReadout:
+    """Multinomial logistic regression; the penalty by stratified cross-validation in training.
+
+    With fewer than three windows of some class the penalty is not searched but set to C = 0.01.
+    """
+    center = features.mean(axis=0)
+    present, index = np.unique(target, return_inverse=True)
+    smallest = int(np.bincount(index).min())
+    model = LogisticRegression(C=0.01, max_iter=200)
+    with warnings.catch_warnings():
+        # an unconverged fit of a reference decoder is still scored on held-out windows
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if smallest >= 3:
+            folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
+            search = GridSearchCV(model, {"C": np.logspace(-4, 0, 5)}, cv=folds)
+            model = search.fit(features - center, index).best_estimator_
+        else:
+            model.fit(features - center, index)
+    coefficients = np.zeros((num_classes, features.shape[1]))
+    intercept = np.full(num_classes, -1e3)
+    if len(present) == 2:
+        coefficients[present[1]], intercept[present] = model.coef_[0], [0, model.intercept_[0]]
+    else:
+        coefficients[present], intercept[present] = model.coef_, model.intercept_
+    return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids)
+
+
+def fit_frame_templates(
+    features: np.ndarray, movie_frame: np.ndarray, num_frames: int, unit_ids: list[str]
+) -> FrameTemplates:
+    """Averages the responses to every movie frame over its training windows."""
+    sums = np.zeros((num_frames, features.shape[1]))
+    np.add.at(sums, movie_frame, features)
+    count = np.bincount(movie_frame, minlength=num_frames).astype(float)
+    means = sums / np.where(count > 0, count, np.nan)[:, None]
+    responses = means.T.reshape(-1, len(unit_ids), num_frames).astype(np.float32)
+    return FrameTemplates(unit_ids=unit_ids, responses=responses)
+
+
+def fit_ridge_to_pixels(
+    features: np.ndarray,
+    movie_frame: np.ndarray,
+    valid_features: np.ndarray,
+    valid_frame: np.ndarray,
+    pictures: np.ndarray,
+    unit_ids: list[str],
+) -> tuple[LinearReadout, np.ndarray, np.ndarray]:
+    """Ridge from binned activity to the principal components of the training pictures.
+
+    The penalty is the one with the best SSIM on the validation windows (on the training windows'
+    last tenth where there are none): the strongest linear decoder in the metric it is read in.
+
+    Args:
+        features: Training windows, (num_windows, num_bins * num_units).
+        movie_frame: Picture shown, (num_windows,).
+        valid_features: Validation windows, (num_valid, num_bins * num_units).
+        valid_frame: (num_valid,).
+        pictures: All pictures in [0, 1], (num_pictures, height, width).
+        unit_ids: Units of the features.
+
+    Returns:
+        The readout to component scores, the mean picture, and the components
+        (num_components, height, width).
+    """
+    shown = np.unique(movie_frame)
+    flat = pictures.reshape(len(pictures), -1)
+    pca = PCA(min(NUM_COMPONENTS, len(shown) - 1), random_state=0).fit(flat[shown])
+    scores = pca.transform(flat[movie_frame])
+    if len(valid_frame) == 0:
+        cut = round(0.9 * len(features))
+        valid_features, valid_frame = features[cut:], movie_frame[cut:]
+        features, scores = features[:cut], scores[:cut]
+    center = features.mean(axis=0)
+    best, best_ssim = None, -np.inf
+    for alpha in ALPHAS * 10:
+        model = Ridge(alpha=alpha).fit(features - center, scores)
+        predicted = pca.inverse_transform(model.predict(valid_features - center))
+        predicted = np.clip(predicted, 0, 1).reshape(-1, *pictures.shape[1:])
+        ssim = structural_similarity(predicted, pictures[valid_frame]).mean()
+        if ssim > best_ssim:
+            best, best_ssim = model, ssim
+    assert best is not None
+    readout = LinearReadout.from_coefficients(best.coef_, best.intercept_, center, unit_ids)
+    components = pca.components_.reshape(-1, *pictures.shape[1:])
+    return readout, pca.mean_.reshape(pictures.shape[1:]), components
+
+
+def _standardise(rows: np.ndarray) -> np.ndarray:
+    """Rows of zero mean and unit norm, so that products are correlations."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    unit: np.ndarray = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return unit
