@@ -26,17 +26,22 @@ class CheckpointError(ValueError):
 def save_checkpoint(directory: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
     """Writes tensors and a JSON config so that the directory is complete or not there at all.
 
-    Files are written beside their final place, flushed to disk and renamed; the config, without
-    which a checkpoint does not load, comes last.
+    Both files are written beside their final place and flushed to disk before either is renamed;
+    the config, without which a checkpoint does not load, comes last. If writing fails, what was
+    there before stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights, config_path = directory / WEIGHTS, directory / CONFIG
-    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary
-    )
-    _replace(temporary, weights)
-    write_json(config_path, config)
+    weights, config_path = _temporary(directory / WEIGHTS), _temporary(directory / CONFIG)
+    try:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, weights
+        )
+        config_path.write_text(_to_json(config))
+        _replace(weights, directory / WEIGHTS)
+        _replace(config_path, directory / CONFIG)
+    finally:
+        weights.unlink(missing_ok=True)
+        config_path.unlink(missing_ok=True)
 
 
 def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -60,14 +65,27 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         raise CheckpointError(
             f"The checkpoint in '{directory}' is damaged ({error}). Train again."
         ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"The checkpoint in '{directory}' is damaged ({CONFIG} holds no settings by name but "
+            f"a {type(config).__name__}). Train again."
+        )
     return tensors, config
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON under a temporary name and renames it, so no half file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
+    temporary = _temporary(path)
+    temporary.write_text(_to_json(content))
     _replace(temporary, path)
+
+
+def _to_json(content: Any) -> str:
+    return json.dumps(content, indent=1, allow_nan=True) + "\n"
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -137,6 +155,12 @@ def load_encoder(directory: Path) -> Encoder:
             f"'{directory}' holds a {settings.get('kind')}, not an encoder; give the directory "
             "that 'poyo-ssl pretrain' wrote."
         )
-    encoder = build_encoder(settings)
-    restore(encoder, tensors)
+    try:
+        encoder = build_encoder(settings)
+        restore(encoder, tensors)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise CheckpointError(
+            f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
+            "was written: pretrain again."
+        ) from error
     return encoder
