@@ -45,7 +45,7 @@ class Setting:
     config: FinetuningConfig
     seed: int
     label_fraction: float
-    pretrained: Callable[[], Encoder]
+    pretrained: Callable[[], Encoder] | None = None
     """Gives the pretrained encoder, for the arm that needs one."""
 
     @property
@@ -191,6 +191,7 @@ def fit_scratch_arm(setting: Setting) -> Fitted:
 
 def fit_pretrained_arm(setting: Setting) -> Fitted:
     """The network from the pretrained encoder, on labels alone."""
+    assert setting.pretrained is not None
     decoder, fit = finetune(
         setting.population,
         setting.task,

@@ -88,7 +88,7 @@ class DecoderFrame:
     def tensors(self) -> dict[str, Tensor]:
         """The scale as tensors."""
         table = self.scale.table
-        return {f"scale.{name}": torch.from_numpy(table[name].to_numpy()) for name in table}
+        return {f"scale.{name}": torch.tensor(table[name].to_numpy()) for name in table}
 
     @staticmethod
     def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> DecoderFrame:

@@ -15,6 +15,7 @@ from poyo_ssl.metrics import (
     structural_similarity,
 )
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.splits import Splits
 from poyo_ssl.recordings.tasks import Task, TaskWindows, find_windows
 
 MAIN_METRIC = {"labels": "accuracy", "frames": "within_1s", "images": "ssim"}
@@ -39,26 +40,32 @@ class Evaluation:
 def evaluate(
     decoder: FittedDecoder,
     recording: Recording,
-    intervals: np.ndarray | None = None,
+    splits: Splits | None = None,
     *,
     pictures: np.ndarray | None = None,
 ) -> Evaluation:
-    """Scores a fitted decoder on every window of a recording that lies inside the intervals.
+    """Scores a fitted decoder on every test window of a recording, or on every window it has.
 
     Args:
         decoder: Any fitted decoder.
         recording: A recording that shares units with it.
-        intervals: Where to score, seconds, (n, 2), such as ``splits.test``; None scores the
-            whole recording, which is honest only if nothing was learned from it.
+        splits: Parts of the recording for the decoder's task, whose test part is scored; None
+            scores the whole recording, which is honest only if nothing was learned from it.
         pictures: Image tasks: what was shown, in [0, 1], (num_pictures, 64, 128).
 
     Raises:
         RecordingError: If there is no window to score, or no unit is shared.
     """
     frame = decoder.frame
-    if intervals is None:
-        intervals = recording.segment_intervals
-    windows = find_windows(recording, frame.task, intervals, frame.classes, frame.num_timesteps)
+    everywhere = recording.segment_intervals
+    windows = find_windows(
+        recording,
+        frame.task,
+        everywhere if splits is None else splits.test,
+        frame.classes,
+        frame.num_timesteps,
+        reach=everywhere if splits is None else splits.reach("test"),
+    )
     if len(windows) == 0:
         raise RecordingError(
             f"Recording '{recording.recording_id}' has no window of {frame.task.stimulus} to "

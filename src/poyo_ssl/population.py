@@ -149,12 +149,14 @@ class Population:
         self, divided: DividedRecording, task: Task, part: Part, num_timesteps: int
     ) -> TaskWindows:
         """The windows of a task in one part of one recording."""
+        splits = divided.splits[task.name]
         return find_windows(
             divided.recording,
             task,
-            divided.splits[task.name].part(part),
+            splits.part(part),
             self.classes(task),
             num_timesteps,
+            reach=splits.reach(part),
         )
 
     def source(
@@ -183,7 +185,7 @@ class Population:
         sources = []
         for divided in self.answering(task):
             windows = self.windows(divided, task, part, num_timesteps)
-            intervals = divided.splits[task.name].part(part)
+            intervals = divided.splits[task.name].reach(part)
             if len(windows):
                 sources.append(self.source(encoder, divided, windows, intervals))
         return sources

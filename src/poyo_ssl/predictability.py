@@ -118,6 +118,23 @@ class Partition:
         """Which units are neither predictable nor excluded, shape (num_units,)."""
         return ~self.is_predictable(recording) & ~self.is_excluded(recording)
 
+    def select(self, recording: Recording, group: str) -> np.ndarray:
+        """The units of a group: ``predictable``, ``unpredictable`` or ``all``.
+
+        Excluded units are in none.
+
+        Returns:
+            Booleans of shape (num_units,).
+        """
+        groups = {
+            "predictable": self.is_predictable,
+            "unpredictable": self.is_unpredictable,
+            "all": lambda recording: ~self.is_excluded(recording),
+        }
+        if group not in groups:
+            raise ValueError(f"Unknown group of units '{group}'. Choose from: {', '.join(groups)}.")
+        return groups[group](recording)
+
     def _rows(self, recording: Recording) -> pd.DataFrame:
         rows = self.units[self.units["recording_id"] == recording.recording_id]
         rows = rows.set_index("unit_id")

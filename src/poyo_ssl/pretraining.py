@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.checkpoints import save_encoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, QueryDecoder
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import PATTERNS, hide_last_steps
@@ -249,7 +248,7 @@ def pretrain(
     config: PretrainingConfig,
     *,
     seed: int,
-    directory: Path | None = None,
+    log_directory: Path | None = None,
     show_progress: bool = False,
 ) -> tuple[Encoder, Fit]:
     """Pretrains a fresh encoder on unlabelled activity of the training part.
@@ -259,7 +258,7 @@ def pretrain(
         encoder_config: Size of the encoder.
         config: Objective.
         seed: Of weights, masks and batches.
-        directory: Where to save the encoder and its TensorBoard curves; None saves nothing.
+        log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 
     Returns:
@@ -299,9 +298,7 @@ def pretrain(
         batches,
         valid_batches if valid else None,
         seed=seed,
-        log_directory=directory,
+        log_directory=log_directory,
         show_progress=show_progress,
     )
-    if directory is not None:
-        save_encoder(encoder, directory)
     return encoder, result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -257,11 +258,19 @@ def fit(
         deterministic=True,
     )
     started = time.perf_counter()
-    trainer.fit(
-        module,
-        DataLoader(train_batches, batch_size=None),
-        DataLoader(valid_batches, batch_size=None) if valid_batches is not None else None,
-    )
+    with warnings.catch_warnings():
+        # batches are gathered in memory, so workers would not help; no valid part is a choice
+        for message in (
+            ".*does not have many workers",
+            ".*but have no `val_dataloader`",
+            ".*isinstance.treespec, LeafSpec",
+        ):
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(
+            module,
+            DataLoader(train_batches, batch_size=None),
+            DataLoader(valid_batches, batch_size=None) if valid_batches is not None else None,
+        )
     if best.weights:
         restore(module, best.weights)
     module.eval()

@@ -53,6 +53,21 @@ class Splits:
         intervals: np.ndarray = getattr(self, name)
         return intervals
 
+    def reach(self, name: str) -> np.ndarray:
+        """Where the windows of a part may lie: the part and any guard that touches it, (n, 2).
+
+        A guard belongs to no part, so a valid or test window may look into it for context; a
+        training window may not.
+        """
+        if name == "train":
+            return self.train
+        joined = _merge(np.concatenate([self.part(name), self.guard]))
+        touches = [
+            np.any((self.part(name)[:, 0] >= start) & (self.part(name)[:, 1] <= end))
+            for start, end in joined
+        ]
+        return joined[np.array(touches, dtype=bool)]
+
     @property
     def withheld(self) -> np.ndarray:
         """All time that nothing may learn from: valid, test and guard, shape (n, 2)."""
@@ -207,7 +222,7 @@ def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndar
     """Which movie frames are held out for test and for validation.
 
     The movie is cut into ``held_out_blocks`` equal stretches; the test block lies in the middle
-    of each and the valid block at its start.
+    of each and the valid block just before it, so that the two share their guards.
 
     Returns:
         Two boolean arrays of shape (num_frames,): is test, is valid.
@@ -218,9 +233,9 @@ def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndar
     for block in range(config.held_out_blocks):
         middle = (block + 0.5) * stretch
         half = 0.5 * config.test_fraction * stretch
-        is_test[round(middle - half) : round(middle + half)] = True
-        first = round(block * stretch)
-        is_valid[first : first + round(config.valid_fraction * stretch)] = True
+        first = round(middle - half)
+        is_test[first : round(middle + half)] = True
+        is_valid[max(0, first - round(config.valid_fraction * stretch)) : first] = True
     return is_test, is_valid & ~is_test
 
 
@@ -272,7 +287,7 @@ def _merge(intervals: np.ndarray) -> np.ndarray:
     """The same time as intervals that neither overlap nor touch."""
     merged: list[tuple[float, float]] = []
     for start, end in _as_intervals([tuple(pair) for pair in intervals]):
-        if merged and start <= merged[-1][1]:
+        if merged and start <= merged[-1][1] + 1e-9:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))

@@ -183,11 +183,13 @@ def find_windows(
     intervals: np.ndarray,
     classes: np.ndarray,
     num_timesteps: int,
+    *,
+    reach: np.ndarray | None = None,
 ) -> TaskWindows:
-    """Finds the windows of a task that lie wholly inside some intervals.
+    """Finds the windows of a task whose stimulus was shown inside some intervals.
 
-    Blank sweeps have no answer and no window. A window that crosses a gap in the imaging, or the
-    border of a part, does not exist.
+    Blank sweeps have no answer and no window. A window that crosses a gap in the imaging, or
+    leaves its reach, does not exist.
 
     Args:
         recording: One session.
@@ -195,10 +197,13 @@ def find_windows(
         intervals: Start and end in seconds, such as ``splits.train``, shape (n, 2).
         classes: The possible answers, sorted, shape (num_classes,).
         num_timesteps: Imaging samples in a window.
+        reach: Where whole windows must lie, seconds, (m, 2), such as ``splits.reach("test")``;
+            the intervals themselves if not given.
 
     Returns:
         The windows in order of time.
     """
+    reach = intervals if reach is None else reach
     table = recording.stimulus(task.stimulus)
     answers = table[task.column].to_numpy(dtype=float)
     onsets = table["start"].to_numpy(dtype=float)
@@ -210,7 +215,7 @@ def find_windows(
     first, stop = np.where(inside, first, 0), np.where(inside, stop, 1)
     inside &= is_without_gap(recording, first, stop)
     starts, ends = recording.timestamps[first], recording.timestamps[stop - 1]
-    inside &= trials_inside(starts, ends, intervals) & trials_inside(onsets, onsets, intervals)
+    inside &= trials_inside(starts, ends, reach) & trials_inside(onsets, onsets, intervals)
     order = np.flatnonzero(inside)
     order = order[np.argsort(first[order], kind="stable")]
     return TaskWindows(

@@ -1,0 +1,337 @@
+"""The stages from files to files, one function for each command that is not a whole run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poyo_ssl.arms import Setting, ridge_readout
+from poyo_ssl.decoding import FittedDecoder, load_decoder
+from poyo_ssl.evaluation import chance_level, evaluate
+from poyo_ssl.finetuning import FinetuningConfig, finetune
+from poyo_ssl.model.checkpoints import CONFIG, load_encoder, save_encoder, write_json
+from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.population import DividedRecording, Population, divide, resize_pictures
+from poyo_ssl.predictability import (
+    Partition,
+    PredictabilityConfig,
+    partition_by_predictability,
+)
+from poyo_ssl.predictability_figure import plot_predictability
+from poyo_ssl.pretraining import PretrainingConfig, pretrain
+from poyo_ssl.recordings.loading import load_recordings
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.splits import SplitConfig, Splits
+from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
+from poyo_ssl.run import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictabilityStage:
+    """Options of ``poyo-ssl predictability``."""
+
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Thresholds and where they come from."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Valid and test parts of every stimulus, which the statistics do not see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainStage:
+    """Options of ``poyo-ssl pretrain``."""
+
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Which units count as predictable."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Valid and test parts of every stimulus, which pretraining does not see."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Size of the encoder."""
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    """Objective and training."""
+    seed: int = 0
+    """Of weights, masks and batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneStage:
+    """Options of ``poyo-ssl finetune``."""
+
+    task: str = "direction"
+    """What to decode: direction, temporal_frequency, orientation, movie_frame, movie or
+    movie_held_out."""
+    units: str = "unpredictable"
+    """Units to decode from: unpredictable, predictable or all."""
+    label_fraction: float = 1.0
+    """Part of the training labels of every class to learn from."""
+    with_teacher: bool = False
+    """Label tasks: learn from a closed-form ridge teacher on unlabelled windows too."""
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Which units count as predictable."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Train, valid and test parts."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Size of the encoder where none is given."""
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
+    """Loss and training."""
+    seed: int = 0
+    """Of weights, batches and the choice of labels."""
+
+    def __post_init__(self) -> None:
+        task = find_task(self.task)
+        if self.units not in ("unpredictable", "predictable", "all"):
+            raise ValueError(
+                f"units must be unpredictable, predictable or all, got '{self.units}'."
+            )
+        if self.with_teacher and task.kind != "labels":
+            raise ValueError(f"with_teacher needs a label task; {self.task} asks for {task.kind}.")
+
+
+def measure_predictability(
+    files: list[Path], output: Path, options: PredictabilityStage, figure: Path | None = None
+) -> Partition:
+    """Writes skewness, kurtosis and the verdict of every unit as CSV, one row per unit.
+
+    Only time that no default split of any stimulus withholds is used.
+    """
+    _, partition = _divide_all(load_recordings(files), options.predictability, options.splits)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partition.units.to_csv(output, index=False)
+    if figure is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        plot_predictability(partition, figure)
+    return partition
+
+
+def pretrain_encoder(files: list[Path], output: Path, options: PretrainStage) -> None:
+    """Pretrains an encoder on the predictable units of the recordings and saves it."""
+    divided, partition = _divide_all(load_recordings(files), options.predictability, options.splits)
+    population = _population(divided, partition, "predictable")
+    encoder, result = pretrain(
+        population,
+        options.encoder,
+        options.pretraining,
+        seed=options.seed,
+        log_directory=output / "tensorboard",
+        show_progress=True,
+    )
+    result.curves.to_csv(output / "curves.csv", index=False)
+    save_encoder(encoder, output)
+
+
+def finetune_decoder(
+    files: list[Path], output: Path, options: FinetuneStage, encoder: Path | None = None
+) -> list[dict[str, Any]]:
+    """Fits a decoder, saves it, and scores it on the test part of every recording."""
+    task = find_task(options.task)
+    recordings = load_recordings(files)
+    divided = divide(recordings, [task], options.splits)
+    partition = partition_by_predictability(
+        recordings,
+        {d.recording.recording_id: d.training for d in divided},
+        options.predictability,
+    )
+    population = _population(divided, partition, options.units)
+    pretrained = load_encoder(encoder) if encoder is not None else None
+    if pretrained is not None and not _same_rate(pretrained.sampling_rate, population):
+        raise RecordingError(
+            f"The encoder in '{encoder}' was pretrained at {pretrained.sampling_rate:.2f} Hz, the "
+            f"recordings are sampled at {population.sampling_rate:.2f} Hz. Pretrain at that rate."
+        )
+    setting = Setting(
+        population=population,
+        task=task,
+        encoder=pretrained.config if pretrained else options.encoder,
+        config=options.finetuning,
+        seed=options.seed,
+        label_fraction=options.label_fraction,
+    )
+    decoder, fit = finetune(
+        population,
+        task,
+        pretrained or options.encoder,
+        options.finetuning,
+        arm="pretrained" if pretrained else "scratch",
+        seed=options.seed,
+        label_fraction=options.label_fraction,
+        teacher=ridge_readout(setting, 1) if options.with_teacher else None,
+        log_directory=output / "tensorboard",
+        show_progress=True,
+    )
+    fit.curves.to_csv(output / "curves.csv", index=False)
+    decoder.save(output)
+    write_json(
+        output / "experiment.json",
+        {"recordings": {d.recording.recording_id: fingerprint(d.recording) for d in divided}},
+    )
+    write_json(output / "splits.json", [_as_json(d, task.name) for d in divided])
+    return [
+        _score(decoder, d.recording, d.splits[task.name], {"units": options.units})
+        for d in population.answering(task)
+    ]
+
+
+def _as_json(divided: DividedRecording, task: str) -> dict[str, Any]:
+    parts = divided.splits[task]
+    names = ("train", "valid", "test", "guard")
+    return {
+        "recording_id": divided.recording.recording_id,
+        "task": task,
+        **{name: getattr(parts, name).tolist() for name in names},
+    }
+
+
+def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, Any]]:
+    """Scores every fitted decoder of a run on recordings of cells that it knows.
+
+    A recording that the run learned from is scored on its test part only; any other, such as
+    another part of the same session, is scored whole.
+
+    Args:
+        run: Directory that ``poyo-ssl run`` or ``poyo-ssl finetune`` wrote.
+        files: Recordings.
+        output: JSON of the scores.
+
+    Returns:
+        One row per decoder and recording: scores, chance, and the units that were known to both,
+        missing from the recording, or unknown to the decoder.
+
+    Raises:
+        ValueError: If the run holds no decoder, or none knows a unit of any recording.
+    """
+    recordings = load_recordings(files)
+    learned_from, splits = _what_was_learned_from(run)
+    rows, problems = [], []
+    for directory, decoder in _decoders(run):
+        for recording in recordings:
+            task = decoder.frame.task
+            if not can_answer(recording, task):
+                problems.append(f"'{recording.recording_id}' cannot answer {task.name}.")
+                continue
+            same = learned_from.get(recording.recording_id) == fingerprint(recording)
+            parts = splits.get((recording.recording_id, task.name)) if same else None
+            if recording.recording_id in learned_from and not same:
+                logger.info(
+                    "'%s' has the name but not the traces of a recording that the run learned "
+                    "from; it is scored whole, as a part that was never seen.",
+                    recording.recording_id,
+                )
+            try:
+                rows.append(_score(decoder, recording, parts, _describe(run, directory)))
+            except RecordingError as error:
+                problems.append(str(error))
+    if not rows:
+        raise ValueError(
+            f"No decoder in '{run}' could be scored: " + " ".join(dict.fromkeys(problems))
+        )
+    for problem in dict.fromkeys(problems):
+        logger.warning("Not scored: %s", problem)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, {"run": str(run), "files": [str(f) for f in files], "scores": rows})
+    return rows
+
+
+def _decoders(run: Path) -> Iterator[tuple[Path, FittedDecoder]]:
+    """Every fitted decoder below a directory, in order of name."""
+    configs = sorted(
+        path for path in [run / CONFIG, *run.glob(f"decoders/**/{CONFIG}")] if path.is_file()
+    )
+    if not configs:
+        raise ValueError(
+            f"'{run}' holds no fitted decoder. Give the directory that 'poyo-ssl run' or "
+            "'poyo-ssl finetune' wrote."
+        )
+    for path in configs:
+        yield path.parent, load_decoder(path.parent)
+
+
+def _what_was_learned_from(
+    run: Path,
+) -> tuple[dict[str, str], dict[tuple[str, str], Splits]]:
+    """Digests of the recordings of a run, and their parts by recording and task."""
+    if not (run / "experiment.json").is_file():
+        return {}, {}
+    digests = json.loads((run / "experiment.json").read_text())["recordings"]
+    rows = json.loads((run / "splits.json").read_text())
+    parts = {
+        (row["recording_id"], row["task"]): Splits(
+            **{
+                name: np.array(row[name], dtype=float).reshape(-1, 2)
+                for name in ("train", "valid", "test", "guard")
+            }
+        )
+        for row in rows
+    }
+    return digests, parts
+
+
+def _describe(run: Path, directory: Path) -> dict[str, Any]:
+    """Units, label fraction and seed from a decoder's place in the run."""
+    parts = directory.relative_to(run).parts
+    if len(parts) < 6:
+        return {}
+    _, _, units, _, labels, seed = parts
+    return {
+        "units": units,
+        "label_fraction": int(labels.removeprefix("labels-")) / 100,
+        "seed": int(seed.removeprefix("seed-")),
+    }
+
+
+def _score(
+    decoder: FittedDecoder, recording: Recording, splits: Splits | None, about: dict[str, Any]
+) -> dict[str, Any]:
+    """One row of scores."""
+    frame = decoder.frame
+    pictures = None
+    if frame.task.kind == "images":
+        pictures = resize_pictures(recording.templates[frame.task.stimulus]).numpy()
+    known = frame.known_units(recording)
+    evaluation = evaluate(decoder, recording, splits, pictures=pictures)
+    return {
+        "recording_id": recording.recording_id,
+        "task": frame.task.name,
+        "arm": frame.arm,
+        "units": "",
+        "label_fraction": 1.0,
+        "seed": 0,
+        **about,
+        "part": "whole recording" if splits is None else "test",
+        "scores": evaluation.scores,
+        "chance": chance_level(frame.task, recording, frame.classes),
+        "num_windows": len(evaluation.target),
+        "num_known_units": len(known),
+        "missing_units": sorted(set(frame.scale.table.index) - set(known)),
+        "unknown_units": sorted(set(recording.unit_ids.tolist()) - set(known)),
+    }
+
+
+def _divide_all(
+    recordings: list[Recording], predictability: PredictabilityConfig, config: SplitConfig
+) -> tuple[list[DividedRecording], Partition]:
+    """Divides for every task that any recording can answer, and partitions the units."""
+    tasks = [task for task in TASKS.values() if any(can_answer(r, task) for r in recordings)]
+    divided = divide(recordings, tasks, config)
+    partition = partition_by_predictability(
+        recordings, {d.recording.recording_id: d.training for d in divided}, predictability
+    )
+    return divided, partition
+
+
+def _population(divided: list[DividedRecording], partition: Partition, units: str) -> Population:
+    chosen = {
+        d.recording.recording_id: list(d.recording.unit_ids[partition.select(d.recording, units)])
+        for d in divided
+    }
+    return Population(divided, chosen)
+
+
+def _same_rate(rate: float, population: Population) -> bool:
+    return 0.98 < rate / population.sampling_rate < 1.02
