@@ -64,12 +64,13 @@ class Activity:
         Args:
             recording: The session.
             unit_ids: Units that the recording and the scale both know.
-            scale: Mean and standard deviation from training data.
+            scale: Mean and standard deviation from training data; a unit that was constant there
+                is only shifted.
         """
         column = {unit_id: i for i, unit_id in enumerate(recording.unit_ids)}
         traces = recording.df_over_f[:, [column[unit_id] for unit_id in unit_ids]]
         mean, sd = scale.table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
-        z = np.clip((traces - mean) / sd, -LARGEST_Z, LARGEST_Z)
+        z = np.clip((traces - mean) / np.where(sd > 0, sd, 1), -LARGEST_Z, LARGEST_Z)
         values = np.sign(z) * np.sqrt(np.abs(z))
         return Activity(
             recording_id=recording.recording_id,
@@ -86,7 +87,15 @@ class Activity:
         """Mean activity in equal bins of every window, shape (num_windows, num_bins * num_units).
 
         Bins differ by one timestep at most where the window does not divide evenly.
+
+        Raises:
+            ValueError: If there are more bins than timesteps.
         """
+        if num_bins > num_timesteps:
+            raise ValueError(
+                f"A window cannot be divided into {num_bins} bins: it has {num_timesteps} imaging "
+                "samples. Ask for fewer bins or a longer window."
+            )
         total = torch.cumsum(self.values.double(), dim=0)
         total = torch.cat([torch.zeros_like(total[:1]), total])
         edges = np.linspace(0, num_timesteps, num_bins + 1).round().astype(int)

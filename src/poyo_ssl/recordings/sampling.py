@@ -102,13 +102,14 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
         self.seed = seed
         self.jitter = jitter
         self.unit_dropout = unit_dropout
-        self.owner = np.repeat(np.arange(len(sources)), [len(s.first_timestep) for s in sources])
-        self.position = np.concatenate([np.arange(len(s.first_timestep)) for s in sources])
-        if len(self.owner) == 0:
+        counts = [len(source.first_timestep) for source in sources]
+        if sum(counts) == 0:
             raise ValueError(
                 "There is no training window: every candidate crosses a gap or the border of the "
                 "training part. Use a shorter window or a larger training part."
             )
+        self.owner = np.repeat(np.arange(len(sources)), counts)
+        self.position = np.concatenate([np.arange(count) for count in counts])
 
     def draw(self, step: int) -> np.ndarray:
         """Positions of the windows of one step among all windows, (batch_size,)."""

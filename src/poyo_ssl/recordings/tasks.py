@@ -207,15 +207,15 @@ def find_windows(
     table = recording.stimulus(task.stimulus)
     answers = table[task.column].to_numpy(dtype=float)
     onsets = table["start"].to_numpy(dtype=float)
-    known = np.isin(answers, classes)
-    first = recording.timestep_at(onsets + task.window_offset)
+    starts = onsets + task.window_offset
+    first = recording.timestep_at(starts)
     stop = first + num_timesteps
-    inside = known & (onsets + task.window_offset >= recording.timestamps[0] - 1e-6)
-    inside &= stop <= recording.num_timesteps
+    inside = np.isin(answers, classes) & (stop <= recording.num_timesteps)
     first, stop = np.where(inside, first, 0), np.where(inside, stop, 1)
-    inside &= is_without_gap(recording, first, stop)
-    starts, ends = recording.timestamps[first], recording.timestamps[stop - 1]
-    inside &= trials_inside(starts, ends, reach) & trials_inside(onsets, onsets, intervals)
+    # a window that would begin in a gap, or before the recording, must not begin after it instead
+    inside &= np.abs(recording.timestamps[first] - starts) < 1 / recording.sampling_rate
+    inside &= _lie_inside(recording, first, stop, reach)
+    inside &= trials_inside(onsets, onsets, intervals)
     order = np.flatnonzero(inside)
     order = order[np.argsort(first[order], kind="stable")]
     return TaskWindows(
@@ -233,9 +233,19 @@ def find_any_windows(recording: Recording, intervals: np.ndarray, num_timesteps:
     """
     first = np.arange(recording.num_timesteps - num_timesteps + 1)
     stop = first + num_timesteps
-    inside = is_without_gap(recording, first, stop)
-    times = recording.timestamps
-    return first[inside & trials_inside(times[first], times[stop - 1], intervals)]
+    return first[_lie_inside(recording, first, stop, intervals)]
+
+
+def _lie_inside(
+    recording: Recording, first: np.ndarray, stop: np.ndarray, intervals: np.ndarray
+) -> np.ndarray:
+    """Whether the timesteps first ... stop - 1 lie without a gap in one interval, elementwise.
+
+    A sample lasts one period, so the one at the border of two parts is in the later part only.
+    """
+    starts = recording.timestamps[first]
+    ends = recording.timestamps[stop - 1] + 1 / recording.sampling_rate
+    return is_without_gap(recording, first, stop) & trials_inside(starts, ends, intervals)
 
 
 def is_without_gap(recording: Recording, first: np.ndarray, stop: np.ndarray) -> np.ndarray:

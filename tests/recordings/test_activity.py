@@ -1,0 +1,142 @@
+"""Normalisation learns from training time alone; windows and bins are plain averages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from poyo_ssl.recordings.activity import LARGEST_Z, Activity, UnitScale
+from poyo_ssl.recordings.recording import Recording
+
+UNITS = ["a", "b", "c"]
+TRAINING = np.array([[0.0, 4.0], [6.0, 8.0]])
+"""Seconds; of ten samples at 1 Hz all but 4, 5, 8 and 9."""
+
+
+@pytest.fixture
+def recording(rng) -> Recording:
+    return Recording(
+        recording_id="activity",
+        df_over_f=rng.normal(size=(10, 3)).astype(np.float32),
+        timestamps=np.arange(10.0),
+        units=pd.DataFrame({"unit_id": UNITS}),
+    )
+
+
+def normalise(recording: Recording, unit_ids: list[str] = UNITS) -> np.ndarray:
+    scale = UnitScale.measure(recording, TRAINING, UNITS)
+    return Activity.of(recording, unit_ids, scale).values.numpy()
+
+
+def test_the_scale_is_the_mean_and_deviation_of_training_time(recording):
+    scale = UnitScale.measure(recording, TRAINING, UNITS)
+    traces = recording.df_over_f[[0, 1, 2, 3, 6, 7]].astype(float)
+    assert scale.table.index.tolist() == UNITS
+    np.testing.assert_allclose(scale.table["mean"], traces.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(scale.table["sd"], traces.std(0), rtol=1e-6)
+
+
+def test_only_the_chosen_units_are_measured(recording):
+    everyone = UnitScale.measure(recording, TRAINING, UNITS).table
+    some = UnitScale.measure(recording, TRAINING, ["c", "a"]).table
+    assert_frame_equal(some, everyone.loc[["a", "c"]])
+
+
+def test_withheld_samples_have_no_influence_on_training_activity(recording):
+    is_training = recording.is_inside(TRAINING)
+    garbage = recording.df_over_f.copy()
+    garbage[~is_training] = 1e3
+    changed = replace(recording, df_over_f=garbage)
+    assert_frame_equal(
+        UnitScale.measure(recording, TRAINING, UNITS).table,
+        UnitScale.measure(changed, TRAINING, UNITS).table,
+    )
+    before, after = normalise(recording), normalise(changed)
+    np.testing.assert_array_equal(before[is_training], after[is_training])
+    assert np.all(before[~is_training] != after[~is_training])
+
+
+def test_a_merged_scale_keeps_the_first_measurement_of_a_cell(recording):
+    louder = replace(recording, df_over_f=10 * recording.df_over_f)
+    first = UnitScale.measure(recording, TRAINING, ["a", "b"])
+    second = UnitScale.measure(louder, TRAINING, ["b", "c"])
+    merged = UnitScale.merge([first, second]).table
+    assert merged.index.tolist() == UNITS
+    assert_frame_equal(merged.loc[["a", "b"]], first.table)
+    assert_frame_equal(merged.loc[["c"]], second.table.loc[["c"]])
+
+
+def test_activity_is_the_signed_square_root_of_a_clipped_z_score(recording):
+    scale = UnitScale(
+        pd.DataFrame({"mean": [1.0, 0.0, 0.0], "sd": [0.5, 1.0, 1.0]}, index=pd.Index(UNITS))
+    )
+    traces = np.zeros((10, 3), dtype=np.float32)
+    traces[:5, 0] = [1.0, 3.0, -1.0, 50.0, -50.0]
+    activity = Activity.of(replace(recording, df_over_f=traces), UNITS, scale)
+    expected = [0.0, 2.0, -2.0, LARGEST_Z**0.5, -(LARGEST_Z**0.5)]
+    np.testing.assert_allclose(activity.values[:5, 0], expected, rtol=1e-6)
+    assert activity.values.numpy().dtype == np.float32
+    assert activity.recording_id == "activity"
+
+
+def test_units_come_in_the_order_asked_for(recording):
+    everyone = normalise(recording)
+    np.testing.assert_array_equal(normalise(recording, ["c", "a"]), everyone[:, [2, 0]])
+
+
+def test_a_unit_that_was_silent_in_training_stays_finite(recording):
+    silent = recording.df_over_f.copy()
+    silent[:, 1] = 0.25
+    values = normalise(replace(recording, df_over_f=silent))
+    np.testing.assert_array_equal(values[:, 1], 0)
+    # it may wake up later
+    silent[9, 1] = 5.0
+    assert np.isfinite(normalise(replace(recording, df_over_f=silent))).all()
+
+
+def test_windows_are_slices(recording):
+    activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
+    windows = activity.windows(np.array([4, 0, 4]), 3)
+    assert windows.shape == (3, 3, 3)
+    for window, first in zip(windows, [4, 0, 4], strict=True):
+        np.testing.assert_array_equal(window, activity.values[first : first + 3])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), num_timesteps=st.integers(1, 20))
+def test_bins_are_plain_means_of_nearly_equal_stretches(data, num_timesteps):
+    num_bins = data.draw(st.integers(1, num_timesteps))
+    values = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    recording = Recording(
+        recording_id="bins",
+        df_over_f=values,
+        timestamps=np.arange(40.0),
+        units=pd.DataFrame({"unit_id": ["a", "b"]}),
+    )
+    scale = UnitScale.measure(recording, np.array([[0.0, 40.0]]), ["a", "b"])
+    activity = Activity.of(recording, ["a", "b"], scale)
+    first = np.array([0, 7, 40 - num_timesteps])
+    binned = activity.binned(first, num_timesteps, num_bins)
+    assert binned.shape == (3, 2 * num_bins)
+    edges = [round(num_timesteps * i / num_bins) for i in range(num_bins + 1)]
+    widths = np.diff(edges)
+    assert widths.max() - widths.min() <= 1
+    for row, start in zip(binned, first, strict=True):
+        expected = [
+            activity.values[start + a : start + b, unit].mean().item()
+            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            for unit in range(2)
+        ]
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_more_bins_than_samples_are_refused(recording):
+    activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
+    with pytest.raises(ValueError, match="4 bins.*3 imaging samples"):
+        activity.binned(np.array([0]), 3, 4)

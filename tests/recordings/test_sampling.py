@@ -1,0 +1,190 @@
+"""Which windows are drawn is a pure function of the seed and the step, and none leaves its part."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from poyo_ssl.recordings.activity import Activity
+from poyo_ssl.recordings.sampling import (
+    EvaluationBatches,
+    MixedBatches,
+    TrainingBatches,
+    WindowBatch,
+    WindowSource,
+    drop_units,
+)
+
+NUM_UNITS = 6
+
+
+def make_source(name: str = "a", num_windows: int = 10, spacing: int = 20) -> WindowSource:
+    """Windows every ``spacing`` samples; a sample's value is its timestep, in all units."""
+    num_timesteps = 10 + num_windows * spacing
+    values = torch.arange(num_timesteps).float()[:, None].expand(-1, NUM_UNITS)
+    first = 5 + spacing * np.arange(num_windows)
+    return WindowSource(
+        activity=Activity(
+            recording_id=name, values=values, unit_ids=[f"{name}{i}" for i in range(NUM_UNITS)]
+        ),
+        unit_index=torch.arange(1, NUM_UNITS + 1),
+        first_timestep=first,
+        target=np.arange(num_windows) + (100 if name == "b" else 0),
+        may_start=np.ones(num_timesteps, dtype=bool),
+    )
+
+
+def make_batches(*sources: WindowSource, **changes) -> TrainingBatches:
+    settings = {"batch_size": 4, "num_timesteps": 5, "seed": 0, "jitter": 3, "unit_dropout": 0.5}
+    return TrainingBatches(list(sources), **(settings | changes))
+
+
+def same(one: list[WindowBatch], two: list[WindowBatch]) -> bool:
+    return len(one) == len(two) and all(
+        torch.equal(a.activity, b.activity)
+        and torch.equal(a.unit_index, b.unit_index)
+        and torch.equal(a.target, b.target)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_step_k_does_not_depend_on_how_one_came_there():
+    sources = make_source("a"), make_source("b", 7)
+    in_order = list(islice(make_batches(*sources), 12))
+    fresh = make_batches(*sources)
+    for step in (11, 3, 0, 7):
+        assert same(fresh.step(step), in_order[step])
+    assert same(next(iter(fresh)), in_order[0])
+
+
+def test_another_seed_or_step_draws_other_windows():
+    batches = make_batches(make_source(num_windows=40))
+    assert not same(batches.step(0), batches.step(1))
+    assert not same(batches.step(0), make_batches(make_source(num_windows=40), seed=1).step(0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 17, 40])
+def test_every_window_is_drawn_once_in_each_epoch(batch_size):
+    batches = make_batches(make_source("a"), make_source("b", 7), batch_size=batch_size)
+    num_epochs = 5
+    num_steps = -(-17 * num_epochs // batch_size)
+    drawn = np.concatenate([batches.draw(step) for step in range(num_steps)])[: 17 * num_epochs]
+    epochs = drawn.reshape(num_epochs, 17)
+    assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(17), (num_epochs, 1)))
+    assert len(np.unique(epochs, axis=0)) == num_epochs
+
+
+def test_a_step_holds_the_drawn_windows_in_one_dense_group_per_recording():
+    batches = make_batches(
+        make_source("a"), make_source("b", 7), batch_size=17, jitter=0, unit_dropout=0.0
+    )
+    groups = batches.step(0)
+    assert [group.activity.shape for group in groups] == [(10, 5, 6), (7, 5, 6)]
+    assert sorted(groups[0].target.tolist()) == list(range(10))
+    assert sorted(groups[1].target.tolist()) == list(range(100, 107))
+    for group in groups:
+        first = 5 + 20 * (group.target % 100)
+        expected = (first[:, None] + torch.arange(5)).float()[..., None].expand(-1, -1, 6)
+        assert torch.equal(group.activity, expected)
+
+
+def test_jitter_moves_windows_both_ways_and_never_further_than_allowed():
+    batches = make_batches(make_source(num_windows=200), batch_size=200, jitter=3)
+    [group] = batches.step(0)
+    shift = group.activity[:, 0, 0] - (5 + 20 * group.target)
+    assert set(shift.tolist()) == {-3, -2, -1, 0, 1, 2, 3}
+
+
+def test_jitter_never_takes_a_window_out_of_its_part():
+    source = make_source(num_windows=200)
+    source.may_start[:] = False
+    for first in source.first_timestep:
+        source.may_start[first : first + 2] = True  # only one later start is allowed
+    batches = make_batches(source, batch_size=200, jitter=3)
+    starts = np.concatenate([batches.step(step)[0].activity[:, 0, 0] for step in range(5)])
+    assert source.may_start[starts.astype(int)].all()
+    assert len(np.unique(starts)) > 200
+
+
+def test_jitter_at_the_ends_of_a_recording_stays_inside():
+    source = make_source(num_windows=1)
+    source.may_start[-4:] = False  # windows of five samples
+    for first in (0, len(source.may_start) - 5):
+        index, shift = np.zeros(20, dtype=int), np.arange(-10, 10)
+        source.first_timestep[:] = first
+        activity = source.batch(index, shift, 5).activity
+        assert activity.shape == (20, 5, NUM_UNITS)
+        assert torch.equal(activity[:, 4, 0] - activity[:, 0, 0], torch.full((20,), 4.0))
+
+
+def test_unit_dropout_leaves_out_the_same_units_in_every_window():
+    sizes = set()
+    for step in range(40):
+        [group] = make_batches(make_source(), unit_dropout=0.9).step(step)
+        assert group.activity.shape == (4, 5, len(group.unit_index))
+        assert group.unit_index.unique().tolist() == group.unit_index.tolist()
+        sizes.add(len(group.unit_index))
+    assert sizes == {1, 2, 3, 4, 5, 6}
+
+
+def test_unit_dropout_keeps_the_activity_of_a_unit_with_its_row():
+    values = torch.randn(3, 5, NUM_UNITS)
+    rows = torch.arange(11, 17)
+    batch = WindowBatch(activity=values, unit_index=rows, target=torch.zeros(3))
+    for seed in range(10):
+        dropped = drop_units(batch, np.random.default_rng(seed), 0.8)
+        assert torch.equal(dropped.activity, values[:, :, dropped.unit_index - 11])
+        assert torch.equal(dropped.target, batch.target)
+
+
+def test_at_least_one_unit_stays_and_without_dropout_all_do(rng):
+    batch = WindowBatch(
+        activity=torch.randn(3, 5, 2), unit_index=torch.tensor([4, 9]), target=torch.zeros(3)
+    )
+    kept = [drop_units(batch, rng, 0.999).unit_index.tolist() for _ in range(300)]
+    assert {tuple(rows) for rows in kept} == {(4,), (9,), (4, 9)}
+    assert drop_units(batch, rng, 0.0).unit_index.tolist() == [4, 9]
+
+
+def test_answers_of_a_teacher_stay_with_their_windows():
+    source = make_source()
+    taught = WindowSource(
+        activity=source.activity,
+        unit_index=source.unit_index,
+        first_timestep=source.first_timestep,
+        target=source.target,
+        may_start=source.may_start,
+        soft_target=torch.eye(10),
+    )
+    [group] = make_batches(taught).step(2)
+    assert torch.equal(group.soft_target.argmax(1), group.target)
+
+
+def test_streams_are_mixed_step_by_step():
+    labelled, unlabelled = make_batches(make_source("a")), make_batches(make_source("b"), seed=5)
+    for step, groups in enumerate(islice(MixedBatches([labelled, unlabelled]), 3)):
+        assert same(groups, labelled.step(step) + unlabelled.step(step))
+
+
+def test_evaluation_gives_every_window_once_in_order_with_all_units():
+    batches = EvaluationBatches(
+        [make_source("a"), make_source("b", 7)], batch_size=4, num_timesteps=5
+    )
+    first, second = list(batches), list(batches)
+    assert [len(groups) for groups in first] == [1] * 5
+    assert [len(group.target) for [group] in first] == [4, 4, 2, 4, 3]
+    target = torch.cat([group.target for [group] in first])
+    assert target.tolist() == [*range(10), *range(100, 107)]
+    starts = torch.cat([group.activity[:, 0, 0] for [group] in first])
+    assert torch.equal(starts, 5.0 + 20 * (target % 100))
+    assert all(group.unit_index.tolist() == [1, 2, 3, 4, 5, 6] for [group] in first)
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("sources", [[], [make_source(num_windows=0)]], ids=["none", "empty"])
+def test_training_on_no_window_is_refused(sources):
+    with pytest.raises(ValueError, match=r"no training window.*shorter window"):
+        make_batches(*sources)
