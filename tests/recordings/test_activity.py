@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,14 @@ def recording(rng) -> Recording:
     )
 
 
+def values_of(activity: Activity) -> np.ndarray:
+    return activity.values.numpy()  # noqa: PD011 (a tensor, not a table)
+
+
 def normalise(recording: Recording, unit_ids: list[str] = UNITS) -> np.ndarray:
-    scale = UnitScale.measure(recording, TRAINING, UNITS)
-    return Activity.of(recording, unit_ids, scale).values.numpy()
+    return values_of(
+        Activity.of(recording, unit_ids, UnitScale.measure(recording, TRAINING, UNITS))
+    )
 
 
 def test_the_scale_is_the_mean_and_deviation_of_training_time(recording):
@@ -80,8 +86,8 @@ def test_activity_is_the_signed_square_root_of_a_clipped_z_score(recording):
     traces[:5, 0] = [1.0, 3.0, -1.0, 50.0, -50.0]
     activity = Activity.of(replace(recording, df_over_f=traces), UNITS, scale)
     expected = [0.0, 2.0, -2.0, LARGEST_Z**0.5, -(LARGEST_Z**0.5)]
-    np.testing.assert_allclose(activity.values[:5, 0], expected, rtol=1e-6)
-    assert activity.values.numpy().dtype == np.float32
+    np.testing.assert_allclose(values_of(activity)[:5, 0], expected, rtol=1e-6)
+    assert values_of(activity).dtype == np.float32
     assert activity.recording_id == "activity"
 
 
@@ -105,7 +111,7 @@ def test_windows_are_slices(recording):
     windows = activity.windows(np.array([4, 0, 4]), 3)
     assert windows.shape == (3, 3, 3)
     for window, first in zip(windows, [4, 0, 4], strict=True):
-        np.testing.assert_array_equal(window, activity.values[first : first + 3])
+        np.testing.assert_array_equal(window, values_of(activity)[first : first + 3])
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,8 +135,8 @@ def test_bins_are_plain_means_of_nearly_equal_stretches(data, num_timesteps):
     assert widths.max() - widths.min() <= 1
     for row, start in zip(binned, first, strict=True):
         expected = [
-            activity.values[start + a : start + b, unit].mean().item()
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            values_of(activity)[start + a : start + b, unit].mean()
+            for a, b in pairwise(edges)
             for unit in range(2)
         ]
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
@@ -138,5 +144,5 @@ def test_bins_are_plain_means_of_nearly_equal_stretches(data, num_timesteps):
 
 def test_more_bins_than_samples_are_refused(recording):
     activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
-    with pytest.raises(ValueError, match="4 bins.*3 imaging samples"):
+    with pytest.raises(ValueError, match=r"4 bins.*3 imaging samples"):
         activity.binned(np.array([0]), 3, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -170,7 +171,7 @@ def test_windows_of_any_recording_obey_the_law(session, num_timesteps, offset):
     task = replace(TASK, window_offset=offset)
     table = recording.stimuli["drifting_gratings"]
     times, period = recording.timestamps, 1 / recording.sampling_rate
-    parts = [np.array([pair]) for pair in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [np.array([pair]) for pair in pairwise(borders)]
     claimed = np.zeros(recording.num_timesteps, dtype=int)
     for part in parts:
         windows = find_windows(recording, task, part, CLASSES, num_timesteps)
