@@ -14,6 +14,7 @@ from poyo_ssl.model.encoder import Encoder, EncoderConfig, QueryDecoder
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import PATTERNS, hide_last_steps
 from poyo_ssl.population import Population
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sampling import EvaluationBatches, TrainingBatches, WindowBatch
 from poyo_ssl.recordings.tasks import DIRECTION
 from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
@@ -41,6 +42,12 @@ class PretrainingConfig:
     """How it is fitted."""
 
     def __post_init__(self) -> None:
+        if self.objective not in ("masked_activity", "masked_latents"):
+            raise ValueError(
+                f"objective must be masked_activity or masked_latents, got '{self.objective}'."
+            )
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, got '{self.pattern}'.")
         if not 0 < self.hidden_fraction < 1:
             raise ValueError(f"hidden_fraction must lie in (0, 1), got {self.hidden_fraction}.")
         if self.num_queries < 1 or self.label_weight < 0 or self.window_length <= 0:
@@ -110,7 +117,9 @@ class MaskedActivity(WindowModule):
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss`` and ``r2``: variance of hidden patches explained."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        # every validation hides the same, so that their losses can be compared
+        step = self.global_step if self.training else -1
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         errors, spreads = [], []
         for group in batch:
             predicted, true = self.predict_hidden(group, generator)
@@ -263,12 +272,21 @@ def pretrain(
 
     Returns:
         The encoder, and its learning curves.
+
+    Raises:
+        RecordingError: If directions are to be learned and no recording shows any.
     """
     torch.manual_seed(seed)
     encoder = Encoder(encoder_config, population.sampling_rate)
     encoder.add_units(population.unit_ids)
     num_timesteps = encoder.window_timesteps(config.window_length)
     with_labels = config.objective == "masked_latents" and config.label_weight > 0
+    if with_labels and not population.answering(DIRECTION):
+        raise RecordingError(
+            f"No recording was divided for the task '{DIRECTION.name}' ({DIRECTION.stimulus}), "
+            "whose labels the objective masked_latents learns from. Divide the recordings for it "
+            "too, or set label_weight: 0."
+        )
     if with_labels:
         sources = population.labelled_sources(encoder, DIRECTION, "train", num_timesteps)
         valid = population.labelled_sources(encoder, DIRECTION, "valid", num_timesteps)

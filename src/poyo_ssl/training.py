@@ -79,6 +79,8 @@ class TrainingConfig:
             problems.append("patience must be at least 1 or null")
         if self.jitter < 0 or self.weight_decay < 0:
             problems.append("jitter and weight_decay must not be negative")
+        if self.optimizer not in ("adamw", "lamb"):
+            problems.append("optimizer must be adamw or lamb")
         if problems:
             raise ValueError("; ".join(problems) + f". Got {self}.")
 
@@ -259,10 +261,12 @@ def fit(
     )
     started = time.perf_counter()
     with warnings.catch_warnings():
-        # batches are gathered in memory, so workers would not help; no valid part is a choice
+        # batches are gathered in memory, so workers would not help; no valid part, and a network
+        # without dropout, are choices
         for message in (
             ".*does not have many workers",
             ".*but have no `val_dataloader`",
+            ".*in eval mode at the start of training",
             ".*isinstance.treespec, LeafSpec",
         ):
             warnings.filterwarnings("ignore", message)
