@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from poyo_ssl.model.decoders import InstantReader, LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.model.movie_decoder import IMAGE_SIZE, SkipDecoder
+from poyo_ssl.model.movie_decoder import IMAGE_SIZE
 
 UNITS = torch.arange(1, 7)
 
@@ -73,23 +73,24 @@ def test_an_untrained_movie_decoder_gives_exactly_the_mean_frame(
 
 
 @torch.no_grad()
-def test_pictures_stay_on_the_grey_scale(mean_frame):
-    decoder = SkipDecoder(8, mean_frame)
+def test_pictures_stay_on_the_grey_scale(tiny_encoder, activity, mean_frame):
+    decoder = MovieDecoder(tiny_encoder, mean_frame=mean_frame, query_time=0.7)
     ramp = torch.linspace(-3, 3, 64)[:, None].expand(IMAGE_SIZE)
-    decoder.to_grey.register_forward_hook(lambda *_: ramp.expand(3, 1, -1, -1))
-    pictures = decoder(torch.randn(3, 8))
-    torch.testing.assert_close(pictures, (mean_frame + ramp).clamp(0, 1).expand(3, -1, -1))
+    decoder.image_decoder.to_grey.register_forward_hook(lambda *_: ramp.expand(4, 1, -1, -1))
+    pictures = decoder(activity, UNITS)
+    torch.testing.assert_close(pictures, (mean_frame + ramp).clamp(0, 1).expand(4, -1, -1))
     assert pictures.min() == 0
     assert pictures.max() == 1
 
 
-def test_a_picture_beyond_the_grey_scale_can_be_corrected(mean_frame):
-    decoder = SkipDecoder(8, mean_frame)
-    decoder.to_grey.register_forward_hook(lambda _module, _inputs, correction: correction - 5.0)
-    picture = decoder(torch.randn(1, 8))
-    assert torch.equal(picture, torch.zeros_like(picture))
-    picture.sum().backward()
-    assert decoder.to_grey.weight.grad.abs().max() > 0
+def test_a_picture_beyond_the_grey_scale_can_be_corrected(tiny_encoder, activity, mean_frame):
+    decoder = MovieDecoder(tiny_encoder, mean_frame=mean_frame, query_time=0.7)
+    to_grey = decoder.image_decoder.to_grey
+    to_grey.register_forward_hook(lambda _module, _inputs, correction: correction - 5.0)
+    pictures = decoder(activity, UNITS)
+    assert torch.equal(pictures, torch.zeros_like(pictures))
+    pictures.sum().backward()
+    assert to_grey.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("dim", [8, 48])
@@ -100,9 +101,9 @@ def test_the_resolution_is_the_same_for_every_model_size(tiny_config, activity, 
     assert decoder(activity, UNITS).shape == (4, 64, 128)
 
 
-def test_a_mean_frame_of_another_size_is_refused():
+def test_a_mean_frame_of_another_size_is_refused(tiny_encoder):
     with pytest.raises(ValueError, match=r"must have shape \(64, 128\)"):
-        SkipDecoder(8, torch.zeros(32, 64))
+        MovieDecoder(tiny_encoder, mean_frame=torch.zeros(32, 64), query_time=0.7)
 
 
 def test_the_mean_frame_is_kept_with_the_weights_and_is_not_learned(tiny_encoder, mean_frame):
