@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,21 +16,27 @@ from poyo_ssl.decoding import (
     NearestFrame,
     PixelReadout,
 )
-from poyo_ssl.finetuning import FinetuningConfig, finetune
+from poyo_ssl.finetuning import FinetuningConfig, PictureTeacher, finetune
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.population import DividedRecording, Population
 from poyo_ssl.recordings.tasks import Task, TaskWindows, take_label_fraction
 from poyo_ssl.reference import (
     FrameTemplates,
     LinearReadout,
+    find_components,
     fit_frame_templates,
     fit_logistic,
     fit_ridge,
     fit_ridge_to_pixels,
+    leave_one_out_error,
 )
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""
+
+BINS_MAY_COST = 1.02
+"""Leave-one-out error of time bins relative to the mean activity up to which a teacher uses them:
+at a tie the response in time is worth having, with few labels it costs 5 to 20 % (measured)."""
 
 Curves = pd.DataFrame
 
@@ -102,6 +108,22 @@ def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
     return LinearReadout.merge(readouts)
 
 
+def label_teacher(setting: Setting) -> LinearReadout:
+    """The ridge to learn from: time bins where the labels suffice for them, else the mean.
+
+    Time bins are taken when their leave-one-out error on the training windows, averaged over
+    recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
+    """
+    errors = dict.fromkeys((1, NUM_BINS), 0.0)
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        for num_bins in errors:
+            features = setting.features(divided, windows, num_bins)
+            errors[num_bins] += leave_one_out_error(features, windows.target)
+    suffices = errors[NUM_BINS] <= BINS_MAY_COST * errors[1]
+    return ridge_readout(setting, NUM_BINS if suffices else 1)
+
+
 def fit_ridge_arm(setting: Setting) -> Fitted:
     """Ridge on the mean activity of the window."""
     return LabelReadout(setting.frame("ridge"), ridge_readout(setting, 1)), NO_CURVES
@@ -155,24 +177,36 @@ def fit_nearest_frame_arm(setting: Setting) -> Fitted:
     return decoder, NO_CURVES
 
 
-def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
-    """Ridge to the principal components of the training pictures."""
-    pictures, readouts = setting.pictures(), []
-    mean, components = pictures.mean(axis=0), pictures[:0]
-    for divided in setting.population.answering(setting.task):
-        train = setting.training_windows(divided)
-        valid = setting.population.windows(divided, setting.task, "valid", setting.num_timesteps)
-        readout, mean, components = fit_ridge_to_pixels(
-            setting.features(divided, train, NUM_BINS),
-            train.target,
+def picture_teacher(setting: Setting) -> PictureTeacher:
+    """Ridge to the principal components of the training pictures, fitted per recording."""
+    population, task = setting.population, setting.task
+    pictures = setting.pictures()
+    windows = {
+        d.recording.recording_id: setting.training_windows(d) for d in population.answering(task)
+    }
+    components = find_components(pictures, np.concatenate([w.target for w in windows.values()]))
+    fitted, scores = [], {}
+    for divided in population.answering(task):
+        name = divided.recording.recording_id
+        valid = population.windows(divided, task, "valid", setting.num_timesteps)
+        pixels, scores[name] = fit_ridge_to_pixels(
+            setting.features(divided, windows[name], NUM_BINS),
+            windows[name].target,
             setting.features(divided, valid, NUM_BINS),
             valid.target,
             pictures,
+            components,
             setting.unit_ids(divided),
         )
-        readouts.append(readout)
-    frame = setting.frame("ridge to pixels")
-    return PixelReadout(frame, LinearReadout.merge(readouts), mean, components), NO_CURVES
+        fitted.append(pixels)
+    merged = LinearReadout.merge([pixels.readout for pixels in fitted])
+    return PictureTeacher(pixels=replace(fitted[0], readout=merged), training_scores=scores)
+
+
+def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
+    """Ridge to the principal components of the training pictures."""
+    pixels = picture_teacher(setting).pixels
+    return PixelReadout(setting.frame("ridge to pixels"), pixels), NO_CURVES
 
 
 def fit_scratch_arm(setting: Setting) -> Fitted:
@@ -205,7 +239,11 @@ def fit_pretrained_arm(setting: Setting) -> Fitted:
 
 
 def fit_taught_arm(setting: Setting) -> Fitted:
-    """The network from fresh weights, on labels and a ridge teacher's answers, added to ridge."""
+    """The network from fresh weights with a ridge teacher.
+
+    Label tasks: it learns from labels and from the teacher's answers, and is added to it. Image
+    tasks: it corrects the teacher's pictures.
+    """
     decoder, fit = finetune(
         setting.population,
         setting.task,
@@ -214,7 +252,9 @@ def fit_taught_arm(setting: Setting) -> Fitted:
         arm="scratch + teacher",
         seed=setting.seed,
         label_fraction=setting.label_fraction,
-        teacher=ridge_readout(setting, 1),
+        teacher=picture_teacher(setting)
+        if setting.task.kind == "images"
+        else label_teacher(setting),
     )
     return decoder, fit.curves
 
@@ -239,7 +279,7 @@ ARMS = {
     "nearest frame": Arm(fit_nearest_frame_arm, ("frames", "images"), is_seeded=False),
     "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),
     "scratch": Arm(fit_scratch_arm, ("labels", "frames", "images"), is_reference=False),
-    "scratch + teacher": Arm(fit_taught_arm, ("labels",), is_reference=False),
+    "scratch + teacher": Arm(fit_taught_arm, ("labels", "images"), is_reference=False),
     "pretrained": Arm(fit_pretrained_arm, ("labels", "frames", "images"), is_reference=False),
 }
 

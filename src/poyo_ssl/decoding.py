@@ -29,7 +29,7 @@ from poyo_ssl.population import unit_rows
 from poyo_ssl.recordings.activity import Activity, UnitScale
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.tasks import Task, find_task
-from poyo_ssl.reference import FrameTemplates, LinearReadout
+from poyo_ssl.reference import FrameTemplates, LinearReadout, PictureReadout
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
@@ -180,42 +180,37 @@ class LabelReadout(FittedDecoder):
 
 
 class PixelReadout(FittedDecoder):
-    """Ridge to the principal components of the movie; with no units, the mean frame."""
+    """Ridge to the principal components of the movie."""
 
     KIND = "pixel readout"
 
-    def __init__(
-        self,
-        frame: DecoderFrame,
-        readout: LinearReadout,
-        mean_picture: np.ndarray,
-        components: np.ndarray,
-    ) -> None:
+    def __init__(self, frame: DecoderFrame, pixels: PictureReadout) -> None:
         super().__init__(frame)
-        self.readout = readout
-        self.mean_picture = mean_picture
-        self.components = components
+        self.pixels = pixels
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], (num_windows, 64, 128)."""
         num_timesteps = self.frame.num_timesteps
-        features = activity.binned(first_timestep, num_timesteps, self.readout.num_bins)
-        scores = self.readout.scores(features, activity.unit_ids)
-        pictures = self.mean_picture + np.tensordot(scores, self.components, axes=1)
-        return np.clip(pictures, 0, 1).astype(np.float32)
+        readout = self.pixels.readout
+        features = activity.binned(first_timestep, num_timesteps, readout.num_bins)
+        return self.pixels.pictures(readout.scores(features, activity.unit_ids))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout, the mean picture and the components."""
-        settings, tensors = _readout_state(self.readout)
-        tensors["mean_picture"] = torch.from_numpy(self.mean_picture)
-        tensors["components"] = torch.from_numpy(self.components)
+        settings, tensors = _readout_state(self.pixels.readout)
+        tensors["mean_picture"] = torch.from_numpy(self.pixels.mean_picture)
+        tensors["components"] = torch.from_numpy(self.pixels.components)
         return settings, tensors
 
     @classmethod
     def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
-        readout = _readout_of(settings, tensors)
-        return cls(frame, readout, tensors["mean_picture"].numpy(), tensors["components"].numpy())
+        pixels = PictureReadout(
+            readout=_readout_of(settings, tensors),
+            mean_picture=tensors["mean_picture"].numpy(),
+            components=tensors["components"].numpy(),
+        )
+        return cls(frame, pixels)
 
 
 class MeanFrame(FittedDecoder):
@@ -289,7 +284,8 @@ class NetworkDecoder(FittedDecoder):
     Args:
         frame: The question.
         network: Fitted label or movie decoder.
-        teacher: Linear readout whose scores the network's are added to; None for none.
+        teacher: Linear readout whose scores the network's are added to, or whose picture the
+            network corrects; None for none.
         blend: Standard deviation of the network's part relative to the teacher's.
         spread: Standard deviations of the teacher's and the network's scores in training.
     """
@@ -312,32 +308,41 @@ class NetworkDecoder(FittedDecoder):
 
     @torch.inference_mode()
     def network_scores(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """What the network alone answers: centred logits (n, K) or pictures (n, 64, 128)."""
+        """Centred logits of the network alone, (n, K)."""
         index = unit_rows(self.network.encoder, activity.unit_ids)
-        answers = [
+        logits = [
             self.network(activity.windows(first, self.frame.num_timesteps), index)
-            for first in np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
+            for first in in_batches(first_timestep)
         ]
-        out = torch.cat(answers)
-        if isinstance(self.network, LabelDecoder):
-            out = out - out.mean(dim=1, keepdim=True)
-        result: np.ndarray = out.numpy()
+        out = torch.cat(logits)
+        centred: np.ndarray = (out - out.mean(dim=1, keepdim=True)).numpy()
+        return centred
+
+    @torch.inference_mode()
+    def pictures(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Pictures in [0, 1], starting from the teacher's where there is one, (n, 64, 128)."""
+        index = unit_rows(self.network.encoder, activity.unit_ids)
+        pictures = []
+        for first in in_batches(first_timestep):
+            scores = None
+            if self.teacher is not None:
+                features = activity.binned(first, self.frame.num_timesteps, self.teacher.num_bins)
+                scores = torch.from_numpy(self.teacher.scores(features, activity.unit_ids)).float()
+            windows = activity.windows(first, self.frame.num_timesteps)
+            pictures.append(self.network(windows, index, scores))
+        result: np.ndarray = torch.cat(pictures).numpy()
         return result
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Scores (n, K), movie frames (n,), or pictures (n, 64, 128)."""
+        if self.frame.task.kind == "images":
+            return self.pictures(activity, first_timestep)
         scores = self.network_scores(activity, first_timestep)
         if self.teacher is not None:
-            scores = self.add_teacher(scores, activity, first_timestep)
+            num_timesteps = self.frame.num_timesteps
+            taught = teacher_scores(self.teacher, activity, first_timestep, num_timesteps)
+            scores = taught / self.spread[0] + self.blend * scores / self.spread[1]
         return scores.argmax(axis=1) if self.frame.task.kind == "frames" else scores
-
-    def add_teacher(
-        self, scores: np.ndarray, activity: Activity, first_timestep: np.ndarray
-    ) -> np.ndarray:
-        """Teacher's scores plus ``blend`` standard deviations of the network's."""
-        assert self.teacher is not None
-        taught = teacher_scores(self.teacher, activity, first_timestep, self.frame.num_timesteps)
-        return taught / self.spread[0] + self.blend * scores / self.spread[1]
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Network, vocabulary, and the teacher where there is one."""
@@ -375,6 +380,7 @@ class NetworkDecoder(FittedDecoder):
                 mean_frame=weights["image_decoder.mean_frame"],
                 query_time=settings["query_time"],
                 num_queries=settings["num_queries"],
+                components=weights["image_decoder.components"],
             )
         restore(network, weights)
         if "teacher" not in settings:
@@ -382,6 +388,11 @@ class NetworkDecoder(FittedDecoder):
         taught = settings["teacher"]
         teacher = _readout_of(taught, tensors)
         return cls(frame, network, teacher, taught["blend"], tuple(taught["spread"]))
+
+
+def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:
+    """Windows in groups that are predicted at once."""
+    return np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
 
 
 def teacher_scores(

@@ -21,9 +21,10 @@ from poyo_ssl.recordings.sampling import (
     TrainingBatches,
     WindowBatch,
     WindowSource,
+    thin,
 )
 from poyo_ssl.recordings.tasks import Task, take_label_fraction
-from poyo_ssl.reference import LinearReadout
+from poyo_ssl.reference import LinearReadout, PictureReadout
 from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
 
 
@@ -33,7 +34,7 @@ class TeacherConfig:
 
     temperature: float = 0.15
     """The teacher's scores (one-hot ridge) are divided by it before the softmax."""
-    unlabelled_fraction: float = 0.75
+    unlabelled_fraction: float = 0.5
     """Part of every batch that is random unlabelled training windows, answered by the teacher."""
     blend: float = 0.5
     """The fitted decoder adds so many standard deviations of the network to the teacher."""
@@ -87,8 +88,8 @@ class LabelDecoding(WindowModule):
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss``, its terms, and the accuracy on the labelled windows."""
-        labelled = [group for group in batch if group.soft_target is None]
-        taught = [group for group in batch if group.soft_target is not None]
+        labelled = [group for group in batch if group.teacher_answer is None]
+        taught = [group for group in batch if group.teacher_answer is not None]
         terms: dict[str, Tensor] = {}
         if labelled:
             logits = torch.cat([self.network(g.activity, g.unit_index) for g in labelled])
@@ -97,7 +98,7 @@ class LabelDecoding(WindowModule):
             terms["accuracy"] = (logits.argmax(1) == target).float().mean()
         if taught:
             logits = torch.cat([self.network(g.activity, g.unit_index) for g in taught])
-            answers = torch.cat([g.soft_target for g in taught if g.soft_target is not None])
+            answers = torch.cat([g.teacher_answer for g in taught if g.teacher_answer is not None])
             terms["teacher"] = teacher_loss(logits, answers)
         zero = torch.zeros((), device=self.device)
         terms["loss"] = terms.get("cross_entropy", zero) + terms.get("teacher", zero)
@@ -122,10 +123,23 @@ class MovieDecoding(WindowModule):
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss`` and its terms."""
-        predicted = torch.cat([self.network(g.activity, g.unit_index) for g in batch])
+        predicted = torch.cat(
+            [self.network(g.activity, g.unit_index, g.teacher_answer) for g in batch]
+        )
         assert isinstance(self.pictures, Tensor)
         true = self.pictures[torch.cat([g.target for g in batch])]
         return picture_loss(predicted, true, self.config.ssim_weight)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PictureTeacher:
+    """A linear decoder whose pictures a network learns to correct."""
+
+    pixels: PictureReadout
+    """For every recording of the population."""
+    training_scores: dict[str, np.ndarray]
+    """Recording id to the component scores of its labelled training windows, cross-fitted so that
+    they are as wrong as on new movie frames, (num_windows, num_components)."""
 
 
 def finetune(
@@ -137,7 +151,7 @@ def finetune(
     arm: str,
     seed: int,
     label_fraction: float = 1.0,
-    teacher: LinearReadout | None = None,
+    teacher: LinearReadout | PictureTeacher | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
 ) -> tuple[NetworkDecoder, Fit]:
@@ -152,7 +166,9 @@ def finetune(
         arm: Name of the decoder in results.
         seed: Of weights, batches and the choice of labels.
         label_fraction: Part of the training labels of every class that may be used.
-        teacher: Linear readout fitted on the same labels, to learn from on unlabelled windows.
+        teacher: Closed-form decoder fitted on the same labels. Label tasks: the network learns
+            its answers on unlabelled windows too, and is added to it. Image tasks: the network
+            corrects its pictures.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 
@@ -166,40 +182,42 @@ def finetune(
         encoder = copy.deepcopy(encoder).train()
     num_known_rows = len(encoder.unit_embedding.weight)
     encoder.add_units(population.unit_ids)
-    classes = population.classes(task)
+    if config.is_frozen:
+        freeze_encoder(encoder, num_known_rows)
     num_timesteps = encoder.window_timesteps(task.window_length)
-    frame = DecoderFrame(
-        arm=arm,
-        task=task,
-        classes=classes,
-        num_timesteps=num_timesteps,
-        sampling_rate=population.sampling_rate,
-        scale=population.scale,
-    )
     labelled = choose_labels(
         population.labelled_sources(encoder, task, "train", num_timesteps), label_fraction, seed
     )
+    valid = thin(
+        population.labelled_sources(encoder, task, "valid", num_timesteps),
+        config.training.max_valid_windows,
+    )
     module: WindowModule
+    batches: TrainingBatches | MixedBatches
+    readout = teacher.pixels.readout if isinstance(teacher, PictureTeacher) else teacher
     if task.kind == "images":
-        pictures = population.pictures(task)
-        shown = np.unique(np.concatenate([source.target for source in labelled]))
-        movie_decoder = MovieDecoder(
-            encoder,
-            mean_frame=pictures[shown].mean(0),
-            query_time=-task.window_offset,
-            num_queries=config.num_queries,
-        )
-        module = MovieDecoding(movie_decoder, config, pictures)
+        assert not isinstance(teacher, LinearReadout), "image tasks take a PictureTeacher"
+        module = _movie_module(population, task, encoder, config, labelled, teacher)
+        if teacher is not None:
+            labelled = [_with_training_scores(source, teacher) for source in labelled]
+            valid = [_with_scores(s, teacher.pixels.readout, num_timesteps) for s in valid]
+        # the teacher's scores are of the windows as they stand
+        training = replace(config.training, jitter=0.0) if teacher else config.training
+        batch_size = training.batch_size
+        batches = _stream(labelled, training, batch_size, num_timesteps, population, seed)
     else:
+        assert not isinstance(teacher, PictureTeacher), "label tasks take a LinearReadout"
+        num_classes = len(population.classes(task))
         query_time = 0.5 * task.window_length if task.kind == "labels" else -task.window_offset
-        label_decoder = LabelDecoder(encoder, num_classes=len(classes), query_time=query_time)
-        module = LabelDecoding(label_decoder, config)
-    if config.is_frozen:
-        freeze_encoder(encoder, num_known_rows)
-    valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
+        module = LabelDecoding(
+            LabelDecoder(encoder, num_classes=num_classes, query_time=query_time), config
+        )
+        batches = _label_batches(
+            population, encoder, labelled, config, num_timesteps, seed, teacher
+        )
     result = fit(
         module,
-        _batches(population, encoder, labelled, config, num_timesteps, seed, teacher),
+        batches,
         EvaluationBatches(valid, batch_size=64, num_timesteps=num_timesteps) if valid else None,
         seed=seed,
         log_directory=log_directory,
@@ -207,10 +225,54 @@ def finetune(
     )
     network = module.network
     assert isinstance(network, LabelDecoder | MovieDecoder)
+    frame = DecoderFrame(
+        arm=arm,
+        task=task,
+        classes=population.classes(task),
+        num_timesteps=num_timesteps,
+        sampling_rate=population.sampling_rate,
+        scale=population.scale,
+    )
+    decoder = NetworkDecoder(frame, network, readout, config.teacher.blend)
+    if task.kind != "images" and readout is not None:
+        decoder = balance(decoder, labelled)
+    return decoder, result
+
+
+def _movie_module(
+    population: Population,
+    task: Task,
+    encoder: Encoder,
+    config: FinetuningConfig,
+    labelled: list[WindowSource],
+    teacher: PictureTeacher | None,
+) -> MovieDecoding:
+    pictures = population.pictures(task)
     if teacher is None:
-        return NetworkDecoder(frame, network), result
-    decoder = NetworkDecoder(frame, network, teacher, config.teacher.blend)
-    return balance(decoder, labelled), result
+        shown = np.unique(np.concatenate([source.target for source in labelled]))
+        mean_frame, components = pictures[shown].mean(0), None
+    else:
+        mean_frame = torch.from_numpy(teacher.pixels.mean_picture).float()
+        components = torch.from_numpy(teacher.pixels.components).float()
+    network = MovieDecoder(
+        encoder,
+        mean_frame=mean_frame,
+        query_time=-task.window_offset,
+        num_queries=config.num_queries,
+        components=components,
+    )
+    return MovieDecoding(network, config, pictures)
+
+
+def _with_training_scores(source: WindowSource, teacher: PictureTeacher) -> WindowSource:
+    scores = teacher.training_scores[source.activity.recording_id]
+    return replace(source, teacher_answer=torch.from_numpy(scores).float())
+
+
+def _with_scores(source: WindowSource, readout: LinearReadout, num_timesteps: int) -> WindowSource:
+    features = source.activity.binned(source.first_timestep, num_timesteps, readout.num_bins)
+    scores = readout.scores(features, source.activity.unit_ids)
+    return replace(source, teacher_answer=torch.from_numpy(scores).float())
 
 
 def freeze_encoder(encoder: Encoder, num_known_rows: int) -> None:
@@ -233,16 +295,30 @@ def choose_labels(
     sources: list[WindowSource], label_fraction: float, seed: int
 ) -> list[WindowSource]:
     """Keeps the labelled windows that a label fraction and a seed allow, in every recording."""
-    chosen = []
-    for source in sources:
-        kept = take_label_fraction(source.target, label_fraction, seed)
-        chosen.append(
-            replace(source, first_timestep=source.first_timestep[kept], target=source.target[kept])
-        )
-    return chosen
+    return [
+        source.take(take_label_fraction(source.target, label_fraction, seed)) for source in sources
+    ]
 
 
-def _batches(
+def _stream(
+    sources: list[WindowSource],
+    config: TrainingConfig,
+    batch_size: int,
+    num_timesteps: int,
+    population: Population,
+    seed: int,
+) -> TrainingBatches:
+    return TrainingBatches(
+        sources,
+        batch_size=batch_size,
+        num_timesteps=num_timesteps,
+        seed=seed,
+        jitter=round(config.jitter * population.sampling_rate),
+        unit_dropout=config.unit_dropout,
+    )
+
+
+def _label_batches(
     population: Population,
     encoder: Encoder,
     labelled: list[WindowSource],
@@ -251,30 +327,31 @@ def _batches(
     seed: int,
     teacher: LinearReadout | None,
 ) -> TrainingBatches | MixedBatches:
+    """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = config.training
-    num_unlabelled = (
-        round(config.teacher.unlabelled_fraction * training.batch_size) if teacher else 0
-    )
-
-    def stream(sources: list[WindowSource], batch_size: int, jitter: float) -> TrainingBatches:
-        return TrainingBatches(
-            sources,
-            batch_size=batch_size,
-            num_timesteps=num_timesteps,
-            seed=seed,
-            jitter=round(jitter * population.sampling_rate),
-            unit_dropout=training.unit_dropout,
-        )
-
-    labels = stream(labelled, training.batch_size - num_unlabelled, training.jitter)
     if teacher is None:
-        return labels
+        return _stream(labelled, training, training.batch_size, num_timesteps, population, seed)
     taught = []
     for source in population.unlabelled_sources(encoder, num_timesteps):
         scores = teacher_scores(teacher, source.activity, source.first_timestep, num_timesteps)
         answers = torch.from_numpy(scores / config.teacher.temperature).float().softmax(1)
-        taught.append(replace(source, soft_target=answers))
-    return MixedBatches([labels, stream(taught, num_unlabelled, 0.0)])
+        taught.append(replace(source, teacher_answer=answers))
+    num_taught = round(config.teacher.unlabelled_fraction * training.batch_size)
+    # every position of an unlabelled window is a candidate already
+    steady = replace(training, jitter=0.0)
+    return MixedBatches(
+        [
+            _stream(
+                labelled,
+                training,
+                training.batch_size - num_taught,
+                num_timesteps,
+                population,
+                seed,
+            ),
+            _stream(taught, steady, num_taught, num_timesteps, population, seed),
+        ]
+    )
 
 
 def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDecoder:

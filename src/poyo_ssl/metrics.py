@@ -9,18 +9,13 @@ import numpy as np
 import scipy.stats
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from poyo_ssl.similarity import WINDOW, structural_similarity_of
 
 _DATA_RANGE = 1.0
 """Pictures span [0, 1]. Left to guess, the libraries take the range of each batch instead, and
 scores of different batches stop being comparable."""
-
-_SSIM_SIGMA = 1.5
-"""Width of the Gaussian window in pixels, as in Wang et al. 2004; it makes the window 11 x 11."""
-_SSIM_WINDOW = 11
 
 _PIXELS_PER_CHUNK = 128 * 128
 """Pixels scored at a time: keeps memory flat, and the filter's intermediate pictures in cache,
@@ -63,12 +58,12 @@ def structural_similarity(predicted: np.ndarray, true: np.ndarray) -> np.ndarray
         Wang et al. 2004, Image quality assessment: from error visibility to structural similarity.
     """
     _check_images(predicted, true)
-    if min(predicted.shape[1:]) < _SSIM_WINDOW:
+    if min(predicted.shape[1:]) < WINDOW:
         raise ValueError(
-            f"SSIM needs pictures of at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels, got "
+            f"SSIM needs pictures of at least {WINDOW} x {WINDOW} pixels, got "
             f"{predicted.shape[1]} x {predicted.shape[2]}. Decode at a higher resolution."
         )
-    return _score_in_chunks(_average_similarity, predicted, true)
+    return _score_in_chunks(structural_similarity_of, predicted, true)
 
 
 def peak_signal_to_noise(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -124,25 +119,6 @@ def score_images(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
         "psnr": float(peak_signal_to_noise(predicted, true).mean()),
         "correlation": float(pixel_correlation(predicted, true).mean()),
     }
-
-
-def _average_similarity(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-    """SSIM averaged over the pixels whose window lies wholly inside the picture.
-
-    torchmetrics' own average has counted the padded edges since 1.4.2 and did not before, so that
-    the score of small pictures would depend on its version.
-    """
-    _, similarity = structural_similarity_index_measure(
-        one[:, None],
-        two[:, None],
-        sigma=_SSIM_SIGMA,
-        data_range=_DATA_RANGE,
-        reduction="none",
-        return_full_image=True,
-    )
-    edge = _SSIM_WINDOW // 2
-    inside: torch.Tensor = similarity[..., edge:-edge, edge:-edge]
-    return inside.mean(dim=(1, 2, 3))
 
 
 def _correlate(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from poyo_ssl.arms import Setting, ridge_readout
+from poyo_ssl.arms import Setting, label_teacher
 from poyo_ssl.decoding import FittedDecoder, load_decoder
 from poyo_ssl.evaluation import chance_level, evaluate
 from poyo_ssl.finetuning import FinetuningConfig, finetune
@@ -161,7 +161,7 @@ def finetune_decoder(
         arm="pretrained" if pretrained else "scratch",
         seed=options.seed,
         label_fraction=options.label_fraction,
-        teacher=ridge_readout(setting, 1) if options.with_teacher else None,
+        teacher=label_teacher(setting) if options.with_teacher else None,
         log_directory=output / "tensorboard",
         show_progress=True,
     )

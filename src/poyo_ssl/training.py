@@ -37,7 +37,7 @@ LOG_EVERY = 10
 class TrainingConfig:
     """How a network is fitted."""
 
-    max_steps: int = 400
+    max_steps: int = 300
     """Optimiser steps."""
     batch_size: int = 32
     """Windows in a step."""
@@ -57,6 +57,8 @@ class TrainingConfig:
     """Decay of the moving average of weights that is kept in the end; None keeps the last."""
     valid_every: int = 50
     """Steps between validations, where there is a validation part."""
+    max_valid_windows: int = 512
+    """Validate on at most so many windows, evenly spaced: neighbours differ little."""
     patience: int | None = 6
     """Validations without improvement before stopping; None never stops early. The weights of
     the best validation are kept whenever there is a validation part and patience is given."""

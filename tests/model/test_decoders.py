@@ -73,6 +73,22 @@ def test_an_untrained_movie_decoder_gives_exactly_the_mean_frame(
 
 
 @torch.no_grad()
+def test_an_untrained_movie_decoder_with_a_teacher_gives_exactly_its_picture(
+    tiny_encoder, activity, mean_frame
+):
+    generator = torch.Generator().manual_seed(2)
+    components = 0.1 * torch.randn(3, *IMAGE_SIZE, generator=generator)
+    scores = torch.randn(4, 3, generator=generator)
+    decoder = MovieDecoder(
+        tiny_encoder, mean_frame=mean_frame, query_time=0.7, components=components
+    )
+    taught = (mean_frame + torch.einsum("bk,khw->bhw", scores, components)).clamp(0, 1)
+    torch.testing.assert_close(decoder(activity, UNITS, scores), taught)
+    # a teacher that knows nothing scores zero
+    assert torch.equal(decoder(activity, UNITS), mean_frame.expand(4, -1, -1))
+
+
+@torch.no_grad()
 def test_pictures_stay_on_the_grey_scale(tiny_encoder, activity, mean_frame):
     decoder = MovieDecoder(tiny_encoder, mean_frame=mean_frame, query_time=0.7)
     ramp = torch.linspace(-3, 3, 64)[:, None].expand(IMAGE_SIZE)

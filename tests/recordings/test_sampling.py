@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,7 @@ from poyo_ssl.recordings.sampling import (
     WindowBatch,
     WindowSource,
     drop_units,
+    thin,
 )
 
 NUM_UNITS = 6
@@ -157,10 +159,30 @@ def test_answers_of_a_teacher_stay_with_their_windows():
         first_timestep=source.first_timestep,
         target=source.target,
         may_start=source.may_start,
-        soft_target=torch.eye(10),
+        teacher_answer=torch.eye(10),
     )
     [group] = make_batches(taught).step(2)
-    assert torch.equal(group.soft_target.argmax(1), group.target)
+    assert torch.equal(group.teacher_answer.argmax(1), group.target)
+
+
+def test_taken_windows_keep_their_answers():
+    taken = replace(make_source(), teacher_answer=torch.eye(10)).take(np.array([7, 2]))
+    assert taken.first_timestep.tolist() == [145, 45]
+    assert taken.target.tolist() == [7, 2]
+    assert torch.equal(taken.teacher_answer, torch.eye(10)[[7, 2]])
+
+
+@pytest.mark.parametrize("max_windows", [1, 3, 8, 17, 100])
+def test_thinning_out_keeps_evenly_spaced_windows_of_every_recording(max_windows):
+    thinned = thin([make_source("a"), make_source("b", 7)], max_windows)
+    counts = [len(source.first_timestep) for source in thinned]
+    # each recording keeps one window at least
+    assert 1 <= min(counts)
+    assert sum(counts) <= max_windows + len(thinned)
+    for source in thinned:
+        assert len(np.unique(np.diff(source.target))) <= 1
+    if max_windows >= 17:
+        assert counts == [10, 7]
 
 
 def test_streams_are_mixed_step_by_step():

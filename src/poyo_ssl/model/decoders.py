@@ -76,22 +76,36 @@ class MovieDecoder(nn.Module):
         encoder: Fresh or pretrained.
         mean_frame: Mean training frame in [0, 1], (64, 128).
         query_time: When the asked movie frame was shown, seconds from the window's start.
+        components: What a linear teacher scores, (num_components, 64, 128); None without one.
         num_queries: Answers that describe the picture together.
     """
 
     def __init__(
-        self, encoder: Encoder, *, mean_frame: Tensor, query_time: float, num_queries: int = 4
+        self,
+        encoder: Encoder,
+        *,
+        mean_frame: Tensor,
+        query_time: float,
+        num_queries: int = 4,
+        components: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.reader = InstantReader(encoder, num_queries=num_queries, query_time=query_time)
-        self.image_decoder = SkipDecoder(self.reader.dim_out, mean_frame)
+        if components is None:
+            components = mean_frame.new_empty(0, *mean_frame.shape)
+        self.image_decoder = SkipDecoder(self.reader.dim_out, mean_frame, components)
 
     @property
     def encoder(self) -> Encoder:
         """The encoder inside."""
         return self.reader.encoder
 
-    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
-        """Windows (B, timesteps, U) -> grey pictures in [0, 1], (B, 64, 128)."""
-        pictures: Tensor = self.image_decoder(self.reader(activity, unit_index))
+    def forward(self, activity: Tensor, unit_index: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Windows (B, timesteps, U) -> grey pictures in [0, 1], (B, 64, 128).
+
+        ``scores`` are the linear teacher's component scores, (B, num_components).
+        """
+        if scores is None:
+            scores = activity.new_zeros(len(activity), len(self.image_decoder.components))
+        pictures: Tensor = self.image_decoder(self.reader(activity, unit_index), scores)
         return pictures

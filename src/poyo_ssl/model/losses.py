@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+
+from poyo_ssl.similarity import structural_similarity_of
 
 
 def label_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
@@ -33,10 +34,7 @@ def picture_loss(predicted: Tensor, true: Tensor, ssim_weight: float) -> dict[st
         ``l1``, ``dissimilarity`` and their weighted sum ``loss``.
     """
     l1 = (predicted - true).abs().mean()
-    ssim = structural_similarity_index_measure(
-        predicted.unsqueeze(1), true.unsqueeze(1), data_range=1.0
-    )
-    assert isinstance(ssim, Tensor)
+    ssim = structural_similarity_of(predicted, true).mean()
     return {"l1": l1, "dissimilarity": 1 - ssim, "loss": l1 + ssim_weight * (1 - ssim)}
 
 

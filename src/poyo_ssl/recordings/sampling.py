@@ -23,8 +23,9 @@ class WindowBatch:
     """Row of each unit in the encoder's unit embedding, (U,)."""
     target: Tensor
     """Index of the right answer, (B,); -1 where the window has no label."""
-    soft_target: Tensor | None = None
-    """A teacher's probability of every answer, (B, K), where there is a teacher."""
+    teacher_answer: Tensor | None = None
+    """A linear teacher's answer, (B, K), where there is one: probabilities of the classes, or
+    component scores of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,8 +41,18 @@ class WindowSource:
     """Index of the right answer, (num_windows,); -1 without a label."""
     may_start: np.ndarray
     """Whether a window that starts at a timestep stays in its part, (num_timesteps,)."""
-    soft_target: Tensor | None = None
-    """A teacher's probability of every answer, (num_windows, K), where there is a teacher."""
+    teacher_answer: Tensor | None = None
+    """A linear teacher's answer, (num_windows, K), where there is one."""
+
+    def take(self, index: np.ndarray) -> WindowSource:
+        """The windows at these positions."""
+        answer = self.teacher_answer
+        return replace(
+            self,
+            first_timestep=self.first_timestep[index],
+            target=self.target[index],
+            teacher_answer=None if answer is None else answer[index],
+        )
 
     def batch(self, index: np.ndarray, shift: np.ndarray, num_timesteps: int) -> WindowBatch:
         """The windows at these positions, each moved by so many timesteps, with all units.
@@ -55,8 +66,15 @@ class WindowSource:
             activity=self.activity.windows(first, num_timesteps),
             unit_index=self.unit_index,
             target=torch.from_numpy(self.target[index]),
-            soft_target=None if self.soft_target is None else self.soft_target[index],
+            teacher_answer=None if self.teacher_answer is None else self.teacher_answer[index],
         )
+
+
+def thin(sources: list[WindowSource], max_windows: int) -> list[WindowSource]:
+    """Keeps every k-th window of every source, so that at most ``max_windows`` or so are left."""
+    total = sum(len(source.first_timestep) for source in sources)
+    step = max(1, -(-total // max_windows))
+    return [source.take(np.arange(0, len(source.first_timestep), step)) for source in sources]
 
 
 def drop_units(batch: WindowBatch, rng: np.random.Generator, largest_rate: float) -> WindowBatch:

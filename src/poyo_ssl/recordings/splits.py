@@ -82,7 +82,7 @@ class SplitConfig:
     """Fraction of the trials of every segment, or of the repeats of a movie, for validation."""
     test_fraction: float = 0.2
     """Fraction of the trials of every segment, or of the repeats of a movie, for testing."""
-    held_out_blocks: int = 2
+    held_out_blocks: int = 4
     """Held-out-frames split: contiguous parts of the movie in the test part, and as many in the
     valid part where ``valid_fraction`` is positive."""
     guard: float = 1.0
