@@ -14,6 +14,7 @@ The whole method is six verbs, in the order of the data::
 
 from poyo_ssl.decoding import load_decoder
 from poyo_ssl.evaluation import evaluate
+from poyo_ssl.experiment import RunConfig
 from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import EncoderConfig
@@ -27,7 +28,7 @@ from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.recordings.tasks import find_task
 from poyo_ssl.report import write_report
-from poyo_ssl.run import RunConfig, run
+from poyo_ssl.run import run
 
 __all__ = [
     "EncoderConfig",

@@ -224,7 +224,7 @@ def _report(options: Namespace) -> None:
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    from poyo_ssl.run import RunConfig
+    from poyo_ssl.experiment import RunConfig
 
     _add_files(parser)
     parser.add_argument(
@@ -240,8 +240,8 @@ def _add_run(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
+    from poyo_ssl.experiment import RunConfig
     from poyo_ssl.recordings.loading import load_recordings
-    from poyo_ssl.run import RunConfig
 
     config = _build(RunConfig, options)
     recordings = load_recordings(options.files, skip_broken=options.skip_broken)

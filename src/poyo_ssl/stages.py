@@ -14,6 +14,7 @@ import numpy as np
 from poyo_ssl.arms import Setting, label_teacher
 from poyo_ssl.decoding import FittedDecoder, load_decoder
 from poyo_ssl.evaluation import chance_level, evaluate
+from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import CONFIG, load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
@@ -29,7 +30,6 @@ from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig, Splits
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
-from poyo_ssl.run import fingerprint
 
 logger = logging.getLogger(__name__)
 

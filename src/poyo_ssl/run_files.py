@@ -1,0 +1,291 @@
+"""What a run leaves behind: tables, predictions and the facts that a report needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from poyo_ssl.arms import ARMS
+from poyo_ssl.evaluation import MAIN_METRIC, Evaluation, chance_level
+from poyo_ssl.experiment import Experiment, Fit
+from poyo_ssl.metrics import confusion_matrix
+from poyo_ssl.model.checkpoints import write_json
+from poyo_ssl.population import Population
+from poyo_ssl.predictability import Partition, summarize_partition
+from poyo_ssl.predictability_figure import plot_predictability
+from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.tasks import Task, find_task
+from poyo_ssl.results import summarize
+
+CITATIONS = [
+    "Bae, Azabou, Cha, Richards (2025). Decoding Dynamic Visual Experience from Calcium Imaging "
+    "via Cell-Pattern-Aware SSL. arXiv:2510.18516.",
+    "Azabou et al. (2025). Multi-session, multi-task neural decoding from distinct cell-types and "
+    "brain regions (POYO+). ICLR.",
+    "de Vries et al. (2020). A large-scale standardized physiological survey reveals functional "
+    "organization of the mouse visual cortex. Nature Neuroscience 23, 138-151 (Allen Brain "
+    "Observatory; cite wherever results on it appear).",
+]
+DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
+NUM_SHOWN_FRAMES = 8
+
+
+def write_facts(experiment: Experiment, command: str, is_simulated: bool, seconds: float) -> None:
+    """Command, config, versions, hardware and time of a run, for its report."""
+    config = experiment.config
+    write_json(
+        experiment.directory / "run.json",
+        {
+            "title": config.title,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "is_simulated": is_simulated,
+            "seconds": round(seconds, 1),
+            "versions": {name: version(name) for name in DISTRIBUTIONS},
+            "hardware": describe_hardware(),
+            "config": asdict(config),
+            "seeds": list(range(config.num_seeds)),
+            "tasks": [_describe_task(task, experiment) for task in experiment.tasks],
+            "citation": CITATIONS,
+        },
+    )
+
+
+def save_predictions(
+    path: Path, task: Task, evaluation: Evaluation, pictures: np.ndarray | None
+) -> None:
+    """Keeps what the tables and figures need: a score per window, and a few pictures."""
+    arrays = {"per_window": evaluation.per_window, "target": evaluation.target}
+    if task.kind == "images":
+        assert pictures is not None
+        shown = np.linspace(0, len(evaluation.target) - 1, NUM_SHOWN_FRAMES).round().astype(int)
+        arrays |= {
+            "movie_frame": evaluation.target[shown],
+            "true": _as_bytes(pictures[evaluation.target[shown]]),
+            "predicted": _as_bytes(evaluation.predicted[shown]),
+            "ssim": evaluation.per_window[shown],
+        }
+    else:
+        arrays["predicted"] = evaluation.predicted
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _as_bytes(pictures: np.ndarray) -> np.ndarray:
+    return np.round(255 * pictures).astype(np.uint8)
+
+
+def write_recordings(experiment: Experiment) -> None:
+    """What was recorded, who is predictable, and which part is what."""
+    directory, partition = experiment.directory, experiment.partition
+    recordings, splits = [], []
+    for divided in experiment.divided:
+        recording = divided.recording
+        recordings.append(_describe_recording(recording, partition))
+        for name, parts in divided.splits.items():
+            splits.append(
+                {
+                    "recording_id": recording.recording_id,
+                    "task": name,
+                    "segments": recording.segment_intervals.tolist(),
+                    **{
+                        part: getattr(parts, part).tolist()
+                        for part in ("train", "valid", "test", "guard")
+                    },
+                }
+            )
+    write_json(directory / "recordings.json", recordings)
+    write_json(directory / "splits.json", splits)
+    write_json(directory / "predictability.json", summarize_partition(partition))
+    partition.units.to_csv(directory / "units.csv", index=False)
+    plot_predictability(partition, directory / "predictability.png")
+
+
+def _describe_recording(recording: Recording, partition: Partition) -> dict[str, Any]:
+    segments = recording.segment_intervals
+    return {
+        "recording_id": recording.recording_id,
+        "subject_id": recording.subject_id,
+        "container_id": recording.container_id,
+        "session_type": recording.session_type,
+        "source": recording.source,
+        "num_units": recording.num_units,
+        "num_predictable": int(partition.is_predictable(recording).sum()),
+        "num_unpredictable": int(partition.is_unpredictable(recording).sum()),
+        "num_excluded": int(partition.is_excluded(recording).sum()),
+        "num_timesteps": recording.num_timesteps,
+        "sampling_rate": recording.sampling_rate,
+        "duration_s": float(np.diff(segments, axis=1).sum()),
+        "num_segments": len(segments),
+        "cre_lines": _count(recording.units, "cre_line"),
+        "areas": _count(recording.units, "area"),
+        "stimuli": {
+            name: {
+                "num_presentations": len(table),
+                "duration_s": float((table["end"] - table["start"]).sum()),
+            }
+            for name, table in recording.stimuli.items()
+        },
+        "notes": [],
+    }
+
+
+def _count(units: pd.DataFrame, column: str) -> dict[str, int]:
+    if column not in units:
+        return {}
+    return {str(k): int(v) for k, v in units[column].dropna().value_counts().items()}
+
+
+def _describe_task(task: Task, experiment: Experiment) -> dict[str, Any]:
+    population = Population(
+        experiment.divided,
+        {d.recording.recording_id: list(d.recording.unit_ids[:1]) for d in experiment.divided},
+    )
+    recording = population.answering(task)[0].recording
+    return {
+        "name": task.name,
+        "title": task.title,
+        "chance": chance_level(task, recording, population.classes(task)),
+        "kind": task.kind,
+        "split": task.split,
+    }
+
+
+def write_results(experiment: Experiment, fits: list[Fit]) -> None:
+    """Gathers what the fits saved into the tables and pictures of the run."""
+    directory = experiment.directory
+    scores, windows, curves = [], [], []
+    for fit in fits:
+        task = find_task(fit.task)
+        keys = {
+            "task": fit.task,
+            "split": task.split,
+            "units": fit.units,
+            "arm": fit.arm,
+            "kind": "reference" if ARMS[fit.arm].is_reference else "network",
+            "label_fraction": fit.label_fraction,
+        }
+        folder = directory / fit.name
+        for row in json.loads((folder / "scores.json").read_text()):
+            found = row.pop("scores")
+            for metric, value in found.items():
+                scores.append({**keys, **row, "seed": fit.seed, "metric": metric, "value": value})
+            with np.load(folder / f"{row['recording_id']}.npz", allow_pickle=False) as arrays:
+                per_window = arrays["per_window"]
+            windows.append(
+                pd.DataFrame(
+                    {
+                        **keys,
+                        "recording_id": row["recording_id"],
+                        "seed": fit.seed,
+                        "metric": MAIN_METRIC[task.kind],
+                        "window": np.arange(len(per_window)),
+                        "value": per_window,
+                    }
+                )
+            )
+        curve = pd.read_csv(folder / "curves.csv")
+        curves.append(
+            curve.assign(
+                stage="finetune",
+                fit=fit.name,
+                task=fit.task,
+                units=fit.units,
+                arm=fit.arm,
+                label_fraction=fit.label_fraction,
+                seed=fit.seed,
+            )
+        )
+    curves += _pretraining_curves(experiment)
+    table = pd.DataFrame(scores)
+    table.to_csv(directory / "scores.csv", index=False)
+    pd.concat(curves).to_csv(directory / "curves.csv", index=False)
+    summarize(table, pd.concat(windows)).to_csv(directory / "summary.csv", index=False)
+    _write_confusions(experiment, fits)
+    _write_movies(experiment, fits)
+
+
+def _pretraining_curves(experiment: Experiment) -> list[pd.DataFrame]:
+    curves = []
+    for path in sorted((experiment.directory / "pretrained").glob("seed-*/curves.csv")):
+        seed = int(path.parent.name.removeprefix("seed-"))
+        curves.append(
+            pd.read_csv(path).assign(
+                stage="pretrain",
+                fit=path.parent.name,
+                task="pretraining",
+                units="predictable",
+                arm=experiment.config.pretraining.objective,
+                label_fraction=np.nan,
+                seed=seed,
+            )
+        )
+    return curves
+
+
+def _write_confusions(experiment: Experiment, fits: list[Fit]) -> None:
+    """Counts over all seeds and recordings, with all labels, for label tasks."""
+    counts: dict[tuple[str, str, str], np.ndarray] = {}
+    names: dict[str, list[str]] = {}
+    for fit in fits:
+        task = find_task(fit.task)
+        if task.kind != "labels" or fit.label_fraction != max(experiment.config.label_fractions):
+            continue
+        for path in sorted((experiment.directory / fit.name).glob("*.npz")):
+            classes = experiment.population(fit.units).classes(task)
+            names[fit.task] = [f"{value:g}" for value in classes]
+            with np.load(path, allow_pickle=False) as arrays:
+                matrix = confusion_matrix(arrays["predicted"], arrays["target"], len(classes))
+            key = (fit.task, fit.units, fit.arm)
+            counts[key] = counts.get(key, 0) + matrix
+    folder = experiment.directory / "confusion"
+    folder.mkdir(exist_ok=True)
+    for (task_name, units, arm), matrix in counts.items():
+        table = pd.DataFrame(matrix, index=names[task_name], columns=names[task_name])
+        table.to_csv(folder / f"{task_name}__{units}__{arm}.csv")
+
+
+def _write_movies(experiment: Experiment, fits: list[Fit]) -> None:
+    """A few reconstructed movie frames of every arm: first seed, first recording."""
+    folder = experiment.directory / "movie"
+    folder.mkdir(exist_ok=True)
+    for fit in fits:
+        task = find_task(fit.task)
+        if task.kind != "images" or fit.seed != 0:
+            continue
+        path = sorted((experiment.directory / fit.name).glob("*.npz"))[0]
+        with np.load(path, allow_pickle=False) as arrays:
+            shown = {name: arrays[name] for name in ("movie_frame", "true", "predicted", "ssim")}
+        np.savez_compressed(
+            folder / f"{fit.task}__{fit.units}__{fit.arm}.npz", allow_pickle=False, **shown
+        )
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Processor, cores, memory and device, for the record."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "cpu": _processor_name(),
+        "num_cores": os.cpu_count(),
+        "memory_gb": round(pages * size / 2**30, 1),
+        "device": device,
+    }
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
