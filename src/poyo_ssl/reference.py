@@ -133,7 +133,9 @@ class FrameTemplates:
         for table in templates:
             for column, unit_id in enumerate(table.unit_ids):
                 stacks[position[unit_id]].append(table.responses[:, column])
-        responses = np.stack([np.mean(stack, axis=0) for stack in stacks], axis=1)
+        # a movie frame that one recording did not show is known from the others
+        means = [np.ma.masked_invalid(stack).mean(axis=0).filled(np.nan) for stack in stacks]
+        responses = np.stack(means, axis=1)
         return FrameTemplates(unit_ids=unit_ids, responses=responses)
 
 
@@ -176,6 +178,8 @@ def fit_logistic(
     """
     center = features.mean(axis=0)
     present, index = np.unique(target, return_inverse=True)
+    if len(present) == 1:
+        return fit_ridge(features, target, num_classes, unit_ids)  # one answer, nothing to fit
     smallest = int(np.bincount(index).min())
     model = LogisticRegression(C=0.01, max_iter=200)
     with warnings.catch_warnings():
