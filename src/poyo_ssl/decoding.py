@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.model.checkpoints import (
+    CheckpointError,
     build_encoder,
     encoder_settings,
     load_checkpoint,
@@ -409,8 +410,7 @@ def load_decoder(directory: Path) -> FittedDecoder:
     """Loads what :meth:`FittedDecoder.save` wrote; nothing in the files is executed.
 
     Raises:
-        CheckpointError: If the directory holds no complete checkpoint.
-        ValueError: If it is not a fitted decoder.
+        CheckpointError: If the directory holds no complete checkpoint of a fitted decoder.
     """
     tensors, settings = load_checkpoint(directory)
     kinds = {
@@ -418,11 +418,19 @@ def load_decoder(directory: Path) -> FittedDecoder:
         for kind in (LabelReadout, PixelReadout, MeanFrame, NearestFrame, NetworkDecoder)
     }
     if settings.get("kind") not in kinds:
-        raise ValueError(
-            f"'{directory}' holds a {settings.get('kind')}, not a fitted decoder. "
+        raise CheckpointError(
+            f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
             "Give a directory that 'poyo-ssl finetune' or 'run' wrote."
         )
-    return kinds[settings["kind"]].of(DecoderFrame.of(settings, tensors), settings, tensors)
+    try:
+        return kinds[settings["kind"]].of(DecoderFrame.of(settings, tensors), settings, tensors)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise CheckpointError(
+            f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
+            "was written: fit the decoder again."
+        ) from error
 
 
 def _readout_state(readout: LinearReadout) -> tuple[dict[str, Any], dict[str, Tensor]]:

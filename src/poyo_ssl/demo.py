@@ -7,25 +7,13 @@ from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.pretraining import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
+from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.training import TrainingConfig
 
 
 def simulate_demo(seed: int) -> list[Recording]:
     """One recording of each of four lines: two densely, two sparsely active."""
-    config = SimulatorConfig(
-        lines=("Sst", "Ntsr1", "Cux2", "Rorb"),
-        recordings_per_line=1,
-        units_per_recording=70,
-        grating_trials_per_condition=4,
-        blank_sweeps=8,
-        movie_frames=900,
-        movie_repeats=5,
-        include_static_gratings=False,
-        spontaneous_duration=30.0,
-        gap_duration=10.0,
-        seed=seed,
-    )
-    return simulate_observatory(config)
+    return simulate_observatory(SimulatorConfig.demo(seed=seed))
 
 
 def demo_config() -> RunConfig:
@@ -35,9 +23,9 @@ def demo_config() -> RunConfig:
         tasks=("direction", "movie_held_out"),
         units=("all",),
         num_seeds=2,
+        splits=SplitConfig(held_out_blocks=6),
         pretraining=PretrainingConfig(
-            training=TrainingConfig(max_steps=200, unit_dropout=0.3, jitter=0.0, patience=None)
+            training=TrainingConfig(max_steps=150, unit_dropout=0.3, jitter=0.0)
         ),
-        labels=FinetuningConfig(training=TrainingConfig(max_steps=400)),
-        movie=FinetuningConfig(training=TrainingConfig(max_steps=300, jitter=0.0)),
+        movie=FinetuningConfig(training=TrainingConfig(max_steps=200, jitter=0.0)),
     )

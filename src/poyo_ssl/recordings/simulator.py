@@ -115,14 +115,15 @@ class SimulatorConfig:
 
     @classmethod
     def demo(cls, *, seed: int = 0) -> SimulatorConfig:
-        """A small observatory for a laptop: eight recordings of 70 units and 11 minutes."""
+        """A small observatory for a laptop: four recordings of 70 units and 12 minutes."""
         return cls(
             lines=("Sst", "Ntsr1", "Cux2", "Rorb"),
-            recordings_per_line=2,
+            recordings_per_line=1,
             units_per_recording=70,
             grating_trials_per_condition=4,
             blank_sweeps=8,
-            movie_frames=300,
+            movie_frames=1800,
+            movie_repeats=3,
             include_static_gratings=False,
             spontaneous_duration=30.0,
             gap_duration=10.0,

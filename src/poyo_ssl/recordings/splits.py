@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from poyo_ssl.recordings.recording import Recording
+
+LONGEST_PAUSE = 20.0
+"""Seconds without a trial that end a block; the grey between gratings lasts 1 s, and blank sweeps
+are rows of the table."""
+AFTER_LAST_TRIAL = 2.0
+"""Seconds after a block's last trial that still belong to it: what the trial evoked."""
 
 
 class SplitError(ValueError):
@@ -110,22 +117,23 @@ class SplitConfig:
 
 
 def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> Splits:
-    """Splits the trials of every recorded segment in order: first train, then valid, then test.
+    """Splits the trials of every block in order: first train, then valid, then test.
 
-    Contiguous parts, because neighbouring trials share slow states of the animal; in every
-    segment, because the states differ between segments. A part begins at the onset of its first
-    trial, so time between trials belongs to the part before it.
+    A block is a run of trials without a gap in the imaging and without a pause, in which another
+    stimulus may be shown. Contiguous parts, because neighbouring trials share slow states of the
+    animal; in every block, because the states differ between blocks. A part begins at the onset
+    of its first trial, so time between trials belongs to the part before it.
 
     Returns:
-        Intervals that cover the segments in which the stimulus was shown.
+        Intervals that cover the blocks, to ``AFTER_LAST_TRIAL`` seconds after their last trial.
 
     Raises:
-        SplitError: If no segment has enough trials for a train and a test part.
+        SplitError: If no block has enough trials for a train and a test part.
     """
-    onsets = recording.stimulus(stimulus)["start"].to_numpy()
     train, valid, test = [], [], []
-    for start, end in recording.segment_intervals:
-        inside = np.sort(onsets[(onsets >= start) & (onsets < end)])
+    blocks = _blocks_of_trials(recording, recording.stimulus(stimulus))
+    num_trials = sum(len(onsets) for onsets, _ in blocks)
+    for inside, end in blocks:
         num_test = round(len(inside) * config.test_fraction)
         num_valid = round(len(inside) * config.valid_fraction)
         num_train = len(inside) - num_valid - num_test
@@ -133,17 +141,33 @@ def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> 
             continue
         starts_test = inside[num_train + num_valid]
         starts_valid = inside[num_train] if num_valid else starts_test
-        train.append((start, starts_valid))
+        train.append((inside[0], starts_valid))
         if num_valid:
             valid.append((starts_valid, starts_test))
         test.append((starts_test, end))
     if not train:
         raise SplitError(
-            f"Recording '{recording.recording_id}' has {len(onsets)} trials of {stimulus} in "
-            f"{len(recording.segments)} segments: too few to train and test on. "
+            f"Recording '{recording.recording_id}' has {num_trials} trials of {stimulus} in "
+            f"{len(blocks)} blocks: too few to train and test on. "
             "Choose another stimulus or larger fractions."
         )
     return Splits(train=_as_intervals(train), valid=_as_intervals(valid), test=_as_intervals(test))
+
+
+def _blocks_of_trials(recording: Recording, table: pd.DataFrame) -> list[tuple[np.ndarray, float]]:
+    """Onsets of the trials of every block, and the end of the block, seconds."""
+    table = table.sort_values("start")
+    onsets, ends = table["start"].to_numpy(), table["end"].to_numpy()
+    blocks = []
+    for start, stop in recording.segment_intervals:
+        inside = np.flatnonzero((onsets >= start) & (onsets < stop))
+        pauses = np.flatnonzero(onsets[inside][1:] - ends[inside][:-1] > LONGEST_PAUSE) + 1
+        for trials in np.split(inside, pauses):
+            if len(trials):
+                later = np.append(onsets[onsets > onsets[trials[-1]]], np.inf)[0]
+                end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
+                blocks.append((onsets[trials], float(end)))
+    return blocks
 
 
 def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Splits:
