@@ -1,0 +1,67 @@
+"""Settings so small that a network is fitted in a fraction of a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from poyo_ssl.arms import ARMS, Setting
+from poyo_ssl.decoding import FittedDecoder
+from poyo_ssl.finetuning import FinetuningConfig
+from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.population import Population
+from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.tasks import Task
+from poyo_ssl.training import TrainingConfig
+
+ENCODER = EncoderConfig(
+    dim=16,
+    depth=1,
+    num_heads=2,
+    dim_head=8,
+    latents_per_step=2,
+    latent_step=0.5,
+    patch_length=0.5,
+    dropout=0.0,
+)
+
+
+def few_steps(max_steps: int = 5, **options) -> FinetuningConfig:
+    training = TrainingConfig(
+        max_steps=max_steps, batch_size=8, valid_every=max_steps, max_valid_windows=16
+    )
+    return FinetuningConfig(training=replace(training, **options))
+
+
+def setting_of(
+    population: Population,
+    task: Task,
+    *,
+    config: FinetuningConfig | None = None,
+    label_fraction: float = 1.0,
+    seed: int = 0,
+    pretrained=None,
+) -> Setting:
+    return Setting(
+        population=population,
+        task=task,
+        encoder=ENCODER,
+        config=config or few_steps(),
+        seed=seed,
+        label_fraction=label_fraction,
+        pretrained=pretrained,
+    )
+
+
+def fit_arm(arm: str, setting: Setting) -> FittedDecoder:
+    return ARMS[arm].fit(setting)[0]
+
+
+def with_units_in_order(recording: Recording, order: np.ndarray) -> Recording:
+    """The same session with its units at other columns, or only some of them."""
+    return replace(
+        recording,
+        df_over_f=recording.df_over_f[:, order],
+        units=recording.units.iloc[order].reset_index(drop=True),
+    )
