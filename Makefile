@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench real clean
+.PHONY: help setup demo test check format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets
@@ -34,6 +34,11 @@ check: setup  ## Format, lint and types: what CI runs
 format: setup  ## Rewrites the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+DATA ?= ../shared/data
+bench: setup  ## Reproduces the tables of the README (an hour) and times SSIM; results in benchmarks/results
+	$(BIN)/python benchmarks/ssim.py
+	$(BIN)/python benchmarks/decoding.py --data $(DATA)
 
 clean:  ## Removes .venv and runs/
 	rm -rf $(VENV) runs
