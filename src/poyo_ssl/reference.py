@@ -135,7 +135,7 @@ class FrameTemplates:
                 stacks[position[unit_id]].append(table.responses[:, column])
         # a movie frame that one recording did not show is known from the others
         means = [np.ma.masked_invalid(stack).mean(axis=0).filled(np.nan) for stack in stacks]
-        responses = np.stack(means, axis=1)
+        responses = np.stack(means, axis=1).astype(np.float32)
         return FrameTemplates(unit_ids=unit_ids, responses=responses)
 
 

@@ -16,13 +16,14 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     RichProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
@@ -236,7 +237,9 @@ def fit(
     if valid_batches is not None and config.patience is not None:
         callbacks += [best, EarlyStopping("valid/loss", patience=config.patience)]
     if config.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        # unlike EMAWeightAveraging's, this average of equal weights is exactly that weight: what
+        # is frozen stays bit-identical
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     callbacks.append(curves)
     if show_progress:
         callbacks.append(RichProgressBar())

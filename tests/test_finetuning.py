@@ -1,0 +1,289 @@
+"""Fine-tuning changes what it may, learns from what it may, and does both again the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from poyo_ssl.arms import picture_teacher
+from poyo_ssl.decoding import FittedDecoder
+from poyo_ssl.finetuning import FinetuningConfig, TeacherConfig, choose_labels, finetune
+from poyo_ssl.model.checkpoints import network_tensors
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.population import Population, divide, unit_rows
+from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
+from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
+
+KNOWN = [f"tiny-{i}" for i in range(4)]
+"""Units of the pretrained encoder; tiny-4 and tiny-5 are new to it."""
+NEW = ["tiny-4", "tiny-5"]
+
+
+@pytest.fixture
+def pretrained():
+    torch.manual_seed(7)
+    encoder = Encoder(ENCODER, 10.0)
+    encoder.add_units(KNOWN)
+    return encoder
+
+
+def population_of(recording, split_config, *tasks) -> Population:
+    divided = divide([recording], list(tasks), split_config)
+    return Population(divided, {"tiny": list(recording.unit_ids)})
+
+
+def adapt(population, encoder, task=DIRECTION, **options):
+    is_frozen = options.pop("is_frozen", False)
+    config = replace(few_steps(**options), is_frozen=is_frozen)
+    return finetune(population, task, encoder, config, arm="pretrained", seed=0)[0]
+
+
+def weights_of(decoder: FittedDecoder) -> dict[str, torch.Tensor]:
+    return {**decoder.frame.tensors(), **decoder.state()[1]}
+
+
+def are_identical(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(
+        np.array_equal(one[name].numpy(), two[name].numpy(), equal_nan=True) for name in one
+    )
+
+
+def embeddings(encoder: Encoder, unit_ids: list[str]) -> torch.Tensor:
+    return encoder.unit_embedding(unit_rows(encoder, unit_ids)).detach()
+
+
+# what changes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [DIRECTION, MOVIE_FRAME, MOVIE], ids=lambda task: task.name)
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_a_frozen_encoder_is_bit_identical_after_fitting(
+    tiny_recording, split_config, pretrained, task, optimizer
+):
+    population = population_of(tiny_recording, split_config, task)
+    decoder = adapt(population, pretrained, task, is_frozen=True, optimizer=optimizer)
+    before, after = network_tensors(pretrained), network_tensors(decoder.network.encoder)
+    assert before.keys() == after.keys()
+    for name in before.keys() - {"unit_embedding.weight"}:
+        assert torch.equal(before[name], after[name]), name
+    fitted = decoder.network.encoder
+    assert torch.equal(embeddings(fitted, KNOWN), embeddings(pretrained, KNOWN))
+    num_rows = len(before["unit_embedding.weight"])
+    assert torch.equal(after["unit_embedding.weight"][:num_rows], before["unit_embedding.weight"])
+
+
+def test_embeddings_of_new_units_learn_even_beside_a_frozen_encoder(tiny_population, pretrained):
+    still = adapt(tiny_population, pretrained, is_frozen=True, lr=1e-30)
+    learned = adapt(tiny_population, pretrained, is_frozen=True)
+    for unit_id in NEW:
+        start, end = (embeddings(d.network.encoder, [unit_id]) for d in (still, learned))
+        assert not torch.equal(start, end), unit_id
+    assert not torch.equal(still.network.readout.weight, learned.network.readout.weight)
+
+
+def test_a_free_encoder_changes_everywhere(tiny_population, pretrained):
+    decoder = adapt(tiny_population, pretrained)
+    before, after = network_tensors(pretrained), network_tensors(decoder.network.encoder)
+    same = [n for n in before if before[n].shape == after[n].shape and before[n].equal(after[n])]
+    # all but the rotary frequencies, which are no weights
+    assert all("rotary" in name for name in same), same
+    fitted = decoder.network.encoder
+    assert not torch.equal(embeddings(fitted, KNOWN), embeddings(pretrained, KNOWN))
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_encoder_passed_in_is_not_changed(tiny_population, pretrained, is_frozen):
+    before = {name: value.clone() for name, value in network_tensors(pretrained).items()}
+    adapt(tiny_population, pretrained, is_frozen=is_frozen)
+    assert are_identical(network_tensors(pretrained), before)
+    assert all(parameter.requires_grad for parameter in pretrained.parameters())
+    assert list(pretrained.unit_embedding.vocab)[1:] == KNOWN
+    assert pretrained.training
+
+
+@pytest.mark.parametrize("task", [DIRECTION, MOVIE], ids=lambda task: task.name)
+def test_everything_but_new_units_transfers(tiny_recording, split_config, pretrained, task):
+    population = population_of(tiny_recording, split_config, task)
+    # a step too small to change anything but exact zeros
+    start = adapt(population, pretrained, task, max_steps=1, lr=1e-30).network.encoder
+    before, after = network_tensors(pretrained), network_tensors(start)
+    for name in before.keys() - {"unit_embedding.weight"}:
+        assert torch.allclose(before[name], after[name], rtol=0, atol=1e-20), name
+    assert torch.equal(embeddings(start, KNOWN), embeddings(pretrained, KNOWN))
+    assert list(start.unit_embedding.vocab)[1:] == KNOWN + NEW
+    activity = torch.randn(2, 20, 4, generator=torch.Generator().manual_seed(0))
+    pretrained.eval()
+    assert torch.equal(
+        start(activity, unit_rows(start, KNOWN)),
+        pretrained(activity, unit_rows(pretrained, KNOWN)),
+    )
+
+
+# same seed, same result ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "arm"),
+    [(DIRECTION, "scratch"), (DIRECTION, "scratch + teacher"), (MOVIE_HELD_OUT, "scratch")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_the_same_seed_gives_the_same_decoder(tiny_population, task, arm):
+    one, two = (weights_of(fit_arm(arm, setting_of(tiny_population, task))) for _ in range(2))
+    assert are_identical(one, two)
+    other = weights_of(fit_arm(arm, setting_of(tiny_population, task, seed=1)))
+    assert not are_identical(one, other)
+
+
+def test_a_fit_does_not_depend_on_what_was_drawn_before(tiny_population):
+    one = fit_arm("scratch", setting_of(tiny_population, DIRECTION))
+    torch.rand(100)
+    np.random.default_rng().random(100)
+    two = fit_arm("scratch", setting_of(tiny_population, DIRECTION))
+    assert are_identical(weights_of(one), weights_of(two))
+
+
+# what is learned from ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label_fraction", [0.1, 0.3, 1.0])
+def test_network_teacher_and_reference_decoders_share_their_labels(
+    tiny_population, tiny_divided, tiny_encoder, label_fraction
+):
+    setting = setting_of(tiny_population, DIRECTION, label_fraction=label_fraction, seed=3)
+    num_timesteps = setting.num_timesteps
+    sources = tiny_population.labelled_sources(tiny_encoder, DIRECTION, "train", num_timesteps)
+    [chosen] = choose_labels(sources, label_fraction, 3)
+    windows = setting.training_windows(tiny_divided)
+    assert np.array_equal(chosen.first_timestep, windows.first_timestep)
+    assert np.array_equal(chosen.target, windows.target)
+    assert set(windows.target) == {0, 1, 2, 3}
+    assert len(windows) == pytest.approx(label_fraction * len(sources[0].target), abs=3)
+
+
+def with_other_labels_swapped(recording, setting):
+    """The recording with the labels of neighbouring unchosen training trials exchanged.
+
+    Neighbours, so that every class keeps its order, on which the choice of labels depends.
+    """
+    [divided] = setting.population.divided
+    every = setting.population.windows(divided, DIRECTION, "train", setting.num_timesteps)
+    chosen = np.isin(every.first_timestep, setting.training_windows(divided).first_timestep)
+    table = recording.stimulus("drifting_gratings").copy()
+    row = {first: i for i, first in enumerate(recording.timestep_at(table["start"] + 0.3))}
+    num_swapped, place = 0, 0
+    while place + 1 < len(every):
+        if not chosen[place : place + 2].any() and every.target[place] != every.target[place + 1]:
+            pair = [row[first] for first in every.first_timestep[place : place + 2]]
+            column = table.columns.get_loc("orientation")
+            table.iloc[pair, column] = table.iloc[pair[::-1], column].to_numpy()
+            num_swapped += 1
+            place += 1
+        place += 1
+    assert num_swapped >= 3
+    return replace(recording, stimuli={**recording.stimuli, "drifting_gratings": table})
+
+
+@pytest.mark.parametrize("arm", ["ridge", "logistic", "scratch", "scratch + teacher"])
+def test_labels_beyond_the_label_fraction_change_nothing(tiny_recording, split_config, arm):
+    def fitted(recording, label_fraction):
+        population = population_of(recording, split_config, DIRECTION)
+        return fit_arm(arm, setting_of(population, DIRECTION, label_fraction=label_fraction))
+
+    population = population_of(tiny_recording, split_config, DIRECTION)
+    swapped = with_other_labels_swapped(
+        tiny_recording, setting_of(population, DIRECTION, label_fraction=0.25)
+    )
+    few = weights_of(fitted(tiny_recording, 0.25))
+    assert are_identical(few, weights_of(fitted(swapped, 0.25)))
+    # with all labels they matter
+    assert not are_identical(
+        weights_of(fitted(tiny_recording, 1.0)), weights_of(fitted(swapped, 1.0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "arm"),
+    [
+        (DIRECTION, "ridge"),
+        (DIRECTION, "ridge, time bins"),
+        (DIRECTION, "logistic"),
+        (DIRECTION, "scratch"),
+        (DIRECTION, "scratch + teacher"),
+        (MOVIE_FRAME, "nearest frame"),
+        (MOVIE_HELD_OUT, "ridge to pixels"),
+        (MOVIE_HELD_OUT, "scratch"),
+        (MOVIE_HELD_OUT, "scratch + teacher"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_activity_of_the_test_part_does_not_reach_the_fitted_decoder(
+    tiny_recording, split_config, rng, task, arm
+):
+    def fitted(recording):
+        population = population_of(recording, split_config, task)
+        return weights_of(fit_arm(arm, setting_of(population, task)))
+
+    [divided] = divide([tiny_recording], [task], split_config)
+    changed = tiny_recording.df_over_f.copy()
+    is_test = tiny_recording.is_inside(divided.splits[task.name].test)
+    changed[is_test] = 100 * rng.normal(size=(is_test.sum(), 6))
+    assert are_identical(fitted(tiny_recording), fitted(replace(tiny_recording, df_over_f=changed)))
+
+
+@pytest.mark.parametrize("arm", ["mean frame", "ridge to pixels", "scratch", "scratch + teacher"])
+def test_held_out_pictures_do_not_reach_the_fitted_decoder(tiny_recording, split_config, arm):
+    def fitted(recording):
+        population = population_of(recording, split_config, MOVIE_HELD_OUT)
+        return weights_of(fit_arm(arm, setting_of(population, MOVIE_HELD_OUT)))
+
+    [divided] = divide([tiny_recording], [MOVIE_HELD_OUT], split_config)
+    table = tiny_recording.stimulus("natural_movie_one")
+    held_out = [
+        table["movie_frame"][(table["start"] >= start) & (table["end"] <= end + 1e-6)]
+        for start, end in divided.splits["movie_held_out"].test
+    ]
+    pictures = tiny_recording.templates["natural_movie_one"].copy()
+    pictures[np.unique(np.concatenate(held_out))] = 0
+    changed = replace(tiny_recording, templates={"natural_movie_one": pictures})
+    assert are_identical(fitted(tiny_recording), fitted(changed))
+
+
+def test_a_picture_teacher_scores_training_windows_as_wrongly_as_new_frames(
+    tiny_population, tiny_divided
+):
+    setting = setting_of(tiny_population, MOVIE_HELD_OUT)
+    teacher = picture_teacher(setting)
+    windows = setting.training_windows(tiny_divided)
+    features = setting.features(tiny_divided, windows, 5)
+    own = teacher.pixels.readout.scores(features, setting.unit_ids(tiny_divided))
+    scores = teacher.training_scores["tiny"]
+    assert scores.shape == own.shape
+    flat = tiny_population.pictures(MOVIE_HELD_OUT).numpy()[windows.target]
+    components = teacher.pixels.components.reshape(len(own[0]), -1)
+    true = (flat - teacher.pixels.mean_picture).reshape(len(flat), -1) @ components.T
+    assert np.mean((scores - true) ** 2) > np.mean((own - true) ** 2)
+
+
+# learning ------------------------------------------------------------------------------------
+
+
+def test_a_network_learns_directions_that_units_prefer(tiny_population, tiny_divided):
+    config = few_steps(120, valid_every=20, lr=5e-3)
+    decoder = fit_arm("scratch", setting_of(tiny_population, DIRECTION, config=config))
+    windows = tiny_population.windows(tiny_divided, DIRECTION, "test", 20)
+    answers = decoder.predict(tiny_divided.recording, windows.first_timestep)
+    assert np.mean(answers.argmax(axis=1) == windows.target) > 0.75
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="unlabelled_fraction must lie in"):
+        TeacherConfig(unlabelled_fraction=1.0)
+    with pytest.raises(ValueError, match="temperature and blend must be positive"):
+        TeacherConfig(temperature=0.0)
+    with pytest.raises(ValueError, match="label_smoothing must lie in"):
+        FinetuningConfig(label_smoothing=1.0)
+    with pytest.raises(ValueError, match="num_queries"):
+        FinetuningConfig(num_queries=0)
