@@ -215,7 +215,7 @@ def find_windows(
     # a window that would begin in a gap, or before the recording, must not begin after it instead
     inside &= np.abs(recording.timestamps[first] - starts) < 1 / recording.sampling_rate
     inside &= _lie_inside(recording, first, stop, reach)
-    inside &= trials_inside(onsets, onsets, intervals)
+    inside &= _begin_inside(onsets, intervals)
     order = np.flatnonzero(inside)
     order = order[np.argsort(first[order], kind="stable")]
     return TaskWindows(
@@ -246,6 +246,18 @@ def _lie_inside(
     starts = recording.timestamps[first]
     ends = recording.timestamps[stop - 1] + 1 / recording.sampling_rate
     return is_without_gap(recording, first, stop) & trials_inside(starts, ends, intervals)
+
+
+def _begin_inside(onsets: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Whether onsets (s) lie in one of the half-open intervals, elementwise.
+
+    A stimulus that begins where a part ends belongs to what comes after it.
+    """
+    tolerance = 1e-6
+    inside = np.zeros(len(onsets), dtype=bool)
+    for start, end in intervals:
+        inside |= (onsets >= start - tolerance) & (onsets < end - tolerance)
+    return inside
 
 
 def is_without_gap(recording: Recording, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
