@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import sys
@@ -287,12 +288,14 @@ def _run_and_show(recordings: list[Any], directory: Path, config: Any) -> None:
             command=shlex.join(["poyo-ssl", *sys.argv[1:]]),
             on_progress=show,
         )
-    _print_summary(pd.read_csv(directory / "summary.csv"))
+    facts = json.loads((directory / "run.json").read_text())
+    chance = {task["name"]: task["chance"] for task in facts["tasks"]}
+    _print_summary(pd.read_csv(directory / "summary.csv"), chance)
     console.print(f"Report: {report}", highlight=False)
 
 
-def _print_summary(summary: pd.DataFrame) -> None:
-    """The main metric of every arm, one table per task."""
+def _print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> None:
+    """The main metric of every arm, one table per task; chance is None where there is none."""
     main = summary[summary["metric"].isin(["accuracy", "within_1s", "ssim"])]
     for task, rows in main.groupby("task", sort=False):
         metric = rows["metric"].iloc[0]
@@ -301,6 +304,8 @@ def _print_summary(summary: pd.DataFrame) -> None:
             table.add_column(column)
         for column in (metric, "gain over scratch"):
             table.add_column(str(column), justify="right")
+        if chance[str(task)] is not None:
+            table.add_row("any", "", "chance", f"{chance[str(task)]:.3f}", "")
         for row in rows.sort_values(
             ["units", "label_fraction"], kind="stable", ascending=[True, False]
         ).itertuples():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+import platform
 import time
 import warnings
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from poyo_ssl.model.checkpoints import network_tensors, restore
 from poyo_ssl.recordings.sampling import WindowBatch
 
 UNIT_EMBEDDING = "unit_embedding"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of mallopt(3)."""
 LOG_EVERY = 10
 """Steps between points of a learning curve."""
 
@@ -166,6 +170,20 @@ def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> tor
     return optimizer
 
 
+def _keep_large_buffers() -> None:
+    """Lets glibc reuse freed buffers of megabytes instead of asking the kernel for new pages.
+
+    A training step on a CPU allocates and frees the same large arrays again and again; page
+    faults were a fifth of its time (71 ms to 56 ms a step at 254 units). Elsewhere than on glibc
+    nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        libc.mallopt(option, 2**30)
+
+
 class _KeepCurves(Callback):
     """Collects what is logged: (step, metric, value)."""
 
@@ -232,6 +250,7 @@ def fit(
         show_progress: Draw a progress bar.
     """
     config = module.training_config
+    _keep_large_buffers()
     curves, best = _KeepCurves(), _KeepBest()
     callbacks: list[Callback] = []
     if valid_batches is not None and config.patience is not None:
