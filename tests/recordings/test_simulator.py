@@ -17,7 +17,12 @@ from poyo_ssl.recordings.simulator import (
     simulate_observatory,
     simulate_recordings,
 )
-from poyo_ssl.recordings.splits import SplitConfig, split_by_movie_frame, split_by_trial
+from poyo_ssl.recordings.splits import (
+    SplitConfig,
+    split_by_movie_frame,
+    split_by_trial,
+    training_intervals,
+)
 
 PREDICTABLE_LINES = ("Sst", "Vip", "Pvalb", "Ntsr1")
 
@@ -44,16 +49,23 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def observatory():
-    """One recording of the demo's length of every line."""
+    """One recording of every line, with a movie short enough to be shown ten times."""
     config = replace(
         SimulatorConfig.demo(seed=1),
         lines=tuple(LINES),
-        recordings_per_line=1,
         units_per_recording=64,
+        movie_frames=300,
+        movie_repeats=10,
         movie_height=32,
         movie_width=64,
     )
     return {recording.units["cre_line"][0]: recording for recording in simulate_recordings(config)}
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo, but for a movie of fewer pixels."""
+    return simulate_observatory(replace(SimulatorConfig.demo(), movie_height=32, movie_width=64))
 
 
 def signed_root(activity):
@@ -130,10 +142,35 @@ def test_stimulus_tables_hold_every_condition_as_often_as_asked(tiny):
     assert "spontaneous" in tiny[0].stimuli
 
 
-def test_simulated_recordings_can_be_split(observatory):
+def test_the_demo_shows_four_mice_a_minute_of_movie_three_times(
+    demo,
+):
+    assert [r.recording_id for r in demo] == [
+        "sim0-Sst-0",
+        "sim0-Ntsr1-0",
+        "sim0-Cux2-0",
+        "sim0-Rorb-0",
+    ]
+    for recording in demo:
+        assert recording.num_units == 70
+        assert recording.num_timesteps / 30 / 60 == pytest.approx(12, abs=0.5)
+        assert set(recording.stimuli) == {"drifting_gratings", "natural_movie_one", "spontaneous"}
+        movie = recording.stimulus("natural_movie_one")
+        assert len(movie) == 3 * 1800
+        assert set(movie.groupby("movie_frame").size()) == {3}
+        assert (movie["movie_frame"].max() + 1) / 30 == 60
+        assert len(recording.stimulus("drifting_gratings")) == 8 * 5 * 4 + 8
+
+
+def test_simulated_recordings_can_be_split_and_leave_time_to_learn_from(demo):
     config = SplitConfig()
-    assert len(split_by_trial(observatory["Sst"], "drifting_gratings", config).test) == 3
-    assert len(split_by_movie_frame(observatory["Sst"], "natural_movie_one", config).test)
+    for recording in demo:
+        gratings = split_by_trial(recording, "drifting_gratings", config)
+        assert len(gratings.train) == len(gratings.valid) == len(gratings.test) == 3
+        movie = split_by_movie_frame(recording, "natural_movie_one", config)
+        assert len(movie.test) == 3 * config.held_out_blocks
+        free = np.diff(training_intervals(recording, [gratings, movie]), axis=1).sum()
+        assert free > 0.6 * np.diff(recording.segment_intervals, axis=1).sum()
 
 
 def test_static_gratings_and_spontaneous_activity_can_be_left_out():
@@ -193,19 +230,29 @@ def test_ridge_reads_the_direction_of_gratings_well_but_not_perfectly(observator
     assert 0.4 < accuracy < 0.97  # chance is 0.125
 
 
-@pytest.mark.parametrize("line", ["Sst", "Cux2"])
-def test_the_second_of_the_movie_can_be_read_from_an_unseen_repeat(observatory, line):
-    recording = observatory[line]
+def score_second_of_movie(recording, *, first_test_repeat):
+    """Accuracy of telling which second of the movie is shown, in repeats that were not fitted."""
     table = recording.stimulus("natural_movie_one")
     table = table[table["movie_frame"] % 5 == 0]
     first = recording.timestep_at(table["start"].to_numpy() + 0.1)
     activity = signed_root(np.stack([recording.df_over_f[a : a + 8].mean(axis=0) for a in first]))
     second = table["movie_frame"].to_numpy() // 30
-    is_test = table["repeat"].to_numpy() >= 8
+    is_test = table["repeat"].to_numpy() >= first_test_repeat
     decoder = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
     decoder.fit(activity[~is_test], second[~is_test])
-    accuracy = decoder.score(activity[is_test], second[is_test])
+    return decoder.score(activity[is_test], second[is_test])
+
+
+@pytest.mark.parametrize("line", ["Sst", "Cux2"])
+def test_the_second_of_the_movie_can_be_read_from_an_unseen_repeat(observatory, line):
+    accuracy = score_second_of_movie(observatory[line], first_test_repeat=8)
     assert 0.2 < accuracy < 0.98  # chance is 0.1
+
+
+def test_the_second_of_the_demos_movie_can_be_read_from_its_last_repeat(demo):
+    for recording in demo:
+        accuracy = score_second_of_movie(recording, first_test_repeat=2)
+        assert 4 / 60 < accuracy < 0.9  # chance is 1 / 60
 
 
 def test_repeats_of_the_movie_share_a_signal_but_not_the_noise(observatory):

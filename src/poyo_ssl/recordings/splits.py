@@ -86,9 +86,9 @@ class SplitConfig:
     """How much of a stimulus validates and tests."""
 
     valid_fraction: float = 0.1
-    """Fraction of the trials of every segment, or of the repeats of a movie, for validation."""
+    """Fraction of the trials of every block, or of the repeats of a movie, for validation."""
     test_fraction: float = 0.2
-    """Fraction of the trials of every segment, or of the repeats of a movie, for testing."""
+    """Fraction of the trials of every block, or of the repeats of a movie, for testing."""
     held_out_blocks: int = 4
     """Held-out-frames split: contiguous parts of the movie in the test part, and as many in the
     valid part where ``valid_fraction`` is positive."""
