@@ -97,8 +97,8 @@ class Fit:
     def name(self) -> str:
         """Path of its results below the run's directory."""
         arm = self.arm.replace(", ", "-").replace(" + ", "+").replace(" ", "-")
-        percent = round(100 * self.label_fraction)
-        return f"decoders/{self.task}/{self.units}/{arm}/labels-{percent}/seed-{self.seed}"
+        labels = f"labels-{100 * self.label_fraction:g}"
+        return f"decoders/{self.task}/{self.units}/{arm}/{labels}/seed-{self.seed}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,6 @@ def run(
     config: RunConfig,
     *,
     command: str = "",
-    is_simulated: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
     """Runs the whole method: partition, pretrain, fine-tune, evaluate, report.
@@ -43,8 +42,7 @@ def run(
         directory: Where results, checkpoints and ``report.html`` go.
         config: Every option.
         command: The command line, for the record.
-        is_simulated: Say on the report that the data are invented.
-        on_progress: Called with a stage's name, fits done and fits in all.
+        on_progress: Called with a stage's name, fits done and fits in all after each fit.
 
     Returns:
         Path of the report.
@@ -58,14 +56,14 @@ def run(
     write_recordings(experiment)
     _pretrain_all(experiment, on_progress)
     fits = experiment.fits()
-    jobs = [delayed(_fit_and_score)(experiment, fit) for fit in fits]
-    results = []
-    for result in _in_parallel(jobs, config.jobs):
-        results.append(result)
-        on_progress("decoders", len(results), len(fits))
+    missing = [fit for fit in fits if not (directory / fit.name / "scores.json").is_file()]
+    jobs = [delayed(_fit_and_score)(experiment, fit) for fit in missing]
+    num_found = len(fits) - len(missing)
+    for done, _ in enumerate(_in_parallel(jobs, config.jobs), start=num_found + 1):
+        on_progress("decoders", done, len(fits))
     write_results(experiment, fits)
     seconds = time.perf_counter() - started
-    write_facts(experiment, command, is_simulated, seconds)
+    write_facts(experiment, command, seconds)
     return write_report(directory)
 
 
@@ -82,15 +80,20 @@ def _in_parallel(jobs: list[Any], num_jobs: int) -> Iterator[Any]:
 def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int], None]) -> None:
     if not any(arm.startswith("pretrained") for arm in experiment.config.arms):
         return
-    jobs = [delayed(_pretrain)(experiment, seed) for seed in range(experiment.config.num_seeds)]
-    for done, _ in enumerate(_in_parallel(jobs, experiment.config.jobs), start=1):
-        on_progress("pretraining", done, len(jobs))
+    num_seeds = experiment.config.num_seeds
+    missing = [
+        seed
+        for seed in range(num_seeds)
+        if not (experiment.pretrained_directory(seed) / "config.json").is_file()
+    ]
+    jobs = [delayed(_pretrain)(experiment, seed) for seed in missing]
+    num_found = num_seeds - len(missing)
+    for done, _ in enumerate(_in_parallel(jobs, experiment.config.jobs), start=num_found + 1):
+        on_progress("pretraining", done, num_seeds)
 
 
 def _pretrain(experiment: Experiment, seed: int) -> None:
     directory = experiment.pretrained_directory(seed)
-    if (directory / "config.json").is_file():
-        return
     torch.set_num_threads(1)
     encoder, result = pretrain(
         experiment.population("predictable"),
@@ -105,10 +108,8 @@ def _pretrain(experiment: Experiment, seed: int) -> None:
 
 
 def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
-    """Fits one decoder, scores it on every test window, and saves both; does nothing twice."""
+    """Fits one decoder, scores it on every test window, and saves both."""
     directory = experiment.directory / fit.name
-    if (directory / "scores.json").is_file():
-        return
     torch.set_num_threads(1)
     started = time.perf_counter()
     task = find_task(fit.task)

@@ -20,10 +20,11 @@ from poyo_ssl.evaluation import MAIN_METRIC, Evaluation, chance_level
 from poyo_ssl.experiment import Experiment, Fit
 from poyo_ssl.metrics import confusion_matrix
 from poyo_ssl.model.checkpoints import write_json
-from poyo_ssl.population import Population
+from poyo_ssl.population import DividedRecording, Population
 from poyo_ssl.predictability import Partition, summarize_partition
 from poyo_ssl.predictability_figure import plot_predictability
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.simulator import SIMULATED_BY
 from poyo_ssl.recordings.tasks import Task, find_task
 from poyo_ssl.results import summarize
 
@@ -40,16 +41,20 @@ DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scik
 NUM_SHOWN_FRAMES = 8
 
 
-def write_facts(experiment: Experiment, command: str, is_simulated: bool, seconds: float) -> None:
-    """Command, config, versions, hardware and time of a run, for its report."""
+def write_facts(experiment: Experiment, command: str, seconds: float) -> None:
+    """Command, config, versions, hardware and time of a run, for its report.
+
+    The report says that the data are invented as soon as one recording is simulated.
+    """
     config = experiment.config
+    sources = [d.recording.source or "" for d in experiment.divided]
     write_json(
         experiment.directory / "run.json",
         {
             "title": config.title,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
-            "is_simulated": is_simulated,
+            "is_simulated": any(source.startswith(SIMULATED_BY) for source in sources),
             "seconds": round(seconds, 1),
             "versions": {name: version(name) for name in DISTRIBUTIONS},
             "hardware": describe_hardware(),
@@ -91,23 +96,25 @@ def write_recordings(experiment: Experiment) -> None:
     for divided in experiment.divided:
         recording = divided.recording
         recordings.append(_describe_recording(recording, partition))
-        for name, parts in divided.splits.items():
-            splits.append(
-                {
-                    "recording_id": recording.recording_id,
-                    "task": name,
-                    "segments": recording.segment_intervals.tolist(),
-                    **{
-                        part: getattr(parts, part).tolist()
-                        for part in ("train", "valid", "test", "guard")
-                    },
-                }
-            )
+        splits += describe_splits(divided)
     write_json(directory / "recordings.json", recordings)
     write_json(directory / "splits.json", splits)
     write_json(directory / "predictability.json", summarize_partition(partition))
     partition.units.to_csv(directory / "units.csv", index=False)
     plot_predictability(partition, directory / "predictability.png")
+
+
+def describe_splits(divided: DividedRecording) -> list[dict[str, Any]]:
+    """The parts of a recording for every task, and when it was imaged, seconds; JSON-ready."""
+    return [
+        {
+            "recording_id": divided.recording.recording_id,
+            "task": task,
+            "segments": divided.recording.segment_intervals.tolist(),
+            **{part: getattr(parts, part).tolist() for part in ("train", "valid", "test", "guard")},
+        }
+        for task, parts in divided.splits.items()
+    ]
 
 
 def _describe_recording(recording: Recording, partition: Partition) -> dict[str, Any]:

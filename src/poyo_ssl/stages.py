@@ -30,6 +30,7 @@ from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig, Splits
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
+from poyo_ssl.run_files import describe_splits
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def finetune_decoder(
         task,
         pretrained or options.encoder,
         options.finetuning,
-        arm="pretrained" if pretrained else "scratch",
+        arm=("pretrained" if pretrained else "scratch") + " + teacher" * options.with_teacher,
         seed=options.seed,
         label_fraction=options.label_fraction,
         teacher=label_teacher(setting) if options.with_teacher else None,
@@ -167,25 +168,17 @@ def finetune_decoder(
     )
     fit.curves.to_csv(output / "curves.csv", index=False)
     decoder.save(output)
-    write_json(
-        output / "experiment.json",
-        {"recordings": {d.recording.recording_id: fingerprint(d.recording) for d in divided}},
-    )
-    write_json(output / "splits.json", [_as_json(d, task.name) for d in divided])
-    return [
-        _score(decoder, d.recording, d.splits[task.name], {"units": options.units})
-        for d in population.answering(task)
-    ]
-
-
-def _as_json(divided: DividedRecording, task: str) -> dict[str, Any]:
-    parts = divided.splits[task]
-    names = ("train", "valid", "test", "guard")
-    return {
-        "recording_id": divided.recording.recording_id,
-        "task": task,
-        **{name: getattr(parts, name).tolist() for name in names},
+    about = {
+        "units": options.units,
+        "label_fraction": options.label_fraction,
+        "seed": options.seed,
     }
+    digests = {d.recording.recording_id: fingerprint(d.recording) for d in divided}
+    write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
+    write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
+    return [
+        _score(decoder, d.recording, d.splits[task.name], about) for d in population.answering(task)
+    ]
 
 
 def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, Any]]:
@@ -204,10 +197,19 @@ def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, A
         missing from the recording, or unknown to the decoder.
 
     Raises:
-        ValueError: If the run holds no decoder, or none knows a unit of any recording.
+        ValueError: If the directory is no run, holds no decoder, or none knows a unit of any
+            recording.
     """
+    learned = LearnedFrom.read(run)
     recordings = load_recordings(files)
-    learned_from, splits = _what_was_learned_from(run)
+    names = {r.recording_id: learned.name_of(r) for r in recordings}
+    for recording_id, name in names.items():
+        if name is None and recording_id in learned.digests:
+            logger.info(
+                "'%s' has the name of a recording that the run learned from, but was imaged at "
+                "other times; it is scored whole, as a part that was never seen.",
+                recording_id,
+            )
     rows, problems = [], []
     for directory, decoder in _decoders(run):
         for recording in recordings:
@@ -215,14 +217,8 @@ def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, A
             if not can_answer(recording, task):
                 problems.append(f"'{recording.recording_id}' cannot answer {task.name}.")
                 continue
-            same = learned_from.get(recording.recording_id) == fingerprint(recording)
-            parts = splits.get((recording.recording_id, task.name)) if same else None
-            if recording.recording_id in learned_from and not same:
-                logger.info(
-                    "'%s' has the name but not the traces of a recording that the run learned "
-                    "from; it is scored whole, as a part that was never seen.",
-                    recording.recording_id,
-                )
+            name = names[recording.recording_id]
+            parts = None if name is None else learned.splits.get((name, task.name))
             try:
                 rows.append(_score(decoder, recording, parts, _describe(run, directory)))
             except RecordingError as error:
@@ -252,35 +248,72 @@ def _decoders(run: Path) -> Iterator[tuple[Path, FittedDecoder]]:
         yield path.parent, load_decoder(path.parent)
 
 
-def _what_was_learned_from(
-    run: Path,
-) -> tuple[dict[str, str], dict[tuple[str, str], Splits]]:
-    """Digests of the recordings of a run, and their parts by recording and task."""
-    if not (run / "experiment.json").is_file():
-        return {}, {}
-    digests = json.loads((run / "experiment.json").read_text())["recordings"]
-    rows = json.loads((run / "splits.json").read_text())
-    parts = {
-        (row["recording_id"], row["task"]): Splits(
-            **{
+@dataclass(frozen=True, eq=False)
+class LearnedFrom:
+    """The recordings that a run learned from."""
+
+    digests: dict[str, str]
+    """Recording id to a digest of its traces and timestamps."""
+    segments: dict[str, np.ndarray]
+    """Recording id to when it was imaged, seconds, (num_segments, 2)."""
+    splits: dict[tuple[str, str], Splits]
+    """Recording id and task to parts."""
+
+    @staticmethod
+    def read(run: Path) -> LearnedFrom:
+        """What the run's directory says; without it, training data might be scored.
+
+        Raises:
+            ValueError: If it says nothing.
+        """
+        missing = [
+            name for name in ("experiment.json", "splits.json") if not (run / name).is_file()
+        ]
+        if missing:
+            found = sorted(path.name for path in run.glob("*"))[:8] if run.is_dir() else []
+            raise ValueError(
+                f"'{run}' is no run: {' and '.join(missing)} missing "
+                f"(found: {', '.join(found) or 'nothing'}). Give the directory that 'poyo-ssl run' "
+                "or 'poyo-ssl finetune' wrote, not one inside it."
+            )
+        digests = json.loads((run / "experiment.json").read_text())["recordings"]
+        segments, splits = {}, {}
+        for row in json.loads((run / "splits.json").read_text()):
+            intervals = {
                 name: np.array(row[name], dtype=float).reshape(-1, 2)
-                for name in ("train", "valid", "test", "guard")
+                for name in ("segments", "train", "valid", "test", "guard")
             }
-        )
-        for row in rows
-    }
-    return digests, parts
+            segments[row["recording_id"]] = intervals.pop("segments")
+            splits[row["recording_id"], row["task"]] = Splits(**intervals)
+        return LearnedFrom(digests, segments, splits)
+
+    def name_of(self, recording: Recording) -> str | None:
+        """The id under which the run learned from a recording; None if it did not.
+
+        It is the same recording if its traces are, whatever it is called now, or if it has the
+        name and was imaged at the same times: with some units left out it is not a new session.
+        """
+        digest = fingerprint(recording)
+        for name, known in self.digests.items():
+            if known == digest:
+                return name
+        known_segments = self.segments.get(recording.recording_id)
+        found = recording.segment_intervals
+        if known_segments is None or known_segments.shape != found.shape:
+            return None
+        return recording.recording_id if np.allclose(known_segments, found, rtol=0) else None
 
 
 def _describe(run: Path, directory: Path) -> dict[str, Any]:
-    """Units, label fraction and seed from a decoder's place in the run."""
+    """Units, label fraction and seed of a decoder: from its place in a run, or as it was told."""
     parts = directory.relative_to(run).parts
     if len(parts) < 6:
-        return {}
+        about: dict[str, Any] = json.loads((run / "experiment.json").read_text())["decoder"]
+        return about
     _, _, units, _, labels, seed = parts
     return {
         "units": units,
-        "label_fraction": int(labels.removeprefix("labels-")) / 100,
+        "label_fraction": float(labels.removeprefix("labels-")) / 100,
         "seed": int(seed.removeprefix("seed-")),
     }
 
@@ -299,9 +332,6 @@ def _score(
         "recording_id": recording.recording_id,
         "task": frame.task.name,
         "arm": frame.arm,
-        "units": "",
-        "label_fraction": 1.0,
-        "seed": 0,
         **about,
         "part": "whole recording" if splits is None else "test",
         "scores": evaluation.scores,

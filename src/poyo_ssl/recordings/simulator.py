@@ -39,6 +39,9 @@ from poyo_ssl.recordings.visual_stimuli import (
 
 logger = logging.getLogger(__name__)
 
+SIMULATED_BY = "simulated by poyo_ssl.recordings.simulator"
+"""How the source of every simulated recording begins."""
+
 _GRATING_SECONDS = 2.0
 _GREY_SECONDS = 1.0
 _STATIC_SECONDS = 0.25
@@ -192,7 +195,7 @@ def _simulate_recording(
         pupil=pupil.loc[is_imaged].reset_index(drop=True),
         subject_id=f"sim{config.seed}-mouse-{line}-{number}",
         session_type="simulated",
-        source=f"simulated by poyo_ssl.recordings.simulator with seed {config.seed}",
+        source=f"{SIMULATED_BY} with seed {config.seed}",
     )
 
 
