@@ -211,31 +211,13 @@ def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
 
 def fit_scratch_arm(setting: Setting) -> Fitted:
     """The network from fresh weights, on labels alone."""
-    decoder, fit = finetune(
-        setting.population,
-        setting.task,
-        setting.encoder,
-        setting.config,
-        arm="scratch",
-        seed=setting.seed,
-        label_fraction=setting.label_fraction,
-    )
-    return decoder, fit.curves
+    return fit_network(setting, "scratch", setting.encoder)
 
 
 def fit_pretrained_arm(setting: Setting) -> Fitted:
     """The network from the pretrained encoder, on labels alone."""
     assert setting.pretrained is not None
-    decoder, fit = finetune(
-        setting.population,
-        setting.task,
-        setting.pretrained(),
-        setting.config,
-        arm="pretrained",
-        seed=setting.seed,
-        label_fraction=setting.label_fraction,
-    )
-    return decoder, fit.curves
+    return fit_network(setting, "pretrained", setting.pretrained())
 
 
 def fit_taught_arm(setting: Setting) -> Fitted:
@@ -244,17 +226,26 @@ def fit_taught_arm(setting: Setting) -> Fitted:
     Label tasks: it learns from labels and from the teacher's answers, and is added to it. Image
     tasks: it corrects the teacher's pictures.
     """
+    find_teacher = picture_teacher if setting.task.kind == "images" else label_teacher
+    return fit_network(setting, "scratch + teacher", setting.encoder, find_teacher(setting))
+
+
+def fit_network(
+    setting: Setting,
+    arm: str,
+    encoder: Encoder | EncoderConfig,
+    teacher: LinearReadout | PictureTeacher | None = None,
+) -> Fitted:
+    """Fine-tunes a network in the given setting."""
     decoder, fit = finetune(
         setting.population,
         setting.task,
-        setting.encoder,
+        encoder,
         setting.config,
-        arm="scratch + teacher",
+        arm=arm,
         seed=setting.seed,
         label_fraction=setting.label_fraction,
-        teacher=picture_teacher(setting)
-        if setting.task.kind == "images"
-        else label_teacher(setting),
+        teacher=teacher,
     )
     return decoder, fit.curves
 
