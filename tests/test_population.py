@@ -231,6 +231,33 @@ def test_validation_of_one_task_that_tests_another_is_not_used(tiny_recording):
     )
 
 
+def test_recordings_whose_tasks_leave_nothing_to_train_on_are_refused(tiny_recording, renamed):
+    def part(*pairs) -> np.ndarray:
+        return np.array(pairs, dtype=float).reshape(-1, 2)
+
+    # imaged 0-155 and 215-305 s; each task trains on what the other withholds
+    one = Splits(train=part((0, 155)), valid=part((215, 260)), test=part((260, 310)))
+    two = Splits(train=part((215, 310)), valid=part(), test=part((1, 154)), guard=part((0, 1)))
+    rest = replace(two, guard=part((0, 1), (154, 155)))
+    asks_nothing = Splits(train=part(), valid=part(), test=part())
+    full = {"one": one, "two": rest, "none": asks_nothing}
+    divided = [DividedRecording(tiny_recording, full), DividedRecording(renamed, full)]
+    units = {"tiny": ["tiny-0"], "other": ["other-1"]}
+    with pytest.raises(RecordingError, match="Nothing is left to train on") as caught:
+        Population(divided, units)
+    assert "'tiny' (one 37%, two 63%)" in str(caught.value)
+    assert "'other' (one 37%, two 63%)" in str(caught.value)
+    assert "lower valid_fraction" in str(caught.value)
+    # a second is enough, and a recording without a chosen unit does not count
+    some = DividedRecording(tiny_recording, {"one": one, "two": two})
+    Population([some, divided[1]], {"tiny": ["tiny-0"]})
+
+
+def test_the_test_part_is_never_offered_without_labels(tiny_population, tiny_encoder):
+    with pytest.raises(KeyError, match="test"):
+        tiny_population.unlabelled_sources(tiny_encoder, 10, part="test")
+
+
 def test_without_a_validation_part_there_is_no_validation_source(tiny_recording, tiny_encoder):
     config = SplitConfig(valid_fraction=0.0, test_fraction=0.2)
     population = Population(

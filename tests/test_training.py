@@ -304,6 +304,7 @@ def test_a_module_must_say_what_it_minimises():
         ({"max_steps": 0}, "must be at least 1"),
         ({"batch_size": 0}, "must be at least 1"),
         ({"valid_every": 0}, "must be at least 1"),
+        ({"max_valid_windows": 0}, "max_valid_windows must be at least 1"),
         ({"lr": 0.0}, "must be positive"),
         ({"unit_lr_factor": -1.0}, "must be positive"),
         ({"gradient_clip": 0.0}, "must be positive"),

@@ -89,7 +89,8 @@ class Population:
         unit_ids: Recording id to the ids of its chosen units, in column order.
 
     Raises:
-        RecordingError: If no unit is chosen, or the recordings' sampling rates differ.
+        RecordingError: If no unit is chosen, the recordings' sampling rates differ, or the tasks
+            leave nothing of a recording to train on.
     """
 
     def __init__(self, divided: list[DividedRecording], unit_ids: Mapping[str, list[str]]) -> None:
@@ -105,6 +106,7 @@ class Population:
                 "needs one rate. Run them separately, or resample them first."
             )
         self.sampling_rate = float(np.median(rates))
+        _require_training_time(self.divided)
         chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
         self.scale = UnitScale.merge(
             [
@@ -191,12 +193,17 @@ class Population:
         return sources
 
     def unlabelled_sources(
-        self, encoder: Encoder, num_timesteps: int, *, part: Part = "train", stride: int = 1
+        self,
+        encoder: Encoder,
+        num_timesteps: int,
+        *,
+        part: Literal["train", "valid"] = "train",
+        stride: int = 1,
     ) -> list[WindowSource]:
-        """All windows of the training (or validation) part whatever was shown."""
+        """All windows of the training or validation part whatever was shown; never of the test."""
         sources = []
         for divided in self.divided:
-            intervals = divided.training if part == "train" else divided.validation
+            intervals = {"train": divided.training, "valid": divided.validation}[part]
             first = find_any_windows(divided.recording, intervals, num_timesteps)[::stride]
             windows = TaskWindows(
                 first_timestep=first,
@@ -206,6 +213,23 @@ class Population:
             if len(first):
                 sources.append(self.source(encoder, divided, windows, intervals))
         return sources
+
+
+def _require_training_time(divided: list[DividedRecording]) -> None:
+    """Refuses recordings of which nothing is left to train on, and says which tasks took it."""
+    problems = []
+    for d in divided:
+        if d.recording.is_inside(d.training).any():
+            continue
+        shares = {name: d.recording.is_inside(s.withheld).mean() for name, s in d.splits.items()}
+        takers = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share > 0)
+        problems.append(f"Recording '{d.recording.recording_id}' ({takers})")
+    if problems:
+        raise RecordingError(
+            "Nothing is left to train on: the valid, test and guard parts of the tasks together "
+            f"withhold all of {'; '.join(problems)}. Divide for fewer tasks at once, lower "
+            "valid_fraction, test_fraction, held_out_blocks or guard, or leave the recording out."
+        )
 
 
 def unit_rows(encoder: Encoder, unit_ids: list[str]) -> Tensor:

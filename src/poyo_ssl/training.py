@@ -74,8 +74,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.max_steps < 1 or self.batch_size < 1 or self.valid_every < 1:
-            problems.append("max_steps, batch_size and valid_every must be at least 1")
+        counts = (self.max_steps, self.batch_size, self.valid_every, self.max_valid_windows)
+        if min(counts) < 1:
+            problems.append(
+                "max_steps, batch_size, valid_every and max_valid_windows must be at least 1"
+            )
         if self.lr <= 0 or self.unit_lr_factor <= 0 or self.gradient_clip <= 0:
             problems.append("lr, unit_lr_factor and gradient_clip must be positive")
         if not 0 <= self.warmup_fraction < 1 or not 0 <= self.unit_dropout < 1:
