@@ -50,13 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("Interrupted. The same command goes on where it stopped.")
         return 130
     except (ValueError, OSError, ImportError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {_plain(error)}", highlight=False)
+        errors = Console(stderr=True)
+        errors.print("[bold red]Error:[/] ", end="")
+        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
         return 1
     return 0
 
 
-def _plain(error: Exception) -> str:
-    return str(error).replace("[", r"\[")
+def _say(text: object) -> None:
+    """Prints a line as it is: a path in it is neither wrapped nor read as markup."""
+    console.print(str(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def build_parser(arguments: list[str]) -> ArgumentParser:
@@ -73,8 +76,21 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
         command = ArgumentParser(description=text)
         if name == called:
             add_options(command)
+            command.usage = _usage(name, command)
         commands.add_subcommand(name, command, help=text.split(". ")[0])
     return parser
+
+
+def _usage(name: str, command: ArgumentParser) -> str:
+    """One line: what must be given, not the hundred options that may be."""
+    needed = [
+        action.option_strings[0] + " " + action.dest.upper()
+        if action.option_strings
+        else action.dest.upper() + " ..." * (action.nargs == "+")
+        for action in command._actions
+        if action.required
+    ]
+    return " ".join(["poyo-ssl", name, *needed, "[options]"])
 
 
 def _version() -> str:
@@ -120,7 +136,7 @@ def _simulate(options: Namespace) -> None:
 
     config = _build(SimulatorConfig, options)
     for recording in simulate_recordings(config):
-        console.print(save_recording(recording, options.output), highlight=False)
+        _say(save_recording(recording, options.output))
 
 
 def _add_prepare(parser: ArgumentParser) -> None:
@@ -133,7 +149,7 @@ def _prepare(options: Namespace) -> None:
     from poyo_ssl.recordings.storage import save_recording
 
     for path in find_recording_files(options.files):
-        console.print(save_recording(load_recording(path), options.output), highlight=False)
+        _say(save_recording(load_recording(path), options.output))
 
 
 def _add_predictability(parser: ArgumentParser) -> None:
@@ -152,10 +168,9 @@ def _predictability(options: Namespace) -> None:
         options.files, options.output, _build(PredictabilityStage, options), options.figure
     )
     units = partition.units
-    console.print(
+    _say(
         f"{int(units['is_predictable'].sum())} of {len(units)} units are predictable "
-        f"({partition.thresholds}); written to {options.output}.",
-        highlight=False,
+        f"({partition.thresholds}); written to {options.output}."
     )
 
 
@@ -171,7 +186,7 @@ def _pretrain(options: Namespace) -> None:
     from poyo_ssl.stages import PretrainStage, pretrain_encoder
 
     pretrain_encoder(options.files, options.output, _build(PretrainStage, options))
-    console.print(f"Encoder written to {options.output}.", highlight=False)
+    _say(f"Encoder written to {options.output}.")
 
 
 def _add_finetune(parser: ArgumentParser) -> None:
@@ -194,7 +209,7 @@ def _finetune(options: Namespace) -> None:
         options.files, options.output, _build(FinetuneStage, options), options.pretrained
     )
     _print_rows(scores)
-    console.print(f"Decoder written to {options.output}.", highlight=False)
+    _say(f"Decoder written to {options.output}.")
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
@@ -210,7 +225,7 @@ def _evaluate(options: Namespace) -> None:
 
     rows = evaluate_run(options.run, options.files, options.output)
     _print_rows(rows)
-    console.print(f"Scores written to {options.output}.", highlight=False)
+    _say(f"Scores written to {options.output}.")
 
 
 def _add_report(parser: ArgumentParser) -> None:
@@ -221,7 +236,7 @@ def _add_report(parser: ArgumentParser) -> None:
 def _report(options: Namespace) -> None:
     from poyo_ssl.report import write_report
 
-    console.print(write_report(options.run, options.output), highlight=False)
+    _say(write_report(options.run, options.output))
 
 
 def _add_run(parser: ArgumentParser) -> None:
@@ -291,7 +306,7 @@ def _run_and_show(recordings: list[Any], directory: Path, config: Any) -> None:
     facts = json.loads((directory / "run.json").read_text())
     chance = {task["name"]: task["chance"] for task in facts["tasks"]}
     _print_summary(pd.read_csv(directory / "summary.csv"), chance)
-    console.print(f"Report: {report}", highlight=False)
+    _say(f"Report: {report}")
 
 
 def _print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> None:
