@@ -341,23 +341,18 @@ def _interval(mean: Any, low: Any, high: Any, signed: bool = False) -> str:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    """Scores of fitted decoders on recordings."""
-    table = Table()
-    for column in ("recording", "task", "units", "decoder", "labels", "seed"):
-        table.add_column(column)
-    for column in ("score", "chance", "windows", "known", "missing", "unknown"):
-        table.add_column(column, justify="right")
+    """Scores of fitted decoders on recordings, one line each, however narrow the terminal."""
     for row in rows:
         metric, value = next(iter(row["scores"].items()))
-        chance = row["chance"]
-        table.add_row(
-            row["recording_id"], row["task"], row["units"], row["arm"],
-            f"{row['label_fraction']:.0%}", str(row["seed"]), f"{metric} {value:.3f}",
-            "" if chance is None else f"{chance:.3f}", str(row["num_windows"]),
-            str(row["num_known_units"]), str(len(row["missing_units"])),
-            str(len(row["unknown_units"])),
-        )  # fmt: skip
-    console.print(table)
+        chance = "" if row["chance"] is None else f" (chance {row['chance']:.3f})"
+        part = "test part" if row["part"] == "test" else row["part"]
+        _say(
+            f"{row['recording_id']}, {row['task']} from {row['units']} units, {row['arm']}, "
+            f"{row['label_fraction']:.0%} of the labels, seed {row['seed']}: "
+            f"{metric} {value:.3f}{chance} in {row['num_windows']} windows of the {part}; "
+            f"{row['num_known_units']} units known, {len(row['missing_units'])} missing, "
+            f"{len(row['unknown_units'])} unknown"
+        )
 
 
 OPTIONS = {

@@ -15,7 +15,12 @@ from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import PATTERNS, hide_last_steps
 from poyo_ssl.population import Population
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import EvaluationBatches, TrainingBatches, WindowBatch
+from poyo_ssl.recordings.sampling import (
+    EvaluationBatches,
+    TrainingBatches,
+    WindowBatch,
+    thin,
+)
 from poyo_ssl.recordings.tasks import DIRECTION
 from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
 
@@ -310,6 +315,7 @@ def pretrain(
         jitter=round(training.jitter * population.sampling_rate) if with_labels else 0,
         unit_dropout=training.unit_dropout,
     )
+    valid = thin(valid, training.max_valid_windows)
     valid_batches = EvaluationBatches(valid, batch_size=64, num_timesteps=num_timesteps)
     result = fit(
         module,
