@@ -9,17 +9,20 @@ facts to benchmarks/results/NAME.json, and a Markdown table of the summary to NA
 
 import argparse
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
+"""All paths are relative to it, so that the commands kept with the results run anywhere."""
 SESSIONS = {
     "real_gratings": "sub-527550471_ses-527745328-StimA_ophys.nwb",
     "real_static_gratings": "sub-527550471_ses-527676626-StimB_ophys.nwb",
 }
-OBSERVATORY = ROOT / "runs" / "observatory"
+OBSERVATORY = Path("runs/observatory")
 
 
 def main() -> None:
@@ -27,19 +30,20 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=ROOT.parent / "shared" / "data",
+        default=Path("../shared/data"),
         help="folder with the two Allen sessions",
     )
     names = [*SESSIONS, "simulated_movie"]
     parser.add_argument("experiments", nargs="*", default=names, help=f"among {', '.join(names)}")
     options = parser.parse_args()
+    os.chdir(ROOT)
     for name in options.experiments:
-        directory = ROOT / "runs" / name
+        directory = Path("runs") / name
         poyo_ssl(
             "run",
             str(source(name, options.data)),
             "--config",
-            str(ROOT / "configs" / f"{name}.yaml"),
+            f"configs/{name}.yaml",
             "--output",
             str(directory),
         )
@@ -53,7 +57,7 @@ def source(name: str, data: Path) -> Path:
         poyo_ssl(
             "simulate",
             "--config",
-            str(ROOT / "configs" / "simulated_observatory.yaml"),
+            "configs/simulated_observatory.yaml",
             "--output",
             str(OBSERVATORY),
         )
@@ -61,7 +65,7 @@ def source(name: str, data: Path) -> Path:
 
 
 def poyo_ssl(*arguments: str) -> None:
-    subprocess.run(["poyo-ssl", *arguments], check=True)
+    subprocess.run([str(Path(sys.executable).with_name("poyo-ssl")), *arguments], check=True)
 
 
 def keep(name: str, directory: Path) -> None:
@@ -82,7 +86,7 @@ def keep(name: str, directory: Path) -> None:
     for table in ("summary", "scores"):
         rows = pd.read_csv(directory / f"{table}.csv")
         kept[table] = json.loads(rows.to_json(orient="records", double_precision=5))
-    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path = Path("benchmarks/results") / f"{name}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown(kept))
 

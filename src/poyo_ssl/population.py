@@ -239,7 +239,7 @@ def unit_rows(encoder: Encoder, unit_ids: list[str]) -> Tensor:
 
 def resize_pictures(pictures: np.ndarray) -> Tensor:
     """Grey pictures (n, height, width), uint8, to float in [0, 1] of 64 x 128 pixels."""
-    scaled = torch.from_numpy(np.ascontiguousarray(pictures)).float()[:, None] / 255.0
+    scaled = torch.tensor(np.ascontiguousarray(pictures)).float()[:, None] / 255.0
     if scaled.shape[-2:] != IMAGE_SIZE:
         scaled = torch.nn.functional.interpolate(
             scaled, size=IMAGE_SIZE, mode="bilinear", antialias=True
