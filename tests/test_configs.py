@@ -1,0 +1,150 @@
+"""Every config that ships fills its dataclass, and nothing in a config is ever executed."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from poyo_ssl.cli import _build, build_parser, main
+from poyo_ssl.experiment import RunConfig
+from poyo_ssl.recordings.simulator import SimulatorConfig
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+def parse(path: Path):
+    """The config that a YAML file describes, as the command line reads it."""
+    if "observatory" in path.name:
+        options = ["simulate", "--output", "unused", "--config", str(path)]
+        return _build(SimulatorConfig, build_parser(options).parse_args(options).simulate)
+    options = ["run", "unused", "--output", "unused", "--config", str(path)]
+    return _build(RunConfig, build_parser(options).parse_args(options).run)
+
+
+def test_there_are_configs_of_real_and_simulated_experiments():
+    names = {path.name for path in CONFIGS}
+    assert {"real_gratings.yaml", "simulated_movie.yaml", "simulated_observatory.yaml"} <= names
+
+
+def values_of(config) -> dict:
+    """The config as nested dicts of plain values, as YAML has them."""
+    values = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            value = values_of(value)
+        values[field.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def assert_within(written: dict, values: dict, name: str = "") -> None:
+    for key, value in written.items():
+        if isinstance(value, dict):
+            assert_within(value, values[key], f"{name}{key}.")
+        else:
+            assert values[key] == value, f"{name}{key}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_config_says_what_its_file_says(path):
+    written = yaml.safe_load(path.read_text())
+    assert_within(written, values_of(parse(path)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_config_begins_with_a_line_on_what_it_is_for(path):
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_what_a_file_does_not_say_keeps_its_default(path):
+    config = parse(path)
+    written = yaml.safe_load(path.read_text())
+    default = type(config)()
+    for field in fields(config):
+        if field.name not in written:
+            assert getattr(config, field.name) == getattr(default, field.name), field.name
+
+
+def test_a_part_that_is_only_half_written_keeps_the_defaults_of_its_place(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("movie:\n  num_queries: 2\npretraining:\n  training:\n    max_steps: 7\n")
+    config, default = parse(path), RunConfig()
+    assert config.movie.num_queries == 2
+    assert config.movie.training == default.movie.training
+    assert config.movie.training != default.labels.training
+    assert config.pretraining.training.max_steps == 7
+    assert config.pretraining.training.unit_dropout == default.pretraining.training.unit_dropout
+
+
+# what is refused -----------------------------------------------------------------------------
+
+
+def refuse(text: str, tmp_path: Path, capsys, command: str = "run") -> str:
+    """Complaint about a YAML file, which must be refused before any work."""
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    files = ["unused.nwb"] if command == "run" else []
+    with pytest.raises(SystemExit) as stop:
+        main([command, *files, "--output", str(tmp_path / "out"), "--config", str(config)])
+    assert stop.value.code == 2
+    assert not (tmp_path / "out").exists()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tsaks: [direction]",
+        "encoder:\n  width: 64",
+        "labels:\n  training:\n    steps: 3",
+        "splits:\n  guard: 1.0\n  gaurd: 2.0",
+    ],
+)
+def test_unknown_keys_are_errors(text, tmp_path, capsys):
+    unknown = text.split("\n")[-1].split(":")[0].strip()
+    assert unknown in refuse(text, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "text", ["num_seeds: many", "encoder:\n  dim: large", "label_fractions: [all]", "[1, 2]"]
+)
+def test_values_of_the_wrong_type_are_errors(text, tmp_path, capsys):
+    refuse(text, tmp_path, capsys)
+
+
+def test_unknown_keys_of_the_simulator_are_errors(tmp_path, capsys):
+    assert "mice" in refuse("mice: 3", tmp_path, capsys, "simulate")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'title: !!python/object/apply:os.system ["touch {proof}"]',
+        'encoder: !!python/object/apply:os.system ["touch {proof}"]',
+        "title: !!python/name:os.system",
+        "title: !!python/object/new:pathlib.Path [{proof}]",
+    ],
+)
+def test_tags_of_a_yaml_file_are_never_executed(text, tmp_path, capsys):
+    proof = tmp_path / "executed"
+    complaint = refuse(text.format(proof=proof), tmp_path, capsys)
+    assert "tag" in complaint
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "labels:\n  class_path: os.system\n  init_args:\n    command: touch {proof}",
+        "encoder:\n  class_path: subprocess.Popen\n  init_args:\n    args: [touch, {proof}]",
+        "splits: {{class_path: pathlib.Path, init_args: {{}}}}",
+    ],
+)
+def test_nothing_is_imported_by_a_name_in_a_yaml_file(text, tmp_path, capsys):
+    proof = tmp_path / "executed"
+    assert "class_path" in refuse(text.format(proof=proof), tmp_path, capsys)
+    assert not proof.exists()

@@ -1,0 +1,282 @@
+"""Stages read files and write files, and never score what a decoder learned from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poyo_ssl.decoding import load_decoder
+from poyo_ssl.model.checkpoints import load_encoder, save_encoder
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.predictability import PredictabilityConfig
+from poyo_ssl.pretraining import PretrainingConfig
+from poyo_ssl.recordings.loading import load_recordings
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.run import run
+from poyo_ssl.stages import (
+    FinetuneStage,
+    PredictabilityStage,
+    PretrainStage,
+    evaluate_run,
+    finetune_decoder,
+    measure_predictability,
+    pretrain_encoder,
+)
+from tiny_fits import ENCODER, few_steps, with_units_in_order
+from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
+
+PREDICTABILITY = PredictabilityConfig(min_timesteps=100)
+PRETRAIN = PretrainStage(
+    predictability=PREDICTABILITY,
+    splits=SPLITS,
+    encoder=ENCODER,
+    pretraining=PretrainingConfig(training=few_steps(3).training, num_queries=8),
+)
+FINETUNE = FinetuneStage(
+    units="all",
+    predictability=PREDICTABILITY,
+    splits=SPLITS,
+    encoder=ENCODER,
+    finetuning=few_steps(3),
+)
+
+
+def cut(recording: Recording, first: int, stop: int | None) -> Recording:
+    """Some timesteps of a session, with what was shown in them, under the same name."""
+    timestamps = recording.timestamps[first:stop]
+    return replace(
+        recording,
+        df_over_f=recording.df_over_f[first:stop],
+        timestamps=timestamps,
+        stimuli={
+            name: table[(table["start"] >= timestamps[0]) & (table["end"] <= timestamps[-1])]
+            for name, table in recording.stimuli.items()
+        },
+        running=None,
+        pupil=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def session() -> Recording:
+    """One session whose gratings are shown before 66 s and after 118 s."""
+    return tiny_observatory()[0]
+
+
+@pytest.fixture(scope="module")
+def halves(session, tmp_path_factory):
+    """The session cut in two files; the second lacks two units and has one of its own."""
+    folder = tmp_path_factory.mktemp("halves")
+    middle = int(np.searchsorted(session.timestamps, 100.0))
+    later = with_units_in_order(cut(session, middle, None), np.array([7, 5, 4, 3, 2, 1]))
+    units = later.units.copy()
+    units.loc[0, "unit_id"] = "a new cell"
+    first = save_recording(cut(session, 0, middle), folder / "first")
+    second = save_recording(replace(later, units=units), folder / "second")
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def fitted_run(halves, tmp_path_factory):
+    """A run on the first half alone."""
+    directory = tmp_path_factory.mktemp("run")
+    config = tiny_run_config(arms=("scratch",), num_seeds=1, label_fractions=(0.5, 1.0))
+    run(load_recordings(halves[0]), directory, config)
+    return directory
+
+
+# evaluate ------------------------------------------------------------------------------------
+
+
+def test_the_recording_that_a_run_learned_from_is_scored_on_its_test_part(
+    fitted_run, halves, tmp_path
+):
+    rows = evaluate_run(fitted_run, [halves[0]], tmp_path / "scores.json")
+    expected = pd.read_csv(fitted_run / "scores.csv").query("metric == 'accuracy'")
+    expected = expected.set_index(["arm", "label_fraction", "seed"])
+    assert len(rows) == len(expected)
+    for row in rows:
+        in_table = expected.loc[(row["arm"], row["label_fraction"], row["seed"])]
+        assert row["part"] == "test"
+        assert row["num_windows"] == in_table["num_test"]
+        assert row["scores"]["accuracy"] == pytest.approx(in_table["value"])
+        assert row["missing_units"] == []
+        assert row["unknown_units"] == []
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == rows
+
+
+def test_another_part_of_the_session_is_scored_whole_with_the_units_both_know(
+    fitted_run, halves, session, tmp_path
+):
+    rows = evaluate_run(fitted_run, [halves[1]], tmp_path / "scores.json")
+    shown = session.stimulus("drifting_gratings").dropna()
+    known = set(shown.query("start < 100")["orientation"])
+    later = shown.query("start > 100 and orientation in @known")
+    assert len(known) == 7  # one direction is shown only later: no answer that could be given
+    for row in rows:
+        assert row["recording_id"] == session.recording_id
+        assert row["part"] == "whole recording"
+        assert row["num_windows"] == len(later) == 15
+        assert row["num_known_units"] == 5
+        assert row["missing_units"] == sorted(session.unit_ids[[0, 6, 7]])
+        assert row["unknown_units"] == ["a new cell"]
+        assert row["chance"] == 1 / 7
+
+
+def test_training_data_stay_unscored_beside_another_part_of_the_same_name(
+    fitted_run, halves, tmp_path
+):
+    # both files hold the same id, so each is called after its file
+    first = shutil.copy(halves[0], tmp_path / "learned-from.h5")
+    second = shutil.copy(halves[1], tmp_path / "later.h5")
+    rows = evaluate_run(fitted_run, [first, second], tmp_path / "scores.json")
+    parts = {row["recording_id"]: row["part"] for row in rows}
+    assert parts == {"learned-from": "test", "later": "whole recording"}
+
+
+def test_leaving_units_out_does_not_make_training_data_new(fitted_run, session, tmp_path):
+    middle = int(np.searchsorted(session.timestamps, 100.0))
+    fewer = with_units_in_order(cut(session, 0, middle), np.array([6, 1, 2]))
+    path = save_recording(fewer, tmp_path)
+    rows = evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+    assert {row["part"] for row in rows} == {"test"}
+    assert {row["num_known_units"] for row in rows} == {3}
+
+
+def test_recordings_of_other_cells_are_left_out_and_named(fitted_run, halves, tmp_path, caplog):
+    stranger = save_recording(tiny_observatory()[1], tmp_path)
+    rows = evaluate_run(fitted_run, [halves[1], stranger], tmp_path / "scores.json")
+    assert {row["recording_id"] for row in rows} == {"sim0-Sst-0"}
+    assert "knows none of the 8 units of recording 'sim0-Cux2-0'" in caplog.text
+
+
+def test_a_run_that_knows_no_unit_is_refused(fitted_run, tmp_path):
+    stranger = save_recording(tiny_observatory()[1], tmp_path)
+    with pytest.raises(ValueError, match=r"No decoder in .* could be scored: .*knows none"):
+        evaluate_run(fitted_run, [stranger], tmp_path / "scores.json")
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_a_recording_without_the_stimulus_is_refused_by_name(fitted_run, session, tmp_path):
+    path = save_recording(replace(session, stimuli={}, templates={}), tmp_path)
+    with pytest.raises(ValueError, match="'sim0-Sst-0' cannot answer direction"):
+        evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+
+
+def test_one_decoder_out_of_a_run_is_not_scored_as_if_it_had_learned_nothing(
+    fitted_run, halves, tmp_path
+):
+    inside = fitted_run / "decoders/direction/all/ridge/labels-100/seed-0"
+    with pytest.raises(ValueError, match=r"is no run: experiment.json .*not one inside it"):
+        evaluate_run(inside, [halves[0]], tmp_path / "scores.json")
+
+
+def test_a_run_without_decoders_is_refused(fitted_run, halves, tmp_path):
+    for name in ("experiment.json", "splits.json"):
+        shutil.copy(fitted_run / name, tmp_path / name)
+    with pytest.raises(ValueError, match="holds no fitted decoder"):
+        evaluate_run(tmp_path, [halves[0]], tmp_path / "scores.json")
+
+
+# pretrain, finetune --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return [save_recording(recording, folder) for recording in tiny_observatory()]
+
+
+@pytest.fixture(scope="module")
+def encoder(files, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("encoder")
+    pretrain_encoder(files, directory, PRETRAIN)
+    return directory
+
+
+def test_pretraining_saves_an_encoder_of_the_predictable_units(files, encoder, tmp_path):
+    stage = PredictabilityStage(predictability=PREDICTABILITY, splits=SPLITS)
+    units = measure_predictability(files, tmp_path / "units.csv", stage).units
+    loaded = load_encoder(encoder)
+    assert loaded.config == ENCODER
+    known = set(list(loaded.unit_embedding.vocab)[1:])
+    assert known == set(units.loc[units["is_predictable"], "unit_id"])
+    curves = pd.read_csv(encoder / "curves.csv")
+    assert "valid/loss" in set(curves["metric"])
+
+
+def test_finetuning_takes_the_pretrained_encoder_whatever_size_the_options_say(
+    files, encoder, tmp_path
+):
+    options = replace(FINETUNE, encoder=replace(ENCODER, dim=24))
+    rows = finetune_decoder(files, tmp_path, options, encoder)
+    decoder = load_decoder(tmp_path)
+    assert decoder.frame.arm == "pretrained"
+    assert decoder.network.encoder.config == ENCODER
+    assert [row["arm"] for row in rows] == ["pretrained", "pretrained"]
+    known = list(decoder.network.encoder.unit_embedding.vocab)[1:]
+    pretrained = list(load_encoder(encoder).unit_embedding.vocab)[1:]
+    assert known[: len(pretrained)] == pretrained
+    assert len(known) == 16
+
+
+def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
+    options = replace(FINETUNE, with_teacher=True, label_fraction=0.5, seed=2)
+    rows = finetune_decoder(files, tmp_path, options)
+    assert {row["arm"] for row in rows} == {"scratch + teacher"}
+    again = evaluate_run(tmp_path, files, tmp_path / "scores.json")
+    by_name = {row["recording_id"]: row for row in rows}
+    assert {row["recording_id"]: row for row in again} == by_name
+    for row in again:
+        assert (row["units"], row["label_fraction"], row["seed"]) == ("all", 0.5, 2)
+
+
+@pytest.mark.parametrize("task", ["movie_frame", "movie_held_out"])
+def test_movies_are_finetuned_from_files_too(files, tmp_path, task):
+    [row] = finetune_decoder(files[:1], tmp_path, replace(FINETUNE, task=task))
+    metric = {"movie_frame": "within_1s", "movie_held_out": "ssim"}[task]
+    assert next(iter(row["scores"])) == metric
+    assert (row["chance"] is None) == (task == "movie_held_out")
+
+
+def test_an_encoder_of_another_rate_is_refused(files, tmp_path):
+    save_encoder(Encoder(ENCODER, 30.0), tmp_path / "encoder")
+    with pytest.raises(RecordingError, match=r"pretrained at 30\.00 Hz.*sampled at 10\.00 Hz"):
+        finetune_decoder(files, tmp_path / "decoder", FINETUNE, tmp_path / "encoder")
+
+
+def test_a_group_without_units_is_refused(files, tmp_path):
+    impossible = replace(PREDICTABILITY, kurtosis_max=1e-3)
+    with pytest.raises(ValueError, match=r"No unit of 2 recordings is predictable.*Raise"):
+        pretrain_encoder(files, tmp_path, replace(PRETRAIN, predictability=impossible))
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="Unknown task 'smell'"):
+        FinetuneStage(task="smell")
+    with pytest.raises(ValueError, match="units must be unpredictable, predictable or all"):
+        FinetuneStage(units="some")
+    with pytest.raises(ValueError, match="with_teacher needs a label task; movie asks for images"):
+        FinetuneStage(task="movie", with_teacher=True)
+
+
+# predictability ------------------------------------------------------------------------------
+
+
+def test_predictability_ignores_what_is_withheld(session, tmp_path):
+    options = PredictabilityStage(predictability=PREDICTABILITY, splits=SPLITS)
+    tables = []
+    for scale in (1.0, 50.0):
+        changed = session.df_over_f.copy()
+        is_tested = session.timestamps > 180.0  # the last gratings of the last block
+        changed[is_tested] *= scale
+        path = save_recording(replace(session, df_over_f=changed), tmp_path / f"in-{scale}")
+        measure_predictability([path], tmp_path / f"{scale}.csv", options)
+        tables.append((tmp_path / f"{scale}.csv").read_text())
+    assert tables[0] == tables[1]
