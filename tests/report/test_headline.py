@@ -55,7 +55,7 @@ def test_a_run_without_a_pretrained_arm_says_so(run_directory):
     headline = compute_headlines(load_results(run_directory))[0]
     assert headline.verdict == "not compared"
     assert headline.gain == "There is no pretrained network to compare with scratch."
-    assert "The best network (scratch + teacher)" in headline.against_reference
+    assert "The best network (scratch + teacher, " in headline.against_reference
 
 
 def test_a_run_of_reference_decoders_alone_has_a_headline(run_directory):

@@ -95,7 +95,7 @@ def _headline(task: Task, metric: str, rows: pd.DataFrame) -> Headline:
         verdict=verdict,
         scores=_capitalised("; ".join(parts)) + ".",
         gain=gain,
-        against_reference=_against_reference(pretrained, networks, best, metric),
+        against_reference=_against_reference(networks, best, metric),
         elsewhere=_elsewhere(rows, pretrained_name),
     )
 
@@ -130,15 +130,11 @@ def _gain_sentence(verdict: str, pretrained: pd.Series, metric: str) -> str:
     return f"{words}: {gain} {interval} over scratch{known_p}."
 
 
-def _against_reference(
-    pretrained: pd.Series | None, networks: pd.DataFrame, best: pd.Series | None, metric: str
-) -> str:
+def _against_reference(networks: pd.DataFrame, best: pd.Series | None, metric: str) -> str:
     if best is None or networks.empty:
         return ""
-    name, row = ("The pretrained network", pretrained)
-    if row is None:
-        row = networks.sort_values("mean").iloc[-1]
-        name = f"The best network ({row.name})"
+    row = networks.sort_values("mean").iloc[-1]
+    name = f"The best network ({row.name}, {_with_interval(row, metric)})"
     difference = row["mean"] - best["mean"]
     if format_score(difference, metric, signed=True).strip("+-\N{MINUS SIGN}0.") == "":
         return f"{name} equals the best reference decoder ({best.name})."
