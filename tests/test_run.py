@@ -158,6 +158,23 @@ def test_the_report_names_arms_and_says_that_data_are_simulated(finished):
         assert text in page
 
 
+def test_samples_that_are_no_numbers_outside_training_do_not_stop_a_run(recordings, tmp_path):
+    [clean, _] = recordings
+    [divided] = divide([clean], [DIRECTION], SPLITS)
+    is_test = clean.is_inside(divided.splits["direction"].test)
+    traces = clean.df_over_f.copy()
+    traces[is_test, 2] = np.nan  # a cell that is lost in the test part of every block
+    lost = replace(clean, df_over_f=traces)
+    decoders = []
+    for name, recording in (("clean", clean), ("lost", lost)):
+        run([recording], tmp_path / name, tiny_run_config(arms=(), num_seeds=1))
+        folder = tmp_path / name / "decoders/direction/all/ridge/labels-100/seed-0"
+        decoders.append(load_decoder(folder).readout)
+    assert np.array_equal(decoders[0].weights, decoders[1].weights)
+    scores = pd.read_csv(tmp_path / "lost" / "scores.csv")
+    assert np.isfinite(scores["value"]).all()
+
+
 # simulated or not ----------------------------------------------------------------------------
 
 

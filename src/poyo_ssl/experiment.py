@@ -196,7 +196,8 @@ def claim(experiment: Experiment) -> None:
             d.recording.recording_id: fingerprint(d.recording) for d in experiment.divided
         },
     }
-    for name in ("jobs", "title"):
+    # none of these changes a fit: more seeds can be added to a run later
+    for name in ("jobs", "title", "num_seeds"):
         mine["config"].pop(name)
     path = directory / "experiment.json"
     if path.is_file():

@@ -19,7 +19,13 @@ from poyo_ssl.pretraining import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import find_task
 from poyo_ssl.report import write_report
-from poyo_ssl.run_files import save_predictions, write_facts, write_recordings, write_results
+from poyo_ssl.run_files import (
+    save_predictions,
+    seconds_spent,
+    write_facts,
+    write_recordings,
+    write_results,
+)
 
 
 def run(
@@ -53,6 +59,7 @@ def run(
     started = time.perf_counter()
     experiment = plan(recordings, directory, config)
     claim(experiment)
+    seconds_before = seconds_spent(experiment)
     write_recordings(experiment)
     _pretrain_all(experiment, on_progress)
     fits = experiment.fits()
@@ -62,7 +69,7 @@ def run(
     for done, _ in enumerate(_in_parallel(jobs, config.jobs), start=num_found + 1):
         on_progress("decoders", done, len(fits))
     write_results(experiment, fits)
-    seconds = time.perf_counter() - started
+    seconds = seconds_before + time.perf_counter() - started
     write_facts(experiment, command, seconds)
     return write_report(directory)
 

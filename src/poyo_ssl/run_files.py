@@ -41,6 +41,12 @@ DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scik
 NUM_SHOWN_FRAMES = 8
 
 
+def seconds_spent(experiment: Experiment) -> float:
+    """Seconds that a run which is now gone on with, or extended, had taken before."""
+    path = experiment.directory / "run.json"
+    return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+
+
 def write_facts(experiment: Experiment, command: str, seconds: float) -> None:
     """Command, config, versions, hardware and time of a run, for its report.
 

@@ -61,6 +61,8 @@ class Activity:
     def of(recording: Recording, unit_ids: list[str], scale: UnitScale) -> Activity:
         """Cuts out and normalises the units with these ids, in this order.
 
+        A sample that is not a number counts as the unit's mean, as a missing unit does.
+
         Args:
             recording: The session.
             unit_ids: Units that the recording and the scale both know.
@@ -71,6 +73,7 @@ class Activity:
         traces = recording.df_over_f[:, [column[unit_id] for unit_id in unit_ids]]
         mean, sd = scale.table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
         z = np.clip((traces - mean) / np.where(sd > 0, sd, 1), -LARGEST_Z, LARGEST_Z)
+        z[np.isnan(z)] = 0.0
         values = np.sign(z) * np.sqrt(np.abs(z))
         return Activity(
             recording_id=recording.recording_id,
