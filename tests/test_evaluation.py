@@ -184,6 +184,10 @@ def test_perfect_pictures_score_one(population, tiny_recording, splits):
     right = oracle(population, MOVIE_HELD_OUT, lambda count: pictures[target])
     scores = evaluate(right, tiny_recording, splits["movie_held_out"], pictures=pictures).scores
     assert scores["ssim"] == pytest.approx(1, abs=1e-5)
+    # as good as a picture that was only rounded to bytes
+    rounded = np.random.default_rng(0).random((64, 128))
+    noise = peak_signal_noise_ratio(rounded, np.round(255 * rounded) / 255, data_range=1.0)
+    assert scores["psnr"] == pytest.approx(noise, abs=0.2)
     assert scores["correlation"] == pytest.approx(1, abs=1e-5)
 
 

@@ -21,6 +21,10 @@ from poyo_ssl.recordings.tasks import Task, TaskWindows, find_windows
 MAIN_METRIC = {"labels": "accuracy", "frames": "within_1s", "images": "ssim"}
 """Kind of task to the metric that headlines and intervals over trials use."""
 
+LARGEST_PSNR = 10 * np.log10(12 * 255**2)
+"""PSNR in dB of rounding to 8-bit grey values. A look-up that finds the very picture shown counts
+as this much, not as infinitely much, which no mean survives."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
@@ -91,7 +95,7 @@ def score(
         per_window = structural_similarity(answers, true)
         scores = {
             "ssim": float(per_window.mean()),
-            "psnr": float(peak_signal_to_noise(answers, true).mean()),
+            "psnr": float(np.minimum(peak_signal_to_noise(answers, true), LARGEST_PSNR).mean()),
             "correlation": float(pixel_correlation(answers, true).mean()),
         }
         predicted = answers
