@@ -187,6 +187,12 @@ def _keep_large_buffers() -> None:
         libc.mallopt(option, 2**30)
 
 
+def _return_memory() -> None:
+    """Gives the buffers kept during training back to the system, so that runs do not grow."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class _KeepCurves(Callback):
     """Collects what is logged: (step, metric, value)."""
 
@@ -305,6 +311,7 @@ def fit(
     if best.weights:
         restore(module, best.weights)
     module.eval()
+    _return_memory()
     return Fit(
         curves=pd.DataFrame(curves.rows, columns=["step", "metric", "value"]),
         seconds=time.perf_counter() - started,
