@@ -104,7 +104,8 @@ def load_recordings(
         recordings.append(_share_templates(recording, recordings))
         sources.append(file)
     if broken and not (skip_broken and recordings):
-        hint = "" if skip_broken else "\nPass skip_broken=True to go on with the others."
+        option = "skip_broken=True (poyo-ssl run --skip_broken)"
+        hint = "" if skip_broken else f"\nPass {option} to go on with the others."
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)
