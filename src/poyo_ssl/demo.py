@@ -27,5 +27,5 @@ def demo_config() -> RunConfig:
         pretraining=PretrainingConfig(
             training=TrainingConfig(max_steps=150, unit_dropout=0.3, jitter=0.0)
         ),
-        movie=FinetuningConfig(training=TrainingConfig(max_steps=200, jitter=0.0)),
+        movie=FinetuningConfig(training=TrainingConfig(max_steps=130, jitter=0.0)),
     )
