@@ -38,7 +38,7 @@ class Oracle(FittedDecoder):
 
     @classmethod
     def of(cls, frame, settings, tensors):
-        raise NotImplementedError
+        raise AssertionError("an oracle is never saved, so never loaded")
 
 
 def oracle(population: Population, task: Task, answers) -> Oracle:

@@ -34,6 +34,8 @@ from poyo_ssl.recordings.sampling import WindowBatch
 UNIT_EMBEDDING = "unit_embedding"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
+LARGEST_KEPT_BUFFER = 2**26
+"""Bytes up to which a freed array is kept for reuse; four times as much is kept in all."""
 LOG_EVERY = 10
 """Steps between points of a learning curve."""
 
@@ -183,8 +185,8 @@ def _keep_large_buffers() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        libc.mallopt(option, 2**30)
+    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BUFFER)
+    libc.mallopt(M_TRIM_THRESHOLD, 4 * LARGEST_KEPT_BUFFER)
 
 
 def _return_memory() -> None:
