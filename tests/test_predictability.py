@@ -17,9 +17,7 @@ from matplotlib.figure import Figure
 from pandas.testing import assert_frame_equal
 
 from poyo_ssl.predictability import (
-    PredictabilityConfig,
     compute_predictability,
-    find_thresholds,
     measure_units,
     partition_by_predictability,
     partition_units,
@@ -27,6 +25,7 @@ from poyo_ssl.predictability import (
 )
 from poyo_ssl.predictability_figure import plot_predictability
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.thresholds import PredictabilityConfig, find_thresholds
 
 ALLEN_SESSION = (
     Path(__file__).resolve().parents[1]

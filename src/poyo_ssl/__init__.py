@@ -19,7 +19,7 @@ from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import Population, divide
-from poyo_ssl.predictability import PredictabilityConfig, partition_by_predictability
+from poyo_ssl.predictability import partition_by_predictability
 from poyo_ssl.pretraining import PretrainingConfig, pretrain
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -29,6 +29,7 @@ from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.recordings.tasks import find_task
 from poyo_ssl.report import write_report
 from poyo_ssl.run import run
+from poyo_ssl.thresholds import PredictabilityConfig
 
 __all__ = [
     "EncoderConfig",

@@ -19,11 +19,7 @@ from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import CONFIG, load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide, resize_pictures
-from poyo_ssl.predictability import (
-    Partition,
-    PredictabilityConfig,
-    partition_by_predictability,
-)
+from poyo_ssl.predictability import Partition, partition_by_predictability
 from poyo_ssl.predictability_figure import plot_predictability
 from poyo_ssl.pretraining import PretrainingConfig, pretrain
 from poyo_ssl.recordings.loading import load_recordings
@@ -31,6 +27,7 @@ from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig, Splits
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
 from poyo_ssl.run_files import describe_splits
+from poyo_ssl.thresholds import PredictabilityConfig
 
 logger = logging.getLogger(__name__)
 
