@@ -13,10 +13,12 @@ import numpy as np
 from poyo_ssl.recordings.hdf5 import open_hdf5
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.storage import open_recording
 
 logger = logging.getLogger(__name__)
 
+_DEFAULT_SOURCE = SourceConfig()
 _SUFFIXES = (".nwb", ".h5", ".hdf5")
 
 
@@ -56,8 +58,12 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     return sorted(found.values())
 
 
-def load_recording(path: str | Path) -> Recording:
-    """Reads one file with the reader for what it holds; its name does not matter.
+def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> Recording:
+    """Reads one recording with the reader for what it holds; its name does not matter.
+
+    Args:
+        path: A file.
+        source: What the file does not say about itself.
 
     Raises:
         RecordingError: If the file is neither NWB nor a torch-brain recording, or is damaged.
@@ -76,7 +82,10 @@ def load_recording(path: str | Path) -> Recording:
 
 
 def load_recordings(
-    paths: str | Path | Iterable[str | Path], *, skip_broken: bool = False
+    paths: str | Path | Iterable[str | Path],
+    source: SourceConfig = _DEFAULT_SOURCE,
+    *,
+    skip_broken: bool = False,
 ) -> list[Recording]:
     """Reads every recording among the paths into memory.
 
@@ -85,6 +94,7 @@ def load_recordings(
 
     Args:
         paths: Files and folders; see :func:`find_recording_files`.
+        source: What the files do not say about themselves.
         skip_broken: Leave out files that cannot be read, with a warning for each.
 
     Raises:
@@ -97,7 +107,7 @@ def load_recordings(
     broken = []
     for file in files:
         try:
-            recording = load_recording(file)
+            recording = load_recording(file, source)
         except RecordingError as error:
             broken.append(str(error))
             continue
