@@ -101,6 +101,15 @@ class Suite2pConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NwbConfig:
+    """Which traces of an NWB file are read."""
+
+    series: str | None = None
+    """Path of a RoiResponseSeries, or its last parts, such as ``DfOverF/plane_2``; needed only
+    where the file holds several, since a recording is one imaging plane."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """How to read recordings whose layout does not say everything."""
 
@@ -109,5 +118,7 @@ class SourceConfig:
     place of a table of that name that the file's layout already tells."""
     suite2p: Suite2pConfig = field(default_factory=Suite2pConfig)
     """For suite2p folders."""
+    nwb: NwbConfig = field(default_factory=NwbConfig)
+    """For NWB files."""
     sessions_apart: bool = False
     """Whether a cell that is tracked across sessions counts as another unit in each of them."""
