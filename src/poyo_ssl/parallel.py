@@ -1,0 +1,185 @@
+"""One function on many items, in this process or in several: an item's failure stays its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging.handlers import QueueHandler
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+EXPECTED = (ValueError, OSError, MemoryError)
+"""What bad data or a bad machine can cause; anything else is a mistake in the code."""
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # results are small tables; Ray takes no less than 75 MiB
+_RETRIES = 1  # of an item whose process died: the fault may have been its neighbour's
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_task_oom_retries": str(_RETRIES),
+}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Value]):
+    """What became of one item: a value, or the reason why there is none."""
+
+    value: Value | None
+    error: str | None
+    """None where it worked."""
+
+
+def map_in_parallel(
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    workers: int = 1,
+    address: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Outcome[Value]]:
+    """Calls a function on every item; what fails on one does not stop the others.
+
+    Args:
+        function: Called with one item. With several workers it runs in other processes, so it
+            must be importable there and its results should be small.
+        items: What to call it on.
+        workers: Processes; 0 for one per core. One worker without an address is this process,
+            where nothing has to be started, but where a crash ends everything.
+        address: A Ray cluster to run on, such as ``auto`` or ``ray://head:10001``.
+        on_progress: Called with the items done, in their order, and those in all.
+
+    Returns:
+        One outcome per item, in the order of the items. Errors of the families ``EXPECTED`` keep
+        their text; so does the death of a worker process. Other exceptions are raised.
+
+    Raises:
+        ValueError: If ``workers`` is negative.
+        ConnectionError: If no cluster answers at the address.
+    """
+    outcomes = []
+    for outcome in iterate_in_parallel(function, items, workers=workers, address=address):
+        outcomes.append(outcome)
+        if on_progress is not None:
+            on_progress(len(outcomes), len(items))
+    return outcomes
+
+
+def iterate_in_parallel(
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    workers: int = 1,
+    address: str | None = None,
+) -> Iterator[Outcome[Value]]:
+    """The outcomes of :func:`map_in_parallel` one by one, each as soon as those before it."""
+    if workers < 0:
+        raise ValueError(f"workers must be 0 (one per core) or more, got {workers}.")
+    if workers == 1 and address is None:
+        return (_attempt(function, item) for item in items)
+    return _on_ray(function, items, workers, address)
+
+
+def _attempt(function: Callable[[Item], Value], item: Item) -> Outcome[Value]:
+    try:
+        return Outcome(function(item), None)
+    except EXPECTED as error:
+        return Outcome(None, str(error) or type(error).__name__)
+
+
+def _attempt_and_collect_log(
+    function: Callable[[Item], Value], item: Item
+) -> tuple[Outcome[Value], list[logging.LogRecord]]:
+    """The outcome and what was logged meanwhile, for the process that asked to log it."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler, root = QueueHandler(records), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        outcome = _attempt(function, item)
+    finally:
+        root.removeHandler(handler)
+    return outcome, [records.get() for _ in range(records.qsize())]
+
+
+def _on_ray(
+    function: Callable[[Item], Value], items: Sequence[Item], workers: int, address: str | None
+) -> Iterator[Outcome[Value]]:
+    """Runs at most ``workers`` items at a time; what has no turn yet costs nothing."""
+    with _ray(workers, address) as ray:
+        task = ray.remote(_attempt_and_collect_log).options(
+            num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _ONE_THREAD}
+        )
+        at_once = workers or int(ray.cluster_resources().get("CPU", 1))
+        function_reference = ray.put(function)
+        waiting = iter(enumerate(items))
+        running: dict[Any, int] = {}
+        finished: dict[int, Outcome[Value]] = {}
+        try:
+            for turn in range(len(items)):
+                while turn not in finished:
+                    while len(running) < at_once and (following := next(waiting, None)):
+                        index, item = following
+                        running[task.remote(function_reference, item)] = index
+                    for reference in ray.wait(list(running))[0]:
+                        finished[running.pop(reference)] = _fetch(ray, reference)
+                yield finished.pop(turn)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+
+def _fetch(ray: Any, reference: Any) -> Outcome[Any]:
+    try:
+        outcome, records = ray.get(reference)
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+    ) as error:
+        return Outcome(
+            None,
+            f"Its worker process died ({type(error).__name__}): memory ran out, or a damaged file "
+            "crashed a library. Use fewer workers, or make the file again.",
+        )
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+    return outcome
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Any]:
+    """Ray, started here (and then stopped here) unless it is running already."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray  # only now: it reads the settings above, and takes a second
+
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if address is None:
+                ray.init(
+                    num_cpus=workers or os.cpu_count(),
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    **quietly,
+                )
+            else:
+                ray.init(address=address, **quietly)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"No Ray cluster answers at '{address}'. Start one with 'ray start --head', or "
+                "leave the address out to run on this machine."
+            ) from error
+    try:
+        yield ray
+    finally:
+        if is_ours:
+            ray.shutdown()
