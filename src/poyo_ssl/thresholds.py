@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from kneed import KneeLocator
+
+from poyo_ssl.knees import STATISTICS, KneeBootstrap, bootstrap_knees, locate_knee
 
 _MIN_LINES_FOR_KNEE = 4
 """A knee needs a flat part, a steep part and a point between them; 3 lines cannot show one."""
@@ -67,6 +67,8 @@ class Thresholds:
     increasing kurtosis; means over the units that are not excluded."""
     knee_lines: Mapping[str, str] = field(default_factory=dict)
     """Statistic to the Cre line whose mean is the knee; empty where thresholds were given."""
+    knee_bootstrap: KneeBootstrap | None = None
+    """How sure the knees are; None where thresholds were given."""
 
     def are_met(self, statistics: pd.DataFrame) -> np.ndarray:
         """Which rows have both ``skewness`` and ``kurtosis`` within the thresholds."""
@@ -118,13 +120,14 @@ def find_thresholds(units: pd.DataFrame, config: PredictabilityConfig) -> Thresh
             f"{len(line_means)} ({found}). Set threshold_source='published', and by='unit' to "
             "judge each unit by itself."
         )
-    knees = {name: _find_knee(line_means, name) for name in ("skewness", "kurtosis")}
+    knees = {name: _find_knee(line_means, name) for name in STATISTICS}
     return Thresholds(
         skewness_max=float(knees["skewness"]["skewness"]),
         kurtosis_max=float(knees["kurtosis"]["kurtosis"]),
         source="knee",
         line_means=line_means,
         knee_lines={name: str(line["cre_line"]) for name, line in knees.items()},
+        knee_bootstrap=bootstrap_knees(units),
     )
 
 
@@ -132,14 +135,10 @@ def _find_knee(line_means: pd.DataFrame, statistic: str) -> pd.Series:
     """The last line before the sorted means of a statistic turn steeply upwards."""
     ordered = line_means.sort_values(statistic, ignore_index=True)
     means = ordered[statistic].to_numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kneed warns when it finds none; that is an error here
-        knee = KneeLocator(
-            np.arange(len(means)), means, curve="convex", direction="increasing"
-        ).knee
-    if knee is None or not 0 < knee < len(means) - 1:  # a knee at an end divides nothing
+    knee = locate_knee(means)
+    if knee is None:
         raise ValueError(
             f"The mean {statistic} of the {len(means)} Cre lines rises without a knee "
             f"({', '.join(f'{mean:.3g}' for mean in means)}). Set threshold_source='published'."
         )
-    return ordered.iloc[int(knee)]
+    return ordered.iloc[knee]
