@@ -192,7 +192,16 @@ def test_a_decoder_whose_weights_were_changed_is_refused(fitted, tmp_path):
 def test_a_decoder_without_its_settings_is_refused_by_name(fitted, tmp_path):
     fitted("direction", "ridge").save(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
-    del settings["scale_unit_ids"]
+    del settings["scale_units"]
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=f"{tmp_path}.*scale_unit_ids"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*scale_units.*fit the decoder again"):
+        load_decoder(tmp_path)
+
+
+def test_a_decoder_whose_units_do_not_match_their_scale_is_refused(fitted, tmp_path):
+    fitted("direction", "ridge").save(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["scale_units"]["tiny"].pop()
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*fit the decoder again"):
         load_decoder(tmp_path)

@@ -108,8 +108,9 @@ def test_the_scale_comes_from_training_time_alone(tiny_divided, tiny_population)
     is_training = recording.is_inside(tiny_divided.training)
     assert 0.2 < is_training.mean() < 0.8
     traces = recording.df_over_f[is_training].astype(float)
-    np.testing.assert_allclose(tiny_population.scale.table["mean"], traces.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(tiny_population.scale.table["sd"], traces.std(0), rtol=1e-5)
+    table = tiny_population.scale.table_for("tiny")
+    np.testing.assert_allclose(table["mean"], traces.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(table["sd"], traces.std(0), rtol=1e-5)
     garbage = recording.df_over_f.copy()
     garbage[~is_training] = -7.0
     changed = Population(
@@ -143,6 +144,22 @@ def test_a_cell_seen_in_two_recordings_is_one_unit(tiny_recording, renamed, spli
     divided = divide([tiny_recording, renamed], [DIRECTION], split_config)
     population = Population(divided, {"tiny": ["tiny-0", "tiny-1"], "other": ["other-3", "tiny-0"]})
     assert population.unit_ids == ["tiny-0", "tiny-1", "other-3"]
+    assert population.scale.table_for("tiny").index.tolist() == ["tiny-0", "tiny-1"]
+    assert set(population.scale.table_for("other").index) == {"tiny-0", "other-3"}
+
+
+def test_every_recording_is_normalised_as_if_it_were_alone(tiny_recording, renamed, split_config):
+    louder = replace(renamed, df_over_f=5 * renamed.df_over_f - 2)
+    units = {"tiny": ["tiny-0", "tiny-1"], "other": ["other-3", "tiny-0"]}
+    divided = divide([tiny_recording, louder], [DIRECTION], split_config)
+    together = Population(divided, units)
+    for part in divided:
+        name = part.recording.recording_id
+        alone = Population([part], {name: units[name]})
+        assert torch.equal(
+            together.activity[name].windows(np.array([0]), 900),
+            alone.activity[name].windows(np.array([0]), 900),
+        )
 
 
 def test_recordings_without_a_chosen_unit_are_left_out(tiny_recording, renamed, split_config):

@@ -82,7 +82,11 @@ def divide(
 
 
 class Population:
-    """Chosen units of divided recordings, normalised on the training part.
+    """Chosen units of divided recordings, each normalised on its recording's training part.
+
+    Units are chosen recording by recording. A cell that is tracked across sessions may be chosen
+    in some of them only, such as a cell that was predictable on one day and not on the other; in
+    those it has one embedding and as many scales as sessions.
 
     Args:
         divided: Recordings and their parts.
@@ -109,10 +113,8 @@ class Population:
         _require_training_time(self.divided)
         chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
         self.scale = UnitScale.merge(
-            [
-                UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
-                for d in self.divided
-            ]
+            UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
+            for d in self.divided
         )
         self.activity = {
             d.recording.recording_id: Activity.of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from poyo_ssl.pretraining import PretrainingConfig, pretrain
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig, Splits
-from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
+from poyo_ssl.recordings.tasks import TASKS, Task, can_answer, find_task
 from poyo_ssl.run_files import describe_splits
 from poyo_ssl.thresholds import PredictabilityConfig
 
@@ -181,8 +181,9 @@ def finetune_decoder(
 def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, Any]]:
     """Scores every fitted decoder of a run on recordings of cells that it knows.
 
-    A recording that the run learned from is scored on its test part only; any other, such as
-    another part of the same session, is scored whole.
+    A recording that the run learned from, or any stretch of it, is scored on its test part only,
+    which is refused where there is none. Any other, such as another day of the same cells or a
+    part of the session that the run was not given, is scored whole.
 
     Args:
         run: Directory that ``poyo-ssl run`` or ``poyo-ssl finetune`` wrote.
@@ -214,10 +215,13 @@ def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, A
             if not can_answer(recording, task):
                 problems.append(f"'{recording.recording_id}' cannot answer {task.name}.")
                 continue
-            name = names[recording.recording_id]
-            parts = None if name is None else learned.splits.get((name, task.name))
             try:
-                rows.append(_score(decoder, recording, parts, _describe(run, directory)))
+                name = names[recording.recording_id]
+                parts = None if name is None else learned.parts(name, task)
+                # under the name that the decoder knows it by, it has the statistics of its own
+                known = recording if name is None else replace(recording, recording_id=name)
+                row = _score(decoder, known, parts, _describe(run, directory))
+                rows.append({**row, "recording_id": recording.recording_id})
             except RecordingError as error:
                 problems.append(str(error))
     if not rows:
@@ -288,17 +292,36 @@ class LearnedFrom:
         """The id under which the run learned from a recording; None if it did not.
 
         It is the same recording if its traces are, whatever it is called now, or if it has the
-        name and was imaged at the same times: with some units left out it is not a new session.
+        name and shares imaging time: neither with units left out nor cut in time is it a new
+        session. What has the name but was imaged at other times is new.
         """
         digest = fingerprint(recording)
         for name, known in self.digests.items():
             if known == digest:
                 return name
-        known_segments = self.segments.get(recording.recording_id)
-        found = recording.segment_intervals
-        if known_segments is None or known_segments.shape != found.shape:
+        segments = self.segments.get(recording.recording_id)
+        if segments is None:
             return None
-        return recording.recording_id if np.allclose(known_segments, found, rtol=0) else None
+        # the next part of a session may begin, by jitter, just before the last sample has ended
+        jitter = np.array([0, 0.5 / recording.sampling_rate])
+        is_seen = recording.is_inside(segments - jitter)
+        return recording.recording_id if is_seen.any() else None
+
+    def parts(self, name: str, task: Task) -> Splits:
+        """The parts into which the run divided a recording for a task.
+
+        Raises:
+            RecordingError: If it was divided for other tasks only, so that nothing of it was
+                withheld from this one.
+        """
+        if (name, task.name) not in self.splits:
+            others = sorted(other for known, other in self.splits if known == name)
+            raise RecordingError(
+                f"The run learned from recording '{name}' without a test part for {task.name} "
+                f"(it has one for: {', '.join(others) or 'no task'}). Score it on a recording "
+                "that the run did not learn from, or run again with that task."
+            )
+        return self.splits[name, task.name]
 
 
 def _describe(run: Path, directory: Path) -> dict[str, Any]:
@@ -335,7 +358,7 @@ def _score(
         "chance": chance_level(frame.task, recording, frame.classes),
         "num_windows": len(evaluation.target),
         "num_known_units": len(known),
-        "missing_units": sorted(set(frame.scale.table.index) - set(known)),
+        "missing_units": frame.missing_units(recording),
         "unknown_units": sorted(set(recording.unit_ids.tolist()) - set(known)),
     }
 

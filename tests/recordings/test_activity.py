@@ -34,6 +34,10 @@ def values_of(activity: Activity) -> np.ndarray:
     return activity.values.numpy()  # noqa: PD011 (a tensor, not a table)
 
 
+def measured(recording: Recording, unit_ids: list[str]) -> pd.DataFrame:
+    return UnitScale.measure(recording, TRAINING, unit_ids).tables[recording.recording_id]
+
+
 def normalise(recording: Recording, unit_ids: list[str] = UNITS) -> np.ndarray:
     return values_of(
         Activity.of(recording, unit_ids, UnitScale.measure(recording, TRAINING, UNITS))
@@ -41,16 +45,16 @@ def normalise(recording: Recording, unit_ids: list[str] = UNITS) -> np.ndarray:
 
 
 def test_the_scale_is_the_mean_and_deviation_of_training_time(recording):
-    scale = UnitScale.measure(recording, TRAINING, UNITS)
+    table = measured(recording, UNITS)
     traces = recording.df_over_f[[0, 1, 2, 3, 6, 7]].astype(float)
-    assert scale.table.index.tolist() == UNITS
-    np.testing.assert_allclose(scale.table["mean"], traces.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(scale.table["sd"], traces.std(0), rtol=1e-6)
+    assert table.index.tolist() == UNITS
+    np.testing.assert_allclose(table["mean"], traces.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(table["sd"], traces.std(0), rtol=1e-6)
 
 
 def test_only_the_chosen_units_are_measured(recording):
-    everyone = UnitScale.measure(recording, TRAINING, UNITS).table
-    some = UnitScale.measure(recording, TRAINING, ["c", "a"]).table
+    everyone = measured(recording, UNITS)
+    some = measured(recording, ["c", "a"])
     assert_frame_equal(some, everyone.loc[["a", "c"]])
 
 
@@ -60,28 +64,74 @@ def test_withheld_samples_have_no_influence_on_training_activity(recording):
     garbage[~is_training] = 1e3
     changed = replace(recording, df_over_f=garbage)
     assert_frame_equal(
-        UnitScale.measure(recording, TRAINING, UNITS).table,
-        UnitScale.measure(changed, TRAINING, UNITS).table,
+        measured(recording, UNITS),
+        measured(changed, UNITS),
     )
     before, after = normalise(recording), normalise(changed)
     np.testing.assert_array_equal(before[is_training], after[is_training])
     assert np.all(before[~is_training] != after[~is_training])
 
 
-def test_a_merged_scale_keeps_the_first_measurement_of_a_cell(recording):
-    louder = replace(recording, df_over_f=10 * recording.df_over_f)
-    first = UnitScale.measure(recording, TRAINING, ["a", "b"])
-    second = UnitScale.measure(louder, TRAINING, ["b", "c"])
-    merged = UnitScale.merge([first, second]).table
-    assert merged.index.tolist() == UNITS
-    assert_frame_equal(merged.loc[["a", "b"]], first.table)
-    assert_frame_equal(merged.loc[["c"]], second.table.loc[["c"]])
+@pytest.fixture
+def louder(recording) -> Recording:
+    """Another day of the same session: every trace is three times as large and lies higher."""
+    return replace(recording, recording_id="louder", df_over_f=3 * recording.df_over_f + 1)
+
+
+@pytest.fixture
+def two_days(recording, louder) -> UnitScale:
+    """Cells ``a`` and ``b`` on the first day, ``b`` and ``c`` on the louder one."""
+    return UnitScale.merge(
+        [
+            UnitScale.measure(recording, TRAINING, ["a", "b"]),
+            UnitScale.measure(louder, TRAINING, ["b", "c"]),
+        ]
+    )
+
+
+def test_every_recording_keeps_its_own_scale_of_a_tracked_cell(recording, louder, two_days):
+    assert_frame_equal(two_days.table_for("activity"), measured(recording, ["a", "b"]))
+    assert_frame_equal(two_days.table_for("louder"), measured(louder, ["b", "c"]))
+
+
+def test_a_tracked_cell_looks_the_same_on_a_louder_day(recording, louder, two_days):
+    quiet, loud = (values_of(Activity.of(day, ["b"], two_days)) for day in (recording, louder))
+    np.testing.assert_allclose(loud, quiet, atol=1e-5)
+
+
+def test_a_recorded_day_knows_no_cell_of_another_day(recording, two_days):
+    with pytest.raises(KeyError, match="c"):
+        Activity.of(recording, ["a", "c"], two_days)
+
+
+def test_a_new_day_is_normalised_by_the_average_of_the_days_that_know_the_cell(
+    recording, louder, two_days
+):
+    first, second = measured(recording, UNITS), measured(louder, UNITS)
+    found = two_days.table_for("a new day")
+    assert_frame_equal(found.loc[["a"]], first.loc[["a"]])
+    assert_frame_equal(found.loc[["b"]], (first.loc[["b"]] + second.loc[["b"]]) / 2)
+    assert_frame_equal(found.loc[["c"]], second.loc[["c"]])
+
+
+def test_a_new_day_is_normalised_without_a_look_at_it(recording, two_days):
+    new = replace(recording, recording_id="a new day")
+    later = new.df_over_f.copy()
+    later[5:] += 100.0
+    before = values_of(Activity.of(new, UNITS, two_days))
+    after = values_of(Activity.of(replace(new, df_over_f=later), UNITS, two_days))
+    np.testing.assert_array_equal(before[:5], after[:5])
+
+
+def test_the_order_of_days_does_not_change_any_scale(two_days):
+    turned = UnitScale({name: two_days.tables[name] for name in ("louder", "activity")})
+    for name in ("activity", "louder", "a new day"):
+        assert_frame_equal(turned.table_for(name).loc[["b"]], two_days.table_for(name).loc[["b"]])
 
 
 def test_activity_is_the_signed_square_root_of_a_clipped_z_score(recording):
-    scale = UnitScale(
-        pd.DataFrame({"mean": [1.0, 0.0, 0.0], "sd": [0.5, 1.0, 1.0]}, index=pd.Index(UNITS))
-    )
+    table = pd.DataFrame({"mean": [1.0, 0.0, 0.0], "sd": [0.5, 1.0, 1.0]}, index=pd.Index(UNITS))
+    scale = UnitScale({"activity": table})
     traces = np.zeros((10, 3), dtype=np.float32)
     traces[:5, 0] = [1.0, 3.0, -1.0, 50.0, -50.0]
     activity = Activity.of(replace(recording, df_over_f=traces), UNITS, scale)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,12 @@ LARGEST_Z = 8.0
 class UnitScale:
     """Mean and standard deviation of every unit's ΔF/F on the training timesteps.
 
-    Attributes:
-        table: Indexed by ``unit_id``, columns ``mean`` and ``sd``.
+    A cell that is tracked across sessions has one row for each: expression, depth of focus and
+    neuropil differ between days, and with them the scale of its ΔF/F.
     """
 
-    table: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+    """Recording id to a table indexed by ``unit_id``, columns ``mean`` and ``sd``."""
 
     @staticmethod
     def measure(recording: Recording, intervals: np.ndarray, unit_ids: list[str]) -> UnitScale:
@@ -34,13 +37,36 @@ class UnitScale:
         mean = traces.mean(axis=0, dtype=np.float64)
         sd = traces.std(axis=0, dtype=np.float64)
         index = pd.Index(recording.unit_ids, name="unit_id")
-        return UnitScale(pd.DataFrame({"mean": mean, "sd": sd}, index=index))
+        table = pd.DataFrame({"mean": mean, "sd": sd}, index=index)
+        return UnitScale({recording.recording_id: table})
 
     @staticmethod
-    def merge(scales: list[UnitScale]) -> UnitScale:
-        """One table for several recordings; a cell seen twice keeps its first scale."""
-        table = pd.concat([scale.table for scale in scales])
-        return UnitScale(table[~table.index.duplicated()])
+    def merge(scales: Iterable[UnitScale]) -> UnitScale:
+        """The scale of several recordings, each of which keeps its own."""
+        return UnitScale({name: table for scale in scales for name, table in scale.tables.items()})
+
+    def table_for(self, recording_id: str) -> pd.DataFrame:
+        """What normalises the units of a recording; a unit that is not in it is not known there.
+
+        - A recording that was measured, or another part of it under its name: its own statistics
+          and no other unit's, even if another session knows more of its cells. A decoder then
+          sees in a recording just the units that it learned from in it.
+        - Any other recording, such as another day of the same cells: the statistics of the
+          sessions that know the cell, averaged with equal weight. Nothing of the new recording
+          is looked at, so its scores owe nothing to its own samples. Where the scale of ΔF/F
+          has drifted too far for that, fine-tune on a part of the new day.
+
+        Returns:
+            Indexed by ``unit_id``, columns ``mean`` and ``sd``.
+        """
+        if recording_id not in self.tables:
+            return self._average
+        return self.tables[recording_id]
+
+    @cached_property
+    def _average(self) -> pd.DataFrame:
+        everything = pd.concat(self.tables.values())
+        return everything.groupby(level="unit_id", sort=False).mean()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,13 +91,14 @@ class Activity:
 
         Args:
             recording: The session.
-            unit_ids: Units that the recording and the scale both know.
-            scale: Mean and standard deviation from training data; a unit that was constant there
-                is only shifted.
+            unit_ids: Units of the recording that the scale knows there.
+            scale: Mean and standard deviation from training data, of which those for this
+                recording are used; a unit that was constant there is only shifted.
         """
         column = {unit_id: i for i, unit_id in enumerate(recording.unit_ids)}
         traces = recording.df_over_f[:, [column[unit_id] for unit_id in unit_ids]]
-        mean, sd = scale.table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
+        table = scale.table_for(recording.recording_id)
+        mean, sd = table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
         z = np.clip((traces - mean) / np.where(sd > 0, sd, 1), -LARGEST_Z, LARGEST_Z)
         z[np.isnan(z)] = 0.0
         values = np.sign(z) * np.sqrt(np.abs(z))
