@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from poyo_ssl.recordings.hdf5 import open_hdf5, refuse_foreign_storage
+from poyo_ssl.recordings.hdf5 import open_hdf5, refuse_unsafe_contents
 from poyo_ssl.recordings.recording import RecordingError
 
 SECRET = b"the-secret-of-another-file"
@@ -64,7 +64,7 @@ def test_a_link_that_hides_behind_soft_and_hard_links_is_found(tmp_path, other):
         inner["out"] = h5py.ExternalLink(str(other), "/")
         file["soft"] = h5py.SoftLink("/deep/er/out/values")
         with pytest.raises(RecordingError, match="deep/er/out"):
-            refuse_foreign_storage(file)
+            refuse_unsafe_contents(file)
 
 
 def test_links_within_a_file_are_fine(tmp_path):
