@@ -28,7 +28,15 @@ _MIN_ROUNDING_STEPS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Partition:
-    """Which units of which recordings are predictable."""
+    """Which units of which recordings are predictable.
+
+    The verdict is on what a unit did in a recording, not on the cell: one that is tracked across
+    sessions can be predictable on one day and not on another. Pretraining then sees the cell on
+    the first day, and fine-tuning on the other day begins with the embedding that it got there.
+    No test time leaks by this, as the days share no time and both stages keep to training time;
+    but the two stages share cells, and the log (level INFO) says how many. ``sessions_apart`` in
+    :class:`poyo_ssl.recordings.sources.SourceConfig` keeps the stages disjoint.
+    """
 
     units: pd.DataFrame
     """One row per unit of every recording, in column order; ``units.to_csv`` writes all of it.
@@ -270,7 +278,21 @@ def partition_by_predictability(
         thresholds,
         (units["excluded"] != "").sum(),
     )
+    _report_tracked_cells(units)
     return partition
+
+
+def _report_tracked_cells(units: pd.DataFrame) -> None:
+    """Says how many cells measured in several recordings change sides between them."""
+    verdicts = units[units["excluded"] == ""].groupby("unit_id")["is_predictable"]
+    is_tracked = verdicts.size() > 1
+    if is_tracked.any():
+        logger.info(
+            "%d cells were measured in several recordings; %d of them are predictable in some "
+            "and unpredictable in others",
+            is_tracked.sum(),
+            verdicts.mean().between(0, 1, inclusive="neither").sum(),
+        )
 
 
 def _check_some_are_predictable(
