@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from typing import Any, Generic, TypeVar
+
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -24,7 +26,6 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_task_oom_retries": str(_RETRIES),
 }
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,13 @@ def map_in_parallel(
         ConnectionError: If no cluster answers at the address.
     """
     outcomes = []
-    for outcome in iterate_in_parallel(function, items, workers=workers, address=address):
-        outcomes.append(outcome)
-        if on_progress is not None:
-            on_progress(len(outcomes), len(items))
+    with closing(
+        iterate_in_parallel(function, items, workers=workers, address=address)
+    ) as as_they_come:
+        for outcome in as_they_come:
+            outcomes.append(outcome)
+            if on_progress is not None:
+                on_progress(len(outcomes), len(items))
     return outcomes
 
 
@@ -77,8 +81,11 @@ def iterate_in_parallel(
     *,
     workers: int = 1,
     address: str | None = None,
-) -> Iterator[Outcome[Value]]:
-    """The outcomes of :func:`map_in_parallel` one by one, each as soon as those before it."""
+) -> Generator[Outcome[Value], None, None]:
+    """The outcomes of :func:`map_in_parallel` one by one, each after those before it.
+
+    Closing the generator (``contextlib.closing``) stops what still runs.
+    """
     if workers < 0:
         raise ValueError(f"workers must be 0 (one per core) or more, got {workers}.")
     if workers == 1 and address is None:
@@ -96,12 +103,13 @@ def _attempt(function: Callable[[Item], Value], item: Item) -> Outcome[Value]:
 def _attempt_and_collect_log(
     function: Callable[[Item], Value], item: Item
 ) -> tuple[Outcome[Value], list[logging.LogRecord]]:
-    """The outcome and what was logged meanwhile, for the process that asked to log it."""
+    """The outcome on one thread, and what was logged: the process that asked shall log it."""
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler, root = QueueHandler(records), logging.getLogger()
     root.addHandler(handler)
     try:
-        outcome = _attempt(function, item)
+        with threadpool_limits(1):  # as many processes run as there are cores
+            outcome = _attempt(function, item)
     finally:
         root.removeHandler(handler)
     return outcome, [records.get() for _ in range(records.qsize())]
@@ -109,12 +117,10 @@ def _attempt_and_collect_log(
 
 def _on_ray(
     function: Callable[[Item], Value], items: Sequence[Item], workers: int, address: str | None
-) -> Iterator[Outcome[Value]]:
+) -> Generator[Outcome[Value], None, None]:
     """Runs at most ``workers`` items at a time; what has no turn yet costs nothing."""
     with _ray(workers, address) as ray:
-        task = ray.remote(_attempt_and_collect_log).options(
-            num_cpus=1, max_retries=_RETRIES, runtime_env={"env_vars": _ONE_THREAD}
-        )
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_attempt_and_collect_log)
         at_once = workers or int(ray.cluster_resources().get("CPU", 1))
         function_reference = ray.put(function)
         waiting = iter(enumerate(items))
@@ -161,14 +167,13 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if address is None:
                 ray.init(
                     num_cpus=workers or os.cpu_count(),
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
-                    _node_ip_address="127.0.0.1",
                     **quietly,
                 )
             else:
