@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.hdf5 import as_text
 from poyo_ssl.recordings.recording import RecordingError
+
+COUNTED_FROM = {"movie_frame": 0, "repeat": 0, "image": -1}
+"""Columns of whole numbers to the smallest; image -1 is a blank sweep."""
+OUR_COLUMNS = ("orientation", "temporal_frequency", "spatial_frequency", "phase", *COUNTED_FROM)
+"""Columns that ``Recording.stimuli`` documents, besides ``start`` and ``end``."""
+_NO_VALUE = ("", "nan", "none", "na", "n/a")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +23,12 @@ class StimulusTable:
     """Where the presentations of one stimulus are listed, and under which names."""
 
     table: str
-    """NWB: path of a TimeIntervals table, such as ``intervals/trials``. Other sources: a CSV or
-    TSV file, relative to the folder that the recording lies in."""
+    """NWB: path of a TimeIntervals table, such as ``intervals/trials``. Arrays (``.npz``): a CSV or
+    TSV file, relative to the file's folder. suite2p: one relative to the session's folder, that
+    is the one that holds ``suite2p/``, or else the folder with ``F.npy``."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our name of a column to the table's, such as ``orientation: direction_deg``."""
+    """Our name of a column to the table's, such as ``orientation: direction_deg``. Columns that
+    have our name already need no mention."""
     start: str = "start_time"
     """Column with the onsets in seconds."""
     end: str = "stop_time"
@@ -40,12 +49,17 @@ class StimulusTable:
     def read(self, stored: Mapping[str, np.ndarray], where: str) -> pd.DataFrame:
         """The presentations in the form of ``Recording.stimuli``, in order of time.
 
+        Columns that already have a name of ours, such as ``orientation``, are taken as they are.
+        A table of movie frames without ``repeat`` gets one: a new repeat begins wherever the
+        frame number falls back.
+
         Args:
-            stored: The table's columns; all of :attr:`needed_columns` are read.
+            stored: The table's columns; :attr:`needed_columns` must be among them.
             where: File and table, for the error.
 
         Raises:
-            RecordingError: If columns are missing or the times are no numbers.
+            RecordingError: If columns are missing, a value is no number, or a presentation does
+                not end after it starts or overlaps the one before; the row is named.
         """
         missing = [name for name in self.needed_columns if name not in stored]
         if missing:
@@ -53,20 +67,82 @@ class StimulusTable:
                 f"{where} lacks {', '.join(missing)} (found: {', '.join(map(str, stored))}). "
                 "Name its columns in the source's stimuli."
             )
-        try:
-            start = np.asarray(stored[self.start], dtype=np.float64)
-            end = (
-                np.asarray(stored[self.end], dtype=np.float64)
-                if self.duration is None
-                else start + self.duration
-            )
-        except (TypeError, ValueError) as error:
-            raise RecordingError(
-                f"{where}: the times in '{self.start}' are no numbers ({error}). Give seconds."
-            ) from error
-        values = {ours: np.asarray(stored[theirs]) for ours, theirs in self.columns.items()}
-        table = pd.DataFrame({"start": start, "end": end, **values})
-        return table.sort_values("start", kind="stable", ignore_index=True)
+        taken = {name: name for name in OUR_COLUMNS if name in stored} | self.columns
+        start = _as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)
+        if self.duration is None:
+            end = _as_numbers(stored[self.end], f"{where}: '{self.end}'").astype(np.float64)
+        else:
+            end = start + self.duration
+        values = {
+            ours: _as_numbers(stored[theirs], f"{where}: '{theirs}'")
+            for ours, theirs in taken.items()
+        }
+        columns = {"start": start, "end": end, **values}
+        if len({len(column) for column in columns.values()}) > 1:
+            lengths = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
+            raise RecordingError(f"{where} has columns of different length ({lengths}).")
+        table = pd.DataFrame(columns)
+        table = table.sort_values("start", kind="stable")  # NaN last; rows keep their numbers
+        _refuse_impossible_times(table, where)
+        for column in COUNTED_FROM.keys() & set(table):
+            table[column] = _as_counts(table[column], COUNTED_FROM[column], f"{where}: '{column}'")
+        if "movie_frame" in table and "repeat" not in table:
+            table["repeat"] = (table["movie_frame"].diff() < 0).cumsum().astype(np.int64)
+        return table.reset_index(drop=True)
+
+
+def _as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
+    """A column as numbers; whole ones stay whole, and empty text is NaN."""
+    values = np.asarray(stored)
+    if values.ndim != 1:
+        raise RecordingError(f"{what} has shape {values.shape}; one value per row is needed.")
+    if values.dtype.kind in "iuf":
+        return values
+    if values.dtype.kind == "b":
+        return values.astype(np.int64)
+    text = [as_text(value).strip() for value in values.tolist()]
+    numbers = pd.to_numeric(pd.Series(text, dtype=object), errors="coerce").to_numpy(np.float64)
+    odd = [row for row in np.flatnonzero(np.isnan(numbers)) if text[row].lower() not in _NO_VALUE]
+    if odd:
+        raise RecordingError(
+            f"{what} is no number in row {odd[0]} (the first row is 0): {text[odd[0]][:40]!r} "
+            f"({len(odd)} such rows). Write numbers, and leave the cells of blank sweeps empty."
+        )
+    return numbers
+
+
+def _refuse_impossible_times(table: pd.DataFrame, where: str) -> None:
+    """Checks the presentations, sorted by start; their index is the row in the file."""
+    start, end = table["start"].to_numpy(), table["end"].to_numpy()
+    bad = np.flatnonzero(~(np.isfinite(start) & np.isfinite(end) & (end > start)))
+    if len(bad):
+        raise RecordingError(
+            f"{where}: row {table.index[bad[0]]} (the first row is 0) starts at {start[bad[0]]} s "
+            f"and ends at {end[bad[0]]} s ({len(bad)} such rows). A presentation must end after "
+            "it starts: correct or remove such rows."
+        )
+    # onsets jitter by a few ms, and a duration may be rounded up
+    overlapping = np.flatnonzero(start[1:] < (start[:-1] + end[:-1]) / 2)
+    if len(overlapping):
+        first = overlapping[0]
+        raise RecordingError(
+            f"{where}: row {table.index[first + 1]} (the first row is 0) starts at "
+            f"{start[first + 1]} s, before half of row {table.index[first]} is over (it lasts from "
+            f"{start[first]} to {end[first]} s; {len(overlapping)} such rows). Are all times in "
+            "seconds, and does the table list one stimulus only?"
+        )
+
+
+def _as_counts(column: pd.Series, smallest: int, what: str) -> np.ndarray:
+    """Whole numbers, none below the smallest."""
+    values = column.to_numpy()
+    bad = np.flatnonzero(~((values == np.rint(values)) & (values >= smallest)))
+    if len(bad):
+        raise RecordingError(
+            f"{what} is {values[bad[0]]} in row {column.index[bad[0]]} (the first row is 0; "
+            f"{len(bad)} such rows). It counts in whole numbers from {smallest}."
+        )
+    return values.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +150,8 @@ class Suite2pConfig:
     """How fluorescence of suite2p becomes ΔF/F."""
 
     sampling_rate: float | None = None
-    """Imaging rate in Hz; None takes it from the folder's own settings (``ops.npy``)."""
+    """Imaging rate of the plane in Hz; None takes it from the folder's own settings (``fs`` in
+    ``ops.npy`` or ``settings.npy``), which are not opened otherwise."""
     neuropil_factor: float = 0.7
     """Part of the surrounding neuropil's fluorescence that is subtracted."""
     baseline_percentile: float = 8.0

@@ -3,10 +3,69 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.sources import StimulusTable
+
 logger = logging.getLogger(__name__)
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+
+
+def read_stimulus_files(
+    folder: Path, tables: Mapping[str, StimulusTable], imaged: tuple[float, float]
+) -> dict[str, pd.DataFrame]:
+    """Reads the CSV and TSV files that list the presentations of stimuli.
+
+    Args:
+        folder: What the names of the files are relative to.
+        tables: Stimulus name to its file and the names of its columns.
+        imaged: First and last time of the traces in seconds.
+
+    Returns:
+        Stimulus name to table, as documented in ``Recording.stimuli``.
+
+    Raises:
+        RecordingError: If files are missing or not of this form; every one is named.
+    """
+    found, problems = {}, []
+    for name, table in tables.items():
+        path = folder / table.table
+        try:
+            found[name] = read_presentations(_read_columns(path), table, imaged, f"'{path}'")
+        except RecordingError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise RecordingError("\n".join(problems))
+    return found
+
+
+def read_presentations(
+    stored: Mapping[str, np.ndarray],
+    table: StimulusTable,
+    imaged: tuple[float, float],
+    where: str,
+) -> pd.DataFrame:
+    """The presentations that a table lists and the traces cover; see :meth:`StimulusTable.read`.
+
+    Raises:
+        RecordingError: If the table is not of its stated form, or the traces cover none of it.
+    """
+    presentations = table.read(stored, where)
+    shown = keep_imaged(presentations, imaged, where) if len(presentations) else presentations
+    if shown.empty:
+        times = presentations[["start", "end"]]
+        listed = f"from {times.min().min()} to {times.max().max()} s" if len(times) else "none"
+        raise RecordingError(
+            f"{where} lists no presentation while the traces were recorded, from {imaged[0]:.1f} "
+            f"to {imaged[1]:.1f} s (it lists {listed}). Are all times in seconds of the same clock?"
+        )
+    return shown
 
 
 def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> pd.DataFrame:
@@ -31,3 +90,20 @@ def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> 
             last,
         )
     return table[keep].sort_values("start", kind="stable", ignore_index=True)
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    separator = _SEPARATORS.get(path.suffix.lower())
+    if separator is None:
+        raise RecordingError(
+            f"'{path}' is not named as a table is: with commas .csv, with tabs .tsv or .txt."
+        )
+    try:
+        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+    except OSError as error:
+        raise RecordingError(f"'{path}' cannot be opened: {error.strerror or error}.") from error
+    except ValueError as error:  # no text, no columns, or lines of different length
+        raise RecordingError(
+            f"'{path}' is no table with one line of column names: {str(error).strip()}."
+        ) from error
+    return {str(name): table[name].to_numpy() for name in table}

@@ -1,0 +1,115 @@
+"""Opening numpy files that came from elsewhere: nothing is unpickled, and no header is believed."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from poyo_ssl.recordings.recording import RecordingError
+
+_LARGEST_COMPRESSION = 100  # traces reach at most 20:1; deflate allows 1032:1
+_ALWAYS_READABLE = 2**30  # bytes that a file may unpack to, whatever its size
+_DAMAGED = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A numeric ``.npy`` array, read from disk as it is used.
+
+    Raises:
+        RecordingError: If the file is missing, damaged, shorter than its header says, or holds
+            no numbers.
+    """
+    with _explained(path):
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        _refuse_other_than_numbers(path.name, array.dtype)
+        return array
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """The shape that the header of a ``.npy`` file states; what the array holds is not looked at.
+
+    Raises:
+        RecordingError: If the file is missing or damaged.
+    """
+    with _explained(path), path.open("rb") as handle:
+        return _read_header(handle)[0]
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[NpzFile]:
+    """The arrays of an ``.npz`` file by name, each read when it is asked for.
+
+    Raises:
+        RecordingError: If the file is missing or damaged, unpacks to far more than it holds, or
+            has an array that is not what its header says, or of Python objects.
+    """
+    with _explained(path):
+        with zipfile.ZipFile(path) as archive:
+            _refuse_inflated(path, archive.infolist())
+            for member in archive.infolist():
+                with archive.open(member) as handle:
+                    _refuse_lying_header(member, handle)
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+
+
+def _refuse_inflated(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    unpacked, stored = sum(member.file_size for member in members), path.stat().st_size
+    if unpacked > _ALWAYS_READABLE and unpacked > _LARGEST_COMPRESSION * stored:
+        raise RecordingError(
+            f"'{path}' unpacks from {stored} bytes to {unpacked / 2**30:.0f} GiB. It is damaged or "
+            "crafted; write it again with np.savez."
+        )
+
+
+def _refuse_lying_header(member: zipfile.ZipInfo, handle: IO[bytes]) -> None:
+    """Checks that an array's header declares what the archive holds, before room is made for it."""
+    shape, dtype = _read_header(handle)
+    _refuse_other_than_numbers(member.filename, dtype)
+    declared = dtype.itemsize
+    for length in shape:
+        declared *= length
+    if min(shape, default=0) < 0 or declared != member.file_size - handle.tell():
+        raise ValueError(
+            f"{member.filename} declares {declared} bytes and holds "
+            f"{member.file_size - handle.tell()}"
+        )
+
+
+def _read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(handle)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(handle)
+    else:
+        raise ValueError(f"numpy's format {version} is not known")
+    return shape, dtype
+
+
+def _refuse_other_than_numbers(name: str, dtype: np.dtype) -> None:
+    if dtype.kind not in "biufSU":
+        raise ValueError(f"{name} holds {dtype}, not numbers or text")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns errors about a file into a ``RecordingError`` that names it."""
+    try:
+        yield
+    except RecordingError:
+        raise
+    except OSError as error:
+        raise RecordingError(f"'{path}' cannot be opened: {error.strerror or error}.") from error
+    except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordingError(
+            f"'{path}' cannot be read: {str(error).rstrip('.')}. It is damaged or of another form; "
+            "copy or write it again."
+        ) from error
