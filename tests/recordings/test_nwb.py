@@ -230,14 +230,14 @@ def test_without_a_table_of_rois_units_are_numbered(simple):
     assert read_nwb(simple).unit_ids.tolist() == [f"11-StimA/{unit}" for unit in range(NUM_UNITS)]
 
 
-def test_without_df_over_f_the_error_lists_the_series_and_modules(simple):
+def test_without_traces_the_error_lists_the_series_and_modules(simple):
     with h5py.File(simple, "r+") as file:
-        file.move("processing/ophys/DfOverF", "processing/ophys/Fluorescence")
-        file["processing/ophys/Fluorescence"].attrs["neurodata_type"] = "Fluorescence"
-        file.move("processing/ophys/Fluorescence/DfOverF", "processing/ophys/Fluorescence/Raw")
+        file.move("processing/ophys/DfOverF", "processing/ophys/Neuropil")
+        file["processing/ophys/Neuropil"].attrs["neurodata_type"] = "Fluorescence"
+        file.move("processing/ophys/Neuropil/DfOverF", "processing/ophys/Neuropil/Raw")
     with pytest.raises(
         RecordingError,
-        match=r"modules: ophys; RoiResponseSeries: /processing/ophys/Fluorescence/Raw",
+        match=r"modules: ophys; RoiResponseSeries: /processing/ophys/Neuropil/Raw",
     ):
         read_nwb(simple)
 
@@ -277,7 +277,7 @@ def test_nwb_1_is_refused_with_a_way_out(tmp_path):
     with h5py.File(path, "w") as file:
         file["nwb_version"] = b"NWB-1.0.6"
         file.create_group("processing")
-    with pytest.raises(RecordingError, match=r"NWB 1 \(found: NWB-1.0.6\).*DANDI:000728"):
+    with pytest.raises(RecordingError, match=r"NWB 1 \(found: 1.0.6\).*load_recording"):
         read_nwb(path)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import h5py
 import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.hdf5 import as_text, has_dataset
+from poyo_ssl.recordings.nwb_traces import neurodata_type, read_timestamps
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.sources import StimulusTable
+from poyo_ssl.recordings.stimulus_tables import keep_imaged, read_presentations
 
 logger = logging.getLogger(__name__)
 
@@ -29,90 +32,86 @@ _INTERVAL_TABLES = {
     "spontaneous": {},
 }
 """Stimulus to its columns in a ``Recording`` and their names in DANDI:000728."""
-_MOVIES = ("natural_movie_one", "natural_movie_two", "natural_movie_three")
-_SCENES = "natural_scenes"
+MOVIES = ("natural_movie_one", "natural_movie_two", "natural_movie_three")
+"""Stimuli of movie frames."""
+IMAGES = (
+    "natural_scenes",
+    "locally_sparse_noise",
+    "locally_sparse_noise_4deg",
+    "locally_sparse_noise_8deg",
+)
+"""Stimuli of single pictures."""
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey value, ITU-R BT.601
 
 
-def read_stimuli(file: h5py.File, imaged: tuple[float, float]) -> dict[str, pd.DataFrame]:
+def read_stimuli(
+    file: h5py.File, imaged: tuple[float, float], mapped: Mapping[str, StimulusTable]
+) -> dict[str, pd.DataFrame]:
     """The stimulus tables of an NWB file, as documented in ``Recording.stimuli``.
+
+    Presentations may overlap (static gratings of DANDI:000728 do, by parts of a timestep) and
+    stand in any order.
 
     Args:
         file: An open NWB 2 file.
         imaged: First and last time of the traces in seconds. Presentations wholly outside are
             left out.
+        mapped: Stimulus name to the table that its owner says lists it.
 
     Returns:
         Stimulus name to table, each in order of time.
+
+    Raises:
+        RecordingError: If a mapped table cannot be read, or a presentation ends before it starts.
     """
     tables = {}
     for name, group in _presentations(file):
-        if name in _INTERVAL_TABLES:
-            table = _read_interval_table(group, _INTERVAL_TABLES[name])
-        elif name in _MOVIES:
-            table = _read_movie_table(group)
-        elif name == _SCENES:
-            table = _read_scenes_table(group)
-        else:
-            logger.info("%s: stimulus '%s' is not read.", file.filename, name)
-            continue
+        table = None if name in mapped else _read_table(name, group)
         if table is not None:
-            table = _keep_imaged(table, imaged, f"{file.filename}: {name}")
-            if len(table):
-                tables[name] = table
+            tables[name] = keep_imaged(table, imaged, f"{file.filename}: {name}")
+    tables = {name: table for name, table in tables.items() if len(table)}
+    tables |= read_mapped_stimuli(file, imaged, mapped)
     if not tables:
         logger.info("%s: no stimulus table that could be read.", file.filename)
     return tables
 
 
+def read_mapped_stimuli(
+    file: h5py.File, imaged: tuple[float, float], mapped: Mapping[str, StimulusTable]
+) -> dict[str, pd.DataFrame]:
+    """The tables that the source's owner named, wherever they lie in the file.
+
+    Raises:
+        RecordingError: If a table or one of its columns is missing or of the wrong kind.
+    """
+    tables = {}
+    for name, listed in mapped.items():
+        group = file.get(listed.table)
+        if not isinstance(group, h5py.Group):
+            raise RecordingError(
+                f"'{file.filename}' has no table '{listed.table}', which the source's stimuli "
+                f"give for {name} (TimeIntervals in the file: "
+                f"{', '.join(_list_interval_tables(file)) or 'none'})."
+            )
+        columns = {column: item for column, item in group.items() if isinstance(item, h5py.Dataset)}
+        where = f"'{file.filename}': {group.name}"
+        tables[name] = read_presentations(columns, listed, imaged, where)
+    return tables
+
+
 def read_templates(file: h5py.File) -> dict[str, np.ndarray]:
-    """The pictures of movies and scenes, as documented in ``Recording.templates``."""
+    """The pictures of movies, scenes and noise, as documented in ``Recording.templates``."""
     templates = {}
     shown = dict(_presentations(file))
-    for name in (*_MOVIES, _SCENES):
+    for name in (*MOVIES, *IMAGES):
         group = _find_template(file, name, shown.get(name))
         if group is not None:
-            pictures = _read_pictures(group)
+            pictures = read_pictures(group)
             if pictures is not None:
                 templates[name] = pictures
         elif name in shown:
             logger.info("%s: no template of %s.", file.filename, name)
     return templates
-
-
-def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
-    """The times of a TimeSeries in seconds, shape (num_samples,).
-
-    NWB stores them as an array (possibly a link to that of another series), or as
-    ``starting_time`` with a rate.
-
-    Raises:
-        RecordingError: If the series has neither.
-    """
-    if has_dataset(series, "timestamps"):
-        return series["timestamps"][()].astype(np.float64)
-    if has_dataset(series, "starting_time"):
-        rate = float(series["starting_time"].attrs.get("rate", np.nan))
-        if rate > 0:
-            return float(series["starting_time"][()]) + np.arange(num_samples) / rate
-    link = series.get("timestamps", getlink=True)
-    found = (
-        f"a link to {link.path}, which is missing" if isinstance(link, h5py.SoftLink) else "none"
-    )
-    raise RecordingError(
-        f"'{series.file.filename}': {series.name} has no usable times (timestamps: {found}; "
-        "starting_time with a rate: none). Export the file again with the times of this series."
-    )
-
-
-def read_values(series: h5py.Group) -> np.ndarray:
-    """The data of a TimeSeries in its stated unit: ``data * conversion + offset``."""
-    data = series["data"]
-    values = data[()]
-    factor, offset = data.attrs.get("conversion", 1.0), data.attrs.get("offset", 0.0)
-    if factor != 1.0 or offset != 0.0:
-        values = values * values.dtype.type(factor) + values.dtype.type(offset)
-    return values
 
 
 def _presentations(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
@@ -123,6 +122,28 @@ def _presentations(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
     for name, group in presentation.items():
         if isinstance(group, h5py.Group):
             yield name.removesuffix("_stimulus"), group
+
+
+def _read_table(name: str, group: h5py.Group) -> pd.DataFrame | None:
+    """A presentation of the layout of DANDI:000728; None if it is of another kind."""
+    if name in _INTERVAL_TABLES:
+        return _read_interval_table(group, _INTERVAL_TABLES[name])
+    if name in MOVIES or name in IMAGES:
+        stored = group["data"][()]
+        return index_table(name, stored, read_timestamps(group, len(stored)))
+    logger.info("%s: stimulus '%s' is not read.", group.file.filename, name)
+    return None
+
+
+def _list_interval_tables(file: h5py.File) -> list[str]:
+    found: list[str] = []
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if neurodata_type(item) == "TimeIntervals":
+            found.append(name)
+
+    file.visititems(collect)
+    return found
 
 
 def _read_interval_table(group: h5py.Group, columns: dict[str, str]) -> pd.DataFrame | None:
@@ -144,59 +165,75 @@ def _read_interval_table(group: h5py.Group, columns: dict[str, str]) -> pd.DataF
     )
     if has_dataset(group, "is_blank_sweep"):
         table.loc[group["is_blank_sweep"][()].astype(bool), list(columns)] = np.nan
+    refuse_backward_rows(table, f"'{group.file.filename}': {group.name}")
     return table
 
 
-def _read_index_series(group: h5py.Group) -> pd.DataFrame:
-    """Presentations of single pictures: ``start``, ``end`` and ``picture`` (-1: blank).
+def refuse_backward_rows(table: pd.DataFrame, where: str) -> None:
+    """Checks that presentations end after they start; those without times are left to others.
 
-    Only onsets are stored. A picture lasts until the next onset; the last one of a block, and
-    the last of all, lasts for the median.
+    Raises:
+        RecordingError: With the number of the first row that does not, counted from 0.
     """
-    stored = group["data"][()]
+    backward = np.flatnonzero((table["end"] <= table["start"]).to_numpy())
+    if len(backward):
+        start, end = table.loc[backward[0], ["start", "end"]]
+        raise RecordingError(
+            f"{where}: row {backward[0]} starts at {start} s but ends at {end} s "
+            f"({len(backward)} such rows). Correct the times or take out the rows."
+        )
+
+
+def index_table(name: str, stored: np.ndarray, start: np.ndarray) -> pd.DataFrame:
+    """Presentations of single pictures, in the form of ``Recording.stimuli``.
+
+    Only onsets are known. A picture lasts until the next onset; the last one of a block, and
+    the last of all, lasts for the median. A new repeat of a movie begins wherever the number of
+    the movie frame falls back.
+
+    Args:
+        name: The stimulus: one of :data:`MOVIES` or :data:`IMAGES`.
+        stored: Number of the picture, shape (num_presentations,); a blank sweep has -1, or the
+            largest value of an unsigned type, to which -1 was cast.
+        start: Onsets in seconds, shape (num_presentations,).
+    """
     picture = stored.astype(np.int64)
-    # -1 that was cast to an unsigned type has become the largest value of that type
     is_blank = (picture < 0) | (picture >= np.iinfo(np.int32).max)
     if stored.dtype.kind == "u":
         is_blank |= stored == np.iinfo(stored.dtype).max
     picture[is_blank] = -1
-    start = read_timestamps(group, len(picture))
     is_timed = np.isfinite(start)
     order = np.flatnonzero(is_timed)[np.argsort(start[is_timed], kind="stable")]
     start, picture = start[order], picture[order]
     usual = float(np.median(np.diff(start))) if len(start) > 1 else 0.0
     next_start = np.append(start[1:], np.inf)
     end = np.where(next_start - start > 1.5 * usual, start + usual, next_start)
-    return pd.DataFrame({"start": start, "end": end, "picture": picture})
-
-
-def _read_movie_table(group: h5py.Group) -> pd.DataFrame:
-    """Movie frames; a new repeat begins wherever the frame number falls back."""
-    table = _read_index_series(group)
-    table = table[table["picture"] >= 0].rename(columns={"picture": "movie_frame"})
+    table = pd.DataFrame({"start": start, "end": end, "image": picture})
+    if name in IMAGES:
+        return table
+    table = table[picture >= 0].rename(columns={"image": "movie_frame"})
     falls_back = table["movie_frame"].diff() < 0
     return table.assign(repeat=falls_back.cumsum().astype(np.int64)).reset_index(drop=True)
 
 
-def _read_scenes_table(group: h5py.Group) -> pd.DataFrame:
-    return _read_index_series(group).rename(columns={"picture": "image"})
+def refuse_unknown_pictures(
+    stimuli: Mapping[str, pd.DataFrame], templates: Mapping[str, np.ndarray], filename: str
+) -> None:
+    """Checks that every picture shown is one of the template's, where there is one.
 
-
-def _keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> pd.DataFrame:
-    """The rows that at least touch the traces, in order of time."""
-    first, last = imaged
-    keep = (table["end"] > first) & (table["start"] <= last)
-    if not keep.all():
-        logger.warning(
-            "%s: %d of %d presentations lie outside the traces (%.1f to %.1f s) or have no times; "
-            "left out.",
-            what,
-            (~keep).sum(),
-            len(table),
-            first,
-            last,
-        )
-    return table[keep].sort_values("start", kind="stable").reset_index(drop=True)
+    Raises:
+        RecordingError: If a table refers to more pictures than there are.
+    """
+    for name in set(stimuli) & set(templates):
+        shown = stimuli[name]["movie_frame" if name in MOVIES else "image"].to_numpy()
+        unknown = np.flatnonzero(shown >= len(templates[name]))
+        if len(unknown):
+            raise RecordingError(
+                f"'{filename}': presentation {unknown[0]} of {name} shows picture "
+                f"{shown[unknown[0]]}, but its template has {len(templates[name])} "
+                f"({len(unknown)} such presentations). Write the file again with the whole "
+                "template, or without it."
+            )
 
 
 def _find_template(file: h5py.File, name: str, shown: h5py.Group | None) -> h5py.Group | None:
@@ -209,7 +246,7 @@ def _find_template(file: h5py.File, name: str, shown: h5py.Group | None) -> h5py
     return None
 
 
-def _read_pictures(group: h5py.Group) -> np.ndarray | None:
+def read_pictures(group: h5py.Group) -> np.ndarray | None:
     """An ImageSeries or an Images container as grey uint8 (num_pictures, height, width)."""
     where = f"{group.file.filename}: {group.name}"
     if has_dataset(group, "data"):
