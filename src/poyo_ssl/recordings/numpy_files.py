@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from poyo_ssl.recordings.recording import RecordingError
 
 _LARGEST_COMPRESSION = 100  # traces reach at most 20:1; deflate allows 1032:1
 _ALWAYS_READABLE = 2**30  # bytes that a file may unpack to, whatever its size
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _DAMAGED = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -27,9 +32,26 @@ def open_array(path: Path) -> np.ndarray:
             no numbers.
     """
     with _explained(path):
+        with path.open("rb") as handle:
+            _refuse_other_than_numbers(path.name, read_header(handle)[1])
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        _refuse_other_than_numbers(path.name, array.dtype)
         return array
+
+
+def read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that the header of a ``.npy`` file states; the handle is left behind it.
+
+    Raises:
+        ValueError: If there is no such header.
+    """
+    version = np.lib.format.read_magic(handle)
+    if version not in _HEADERS:
+        raise ValueError(f"numpy's format {version} is not known")
+    try:
+        shape, _, dtype = _HEADERS[version](handle)
+    except (MemoryError, RecursionError, SyntaxError, tokenize.TokenError) as error:
+        raise ValueError("its header makes no sense") from error
+    return shape, dtype
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -39,7 +61,7 @@ def read_shape(path: Path) -> tuple[int, ...]:
         RecordingError: If the file is missing or damaged.
     """
     with _explained(path), path.open("rb") as handle:
-        return _read_header(handle)[0]
+        return read_header(handle)[0]
 
 
 @contextmanager
@@ -71,7 +93,7 @@ def _refuse_inflated(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _refuse_lying_header(member: zipfile.ZipInfo, handle: IO[bytes]) -> None:
     """Checks that an array's header declares what the archive holds, before room is made for it."""
-    shape, dtype = _read_header(handle)
+    shape, dtype = read_header(handle)
     _refuse_other_than_numbers(member.filename, dtype)
     declared = dtype.itemsize
     for length in shape:
@@ -81,17 +103,6 @@ def _refuse_lying_header(member: zipfile.ZipInfo, handle: IO[bytes]) -> None:
             f"{member.filename} declares {declared} bytes and holds "
             f"{member.file_size - handle.tell()}"
         )
-
-
-def _read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(handle)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(handle)
-    else:
-        raise ValueError(f"numpy's format {version} is not known")
-    return shape, dtype
 
 
 def _refuse_other_than_numbers(name: str, dtype: np.dtype) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from poyo_ssl.recordings.numpy_files import read_header
 from poyo_ssl.recordings.recording import RecordingError
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
@@ -122,10 +123,7 @@ def _read_pickle(path: Path) -> bytes:
             "option that it is read for."
         )
     with path.open("rb") as handle:
-        version = np.lib.format.read_magic(handle)
-        if version != (1, 0):
-            raise RecordingError(f"it is of numpy's format {version}; settings are of (1, 0).")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+        shape, dtype = read_header(handle)
         if shape != () or dtype != np.dtype(object):
             raise RecordingError(f"it holds {dtype} of shape {shape}; settings are one dict.")
         return handle.read()
