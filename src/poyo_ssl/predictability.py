@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
+from poyo_ssl.moments import Moments, compute_moments
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 
@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 
 NORMAL_KURTOSIS = 3.0
 """Pearson's kurtosis of a normal distribution; excess kurtosis is what lies above it."""
-
-_UNITS_PER_BLOCK = 16
-"""Units held in float64 at a time: 15 MB for an hour at 30 Hz, and one cache line of float32."""
 
 _MIN_ROUNDING_STEPS = 4
 """A trace whose whole range is fewer rounding steps than this shows rounding, not activity."""
@@ -95,10 +92,12 @@ def compute_predictability(
     """Measures how regular the activity of each unit is.
 
     Rare, large calcium transients raise the skewness and kurtosis of a trace; a unit low in both
-    is called predictable. Traces are read a few units at a time, so memory stays bounded.
+    is called predictable. Traces are read once and some 30 MB at a time, so they may be larger than
+    memory. Statistics are computed in double precision, whatever the traces are stored in.
 
     Args:
-        df_over_f: ΔF/F traces, shape (num_timesteps, num_units), dimensionless.
+        df_over_f: ΔF/F traces, shape (num_timesteps, num_units), dimensionless: an array, a
+            memory map or an ``h5py.Dataset``.
         is_inside: The timesteps to use, booleans of shape (num_timesteps,); all by default.
 
     Returns:
@@ -127,45 +126,32 @@ def compute_predictability(
             f"is_inside must hold one boolean for each of {num_timesteps} timesteps, "
             f"got {is_inside.dtype} of shape {is_inside.shape}."
         )
-    # slicing units before choosing timesteps copies no more than a block
-    blocks = [
-        _describe_units(df_over_f[:, first : first + _UNITS_PER_BLOCK][is_inside])
-        for first in range(0, num_units, _UNITS_PER_BLOCK)
-    ]
-    return pd.concat(blocks, ignore_index=True)
+    if not is_inside.any():
+        nothing = np.full(num_units, np.nan)
+        return pd.DataFrame({"skewness": nothing, "kurtosis": nothing, "excluded": "no timesteps"})
+    return _describe_units(compute_moments(df_over_f, is_inside), df_over_f.dtype)
 
 
-def _describe_units(traces: np.ndarray) -> pd.DataFrame:
-    """Skewness, kurtosis and reason for exclusion of a few units, computed in float64."""
-    stored_as, traces = traces.dtype, traces.astype(np.float64)
-    num_timesteps, num_units = traces.shape
-    skewness, kurtosis = np.full((2, num_units), np.nan)
-    if num_timesteps == 0:
-        return pd.DataFrame(
-            {"skewness": skewness, "kurtosis": kurtosis, "excluded": "no timesteps"}
-        )
-    num_non_finite = np.count_nonzero(~np.isfinite(traces), axis=0)
-    traces[:, num_non_finite > 0] = 0.0
-    largest = np.abs(traces).max(axis=0)
-    rounding_step = np.spacing(largest.astype(stored_as)) if stored_as.kind == "f" else 0.0
-    traces -= traces[0]  # so that a large offset costs no precision in the moments
-    span = np.ptp(traces, axis=0)
-
+def _describe_units(moments: Moments, stored_as: np.dtype) -> pd.DataFrame:
+    """Skewness, kurtosis and reason for exclusion of each unit."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        span = moments.maximum - moments.minimum
+        largest = np.maximum(np.abs(moments.minimum), np.abs(moments.maximum))
+        rounding_step = np.spacing(largest.astype(stored_as)) if stored_as.kind == "f" else 0.0
+        is_rounding = span < _MIN_ROUNDING_STEPS * rounding_step
     kind = np.select(
-        [num_non_finite > 0, span == 0, span < _MIN_ROUNDING_STEPS * rounding_step],
+        [moments.num_non_finite > 0, span == 0, is_rounding],
         ["non-finite values", "constant", "only rounding"],
         default="",
     )
-    is_usable = kind == ""
-    if is_usable.any():
-        usable = traces[:, is_usable] / span[is_usable]
-        usable -= usable.mean(axis=0)
-        skewness[is_usable] = scipy.stats.skew(usable, axis=0)
-        kurtosis[is_usable] = scipy.stats.kurtosis(usable, axis=0, fisher=False)
     excluded = [
         f"{reason} ({count})" if count else str(reason)
-        for reason, count in zip(kind, num_non_finite, strict=True)
+        for reason, count in zip(kind, moments.num_non_finite, strict=True)
     ]
+    skewness, kurtosis = (
+        np.where(kind == "", statistic, np.nan)
+        for statistic in (moments.skewness, moments.kurtosis)
+    )
     return pd.DataFrame({"skewness": skewness, "kurtosis": kurtosis, "excluded": excluded})
 
 
