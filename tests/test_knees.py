@@ -73,8 +73,8 @@ def test_the_knee_does_not_depend_on_the_unit_of_measurement_and_is_never_an_end
 
 def test_units_that_agree_within_their_lines_leave_no_doubt(rng):
     found = bootstrap_knees(draw_units(rng, spread=0.0), num_resamples=50)
-    assert found.kurtosis_max == pytest.approx((8.0, 8.0))
-    assert found.skewness_max == pytest.approx((0.8, 0.8))
+    assert found.intervals["kurtosis"] == pytest.approx((8.0, 8.0))
+    assert found.intervals["skewness"] == pytest.approx((0.8, 0.8))
     assert found.knee_shares == {"skewness": {"E": 1.0}, "kurtosis": {"E": 1.0}}
     assert found.share_without_knee == {"skewness": 0.0, "kurtosis": 0.0}
 
@@ -87,7 +87,7 @@ def test_the_interval_is_as_wide_as_the_standard_error_of_the_knees_mean_says(rn
     values = units.loc[units["cre_line"] == "E", "kurtosis"]
     error = values.std(ddof=0) / 10
     expected = values.mean() + 1.96 * error * np.array([-1, 1])
-    assert found.kurtosis_max == pytest.approx(expected, abs=0.15 * error)
+    assert found.intervals["kurtosis"] == pytest.approx(expected, abs=0.15 * error)
 
 
 def test_resamples_agree_with_a_plain_loop_over_units(rng):
@@ -105,7 +105,7 @@ def test_resamples_agree_with_a_plain_loop_over_units(rng):
     for line, count in lines.items():
         assert found.knee_shares["kurtosis"].get(line, 0.0) == pytest.approx(count / 2000, abs=0.05)
     expected = np.quantile([mean[1] for mean in means if mean], [0.025, 0.975])
-    assert found.kurtosis_max == pytest.approx(expected, rel=0.15)
+    assert found.intervals["kurtosis"] == pytest.approx(expected, rel=0.15)
 
 
 def test_shares_of_lines_and_of_no_knee_add_up_to_one(rng):
@@ -121,7 +121,7 @@ def test_shares_of_lines_and_of_no_knee_add_up_to_one(rng):
 def test_means_that_never_bend_have_no_interval(rng):
     straight = {line: 10.0 * (1 + place) for place, line in enumerate("ABCDEF")}
     found = bootstrap_knees(draw_units(rng, 0.0, means=straight), num_resamples=20)
-    assert found.kurtosis_max is None
+    assert found.intervals == {}
     assert found.share_without_knee == {"skewness": 1.0, "kurtosis": 1.0}
 
 
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_units(rng):
 
 def test_skewness_and_kurtosis_are_drawn_together(rng):
     found = bootstrap_knees(draw_units(rng, spread=0.5), num_resamples=200)
-    assert found.skewness_max == pytest.approx(np.array(found.kurtosis_max) / 10)
+    assert found.intervals["skewness"] == pytest.approx(np.array(found.intervals["kurtosis"]) / 10)
 
 
 def test_excluded_units_are_not_drawn(rng):
@@ -160,7 +160,9 @@ def test_drawing_recordings_is_less_sure_where_units_of_a_recording_agree(rng):
     units.loc[units["recording_id"] == "E-1", ["skewness", "kurtosis"]] *= 1.5
     over_units = bootstrap_knees(units, num_resamples=300)
     over_recordings = bootstrap_knees(units, resampled="recording", num_resamples=300)
-    assert np.ptp(over_recordings.kurtosis_max) > 2 * np.ptp(over_units.kurtosis_max)
+    assert np.ptp(over_recordings.intervals["kurtosis"]) > 2 * np.ptp(
+        over_units.intervals["kurtosis"]
+    )
     assert over_recordings.small_lines == tuple(MEANS)
 
 
@@ -169,8 +171,8 @@ def test_a_unit_of_two_sessions_is_drawn_with_both(rng):
     units = draw_units(rng, spread=0.2)
     copies = units.assign(recording_id=units["recording_id"] + "-again")
     twice = bootstrap_knees(pd.concat([units, copies], ignore_index=True), num_resamples=200)
-    assert twice.kurtosis_max == pytest.approx(
-        bootstrap_knees(units, num_resamples=200).kurtosis_max
+    assert twice.intervals["kurtosis"] == pytest.approx(
+        bootstrap_knees(units, num_resamples=200).intervals["kurtosis"]
     )
 
 

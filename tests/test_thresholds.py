@@ -31,9 +31,9 @@ def units(rng) -> pd.DataFrame:
 def test_knees_lie_within_their_own_intervals(units):
     thresholds = find_thresholds(units, PredictabilityConfig(threshold_source="knee"))
     bootstrap = thresholds.knee_bootstrap
-    low, high = bootstrap.kurtosis_max
+    low, high = bootstrap.intervals["kurtosis"]
     assert low < thresholds.kurtosis_max < high
-    low, high = bootstrap.skewness_max
+    low, high = bootstrap.intervals["skewness"]
     assert low < thresholds.skewness_max < high
     assert bootstrap.knee_shares["kurtosis"][thresholds.knee_lines["kurtosis"]] > 0.5
 

@@ -28,10 +28,9 @@ class KneeBootstrap:
     resampled: Literal["unit", "recording"]
     """What was drawn, with replacement, within every line."""
     num_resamples: int
-    skewness_max: tuple[float, float] | None
-    """95 % percentile interval over the resamples with a knee; None where none has one."""
-    kurtosis_max: tuple[float, float] | None
-    """As ``skewness_max``."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Statistic to the 95 % percentile interval of its knee, over the resamples that have one;
+    without the statistic where none has."""
     share_without_knee: Mapping[str, float]
     """Statistic to the share of resamples whose line means rise without a knee."""
     knee_shares: Mapping[str, Mapping[str, float]]
@@ -92,8 +91,7 @@ def bootstrap_knees(
     return KneeBootstrap(
         resampled=resampled,
         num_resamples=num_resamples,
-        skewness_max=_percentile_interval(knees["skewness"]),
-        kurtosis_max=_percentile_interval(knees["kurtosis"]),
+        intervals={name: _percentile_interval(found) for name, found in knees.items() if found},
         share_without_knee={name: 1 - len(found) / num_resamples for name, found in knees.items()},
         knee_shares={
             name: {
@@ -137,9 +135,7 @@ def _knees_of(means: np.ndarray, lines: Sequence[str]) -> list[tuple[str, float]
     return found
 
 
-def _percentile_interval(knees: Sequence[tuple[str, float]]) -> tuple[float, float] | None:
-    if not knees:
-        return None
+def _percentile_interval(knees: Sequence[tuple[str, float]]) -> tuple[float, float]:
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile([mean for _, mean in knees], [tail, 1 - tail])
     return float(low), float(high)

@@ -1,22 +1,38 @@
-"""The figure of a partition: every unit by its skewness and kurtosis, and the Cre lines' means."""
+"""Figures of a partition: units, means of Cre lines, and what moved thresholds would change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter
 
+from poyo_ssl.knees import KneeBootstrap
 from poyo_ssl.predictability import Partition
+from poyo_ssl.threshold_sensitivity import ALL_UNITS, MOVED, Sensitivity
 
 _STYLES = {"predictable": ("#0072B2", "o"), "unpredictable": ("#D55E00", "^")}
 """Group to colour and marker: two Okabe-Ito colours that all colour-blind readers tell apart."""
 _INK = "#333333"
+_BAND: dict[str, Any] = {"color": "#888888", "alpha": 0.18, "linewidth": 0, "zorder": 0}
+"""Of a threshold's bootstrap interval."""
+_SIDES = LinearSegmentedColormap.from_list(
+    "sides", [_STYLES["unpredictable"][0], "#FFFFFF", _STYLES["predictable"][0]]
+)
+"""Units that become unpredictable, none, units that become predictable."""
+_FULL_COLOUR = 20.0
+"""Percent of units that change side at which a colour is full: the largest change of a threshold
+that is tried by default, so that what changes in proportion to the threshold stands out."""
+_WHITE_NUMBERS_ABOVE = 12.0
+"""Percent, where dark numbers can no longer be read."""
 _LINEAR_BELOW = 1.0
 """Where a logarithmic axis turns linear to pass through zero: skewness can be negative."""
 
@@ -42,6 +58,77 @@ def plot_predictability(partition: Partition, path: Path | str | None = None) ->
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -> Figure:
+    """Draws the part of every Cre line's units that change side when the thresholds are moved.
+
+    Args:
+        sensitivity: Moved thresholds and what they change.
+        path: Where to save the figure; its ending chooses the format. Not saved by default.
+
+    Returns:
+        The figure, drawn without any window or global state.
+    """
+    counts = sensitivity.counts
+    net = 100 * (counts["num_gained"] - counts["num_lost"]) / counts["num_units"]
+    largest = net.abs().groupby(counts["cre_line"]).max().drop(ALL_UNITS)
+    lines = [ALL_UNITS]
+    if len(largest) > 1:  # a single line is all units
+        lines += largest.sort_values(ascending=False, kind="stable").index.tolist()
+    num_units = counts.drop_duplicates("cre_line").set_index("cre_line")["num_units"]
+
+    figure = Figure(figsize=(9.0, 1.9 + 0.33 * len(lines)), layout="constrained", dpi=150)
+    panels = figure.subplots(1, len(MOVED), sharey=True)
+    for axes, moved in zip(panels, MOVED, strict=True):
+        rows = counts.assign(net=net)[counts["moved"] == moved]
+        table = rows.pivot_table(index="cre_line", columns="change", values="net").loc[lines]
+        image = _draw_changes(axes, table.to_numpy())
+        axes.set_xticks(range(table.shape[1]), [f"{change:+.0%}" for change in table.columns])
+        axes.set_title("both thresholds" if moved == "both" else f"{moved} threshold")
+    panels[0].set_yticks(
+        range(len(lines)), [f"{line} ({num_units[line]:,})" for line in lines], fontsize="small"
+    )
+    figure.colorbar(
+        image,
+        ax=panels,
+        orientation="horizontal",
+        extend="both",
+        fraction=0.3 / figure.get_figheight(),
+        aspect=60,
+        label="% of the line's units that become unpredictable (orange) or predictable (blue)",
+    )
+    figure.suptitle(_describe_largest_changes(sensitivity), x=0.01, ha="left", fontsize="medium")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _draw_changes(axes: Axes, percent: np.ndarray) -> AxesImage:
+    """A heat map with numbers: one row for every Cre line, one column for every change."""
+    image = axes.imshow(percent, cmap=_SIDES, vmin=-_FULL_COLOUR, vmax=_FULL_COLOUR, aspect="auto")
+    for (row, column), value in np.ndenumerate(percent):
+        axes.text(
+            column,
+            row,
+            f"{abs(value):.1f}" if value else "0",
+            ha="center",
+            va="center",
+            fontsize="small",
+            color="white" if abs(value) > _WHITE_NUMBERS_ABOVE else _INK,
+        )
+    axes.axhline(0.5, color=_INK, linewidth=1)  # between all units and the lines
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _describe_largest_changes(sensitivity: Sensitivity) -> str:
+    """How many units change side at most, for every size of change."""
+    shares = sensitivity.share_changed
+    sizes = shares.groupby(shares.index.get_level_values("change").map(abs)).max()
+    described = [f"±{size:.0%}: at most {share:.1%}" for size, share in sizes.items()]
+    return f"Units that change side when thresholds move by {', '.join(described)}"
 
 
 def _draw_units(figure: Figure | SubFigure, partition: Partition) -> None:
@@ -94,9 +181,14 @@ def _draw_units(figure: Figure | SubFigure, partition: Partition) -> None:
 
 
 def _draw_thresholds(axes: Axes, partition: Partition) -> None:
-    """Two dashed lines, and their values at the far ends."""
+    """Two dashed lines, their values at the far ends, and bands where they are unsure."""
     skewness_max = partition.thresholds.skewness_max
     kurtosis_max = partition.thresholds.kurtosis_max
+    bootstrap = partition.thresholds.knee_bootstrap
+    if bootstrap is not None and "skewness" in bootstrap.intervals:
+        axes.axvspan(*bootstrap.intervals["skewness"], **_BAND)
+    if bootstrap is not None and "kurtosis" in bootstrap.intervals:
+        axes.axhspan(*bootstrap.intervals["kurtosis"], **_BAND)
     axes.axvline(skewness_max, color=_INK, linestyle="--", linewidth=1)
     axes.axhline(kurtosis_max, color=_INK, linestyle="--", linewidth=1)
     axes.annotate(
@@ -183,6 +275,9 @@ def _draw_line_means(figure: SubFigure, partition: Partition) -> None:
         axes.plot(ordered[statistic], places, color="#BBBBBB", linewidth=1, zorder=1)
         axes.scatter(ordered[statistic], places, c=colours, marker="D", s=32, zorder=2)
         axes.axvline(maximum, color=_INK, linestyle="--", linewidth=1, zorder=1)
+        bootstrap = thresholds.knee_bootstrap
+        if bootstrap is not None and statistic in bootstrap.intervals:
+            _draw_interval(axes, bootstrap, statistic)
         axes.annotate(
             f"{thresholds.source} {maximum:.4g}",
             (maximum, 1.0),
@@ -199,6 +294,16 @@ def _draw_line_means(figure: SubFigure, partition: Partition) -> None:
         axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
         axes.set_axisbelow(True)
         _tidy(axes)
+
+
+def _draw_interval(axes: Axes, bootstrap: KneeBootstrap, statistic: str) -> None:
+    """A band, and in words how sure the knee is."""
+    low, high = bootstrap.intervals[statistic]
+    label = f"95 % of resamples:\n{low:.4g} to {high:.4g}"
+    if bootstrap.share_without_knee[statistic]:
+        label += f"\nwithout a knee: {bootstrap.share_without_knee[statistic]:.1%}"
+    axes.axvspan(low, high, label=label, **_BAND)
+    axes.legend(loc="lower right", frameon=False, fontsize="small")
 
 
 def _scale(set_scale: Callable[..., None], axis: Axis, values: pd.Series) -> None:
