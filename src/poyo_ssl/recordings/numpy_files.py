@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tokenize
 import zipfile
 import zlib
@@ -33,7 +34,7 @@ def open_array(path: Path) -> np.ndarray:
     """
     with _explained(path):
         with path.open("rb") as handle:
-            _refuse_other_than_numbers(path.name, read_header(handle)[1])
+            _refuse_lying_header(path.name, path.stat().st_size, handle)
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
 
@@ -77,7 +78,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             _refuse_inflated(path, archive.infolist())
             for member in archive.infolist():
                 with archive.open(member) as handle:
-                    _refuse_lying_header(member, handle)
+                    _refuse_lying_header(member.filename, member.file_size, handle)
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
 
@@ -91,23 +92,17 @@ def _refuse_inflated(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _refuse_lying_header(member: zipfile.ZipInfo, handle: IO[bytes]) -> None:
-    """Checks that an array's header declares what the archive holds, before room is made for it."""
+def _refuse_lying_header(name: str, size: int, handle: IO[bytes]) -> None:
+    """Checks that an array is of numbers, and of as many bytes as its file has behind the header.
+
+    It counts in Python's integers: numpy's product of lengths may overflow to a small number.
+    """
     shape, dtype = read_header(handle)
-    _refuse_other_than_numbers(member.filename, dtype)
-    declared = dtype.itemsize
-    for length in shape:
-        declared *= length
-    if min(shape, default=0) < 0 or declared != member.file_size - handle.tell():
-        raise ValueError(
-            f"{member.filename} declares {declared} bytes and holds "
-            f"{member.file_size - handle.tell()}"
-        )
-
-
-def _refuse_other_than_numbers(name: str, dtype: np.dtype) -> None:
     if dtype.kind not in "biufSU":
         raise ValueError(f"{name} holds {dtype}, not numbers or text")
+    declared, held = math.prod(shape) * dtype.itemsize, size - handle.tell()
+    if min(shape, default=0) < 0 or declared != held:
+        raise ValueError(f"{name} declares {declared} bytes and holds {held}")
 
 
 @contextmanager
