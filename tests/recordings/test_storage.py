@@ -1,5 +1,8 @@
+import json
 import logging
 import shutil
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +29,8 @@ from torch_brain.datasets import Dataset, DatasetIndex
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
+from poyo_ssl.run import run
+from tiny_runs import tiny_observatory, tiny_run_config
 
 REAL_SESSION = (
     Path(__file__).resolve().parents[2]
@@ -244,8 +249,6 @@ def test_torch_brain_opens_the_folder_and_slices_the_same_window(recording, tmp_
     np.testing.assert_array_equal(sample.drifting_gratings.orientation, [np.nan, 90.0, 0.0])
     assert sample.session.id == "527-StimA"
     assert sample.subject.cre_line == "Sst_IRES_Cre"
-    pictures = sample.templates.natural_scenes.pictures
-    np.testing.assert_array_equal(pictures, recording.templates["natural_scenes"])
     assert len(sample.running.timestamps) == inside.sum()
 
 
@@ -257,10 +260,13 @@ def test_torch_brain_knows_the_gaps(recording, tmp_path):
     )
 
 
-def test_templates_stay_on_disk_until_torch_brain_is_asked_for_them(recording, tmp_path):
+def test_torch_brain_is_told_where_the_pictures_lie(recording, tmp_path):
     save_recording(recording, tmp_path)
     sample = Dataset(tmp_path)[DatasetIndex("527-StimA", 10.0, 11.0)]
-    assert isinstance(sample.templates.natural_movie_one.__dict__["pictures"], h5py.Dataset)
+    name = json.loads(sample.poyo_ssl.templates)["natural_scenes"]
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "templates" / name), recording.templates["natural_scenes"]
+    )
 
 
 def test_a_clock_that_drifts_is_stored_exactly_with_a_warning(rng, tmp_path, caplog):
@@ -322,7 +328,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(recording, tmp_path, mo
     monkeypatch.setattr(Data, "to_hdf5", fail)
     with pytest.raises(OSError, match="No space left"):
         save_recording(replace(recording, subject_id="other"), tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, "templates"]
     assert path.read_bytes() == before
 
 
@@ -451,6 +457,229 @@ def test_a_damaged_file_is_reported_with_its_name(recording, tmp_path):
         del file["rois/id"]
     with pytest.raises(RecordingError, match=r"527-StimA\.h5.*it lacks 'id'"):
         open_recording(path)
+
+
+def test_pictures_are_stored_once_for_all_recordings_of_a_folder(recording, tmp_path):
+    for recording_id in ("one", "two"):
+        save_recording(replace(recording, recording_id=recording_id), tmp_path)
+    assert len(list((tmp_path / "templates").iterdir())) == len(recording.templates) == 2
+    one, two = (open_recording(tmp_path / f"{name}.h5") for name in ("one", "two"))
+    for name, pictures in recording.templates.items():
+        assert one.templates[name] is two.templates[name]
+        np.testing.assert_array_equal(one.templates[name], pictures)
+
+
+def test_other_pictures_of_the_same_stimulus_are_kept_apart(recording, tmp_path):
+    inverted = {name: 255 - pictures for name, pictures in recording.templates.items()}
+    other = replace(recording, recording_id="other", templates=inverted)
+    for each in (recording, other):
+        save_recording(each, tmp_path)
+    for each in (recording, other):
+        assert_same_recording(open_recording(tmp_path / f"{each.recording_id}.h5"), each)
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        np.arange(24, dtype=np.uint8).reshape(2, 3, 4)[:, ::-1],
+        np.asfortranarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4)),
+        np.zeros((1, 1, 1), dtype=">u2"),
+    ],
+)
+def test_pictures_come_back_whatever_their_order_in_memory(rng, tmp_path, pictures):
+    recording = make_recording(rng, templates={"natural_scenes": pictures})
+    reopened = open_recording(save_recording(recording, tmp_path)).templates["natural_scenes"]
+    assert reopened.dtype == pictures.dtype
+    np.testing.assert_array_equal(reopened, pictures)
+
+
+def test_many_writers_of_the_same_pictures_leave_one_complete_file(recording, tmp_path):
+    def save(number: int) -> Path:
+        return save_recording(replace(recording, recording_id=f"r{number}"), tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(save, range(16)))
+    assert len(list((tmp_path / "templates").iterdir())) == 2
+    for path in paths:
+        assert set(open_recording(path).templates) == set(recording.templates)
+
+
+def test_a_recording_without_its_pictures_opens_and_says_what_to_copy(recording, tmp_path, caplog):
+    path = save_recording(recording, tmp_path / "first")
+    alone = Path(shutil.copy(path, tmp_path))
+    with caplog.at_level(logging.WARNING):
+        reopened = open_recording(alone)
+    assert_same_recording(reopened, replace(recording, templates={}))
+    for file in (tmp_path / "first" / "templates").iterdir():
+        assert f"Copy 'templates/{file.name}' from the folder" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: content[:-1],
+        lambda content: b"",
+        lambda content: content[:8] + b"\xff" * 40 + content[48:],
+    ],
+)
+def test_damaged_pictures_are_left_out_with_a_warning(recording, tmp_path, caplog, damage):
+    path = save_recording(recording, tmp_path)
+    [pictures] = (tmp_path / "templates").glob("natural_movie_one-*")
+    pictures.write_bytes(damage(pictures.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        reopened = open_recording(path)
+    assert set(reopened.templates) == {"natural_scenes"}
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.npy", "/etc/passwd", "a" * 8 + "/../../x-" + "0" * 32 + ".npy", "", "x.npy"]
+)
+def test_a_name_that_leads_out_of_the_folder_of_pictures_is_refused(recording, tmp_path, name):
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["poyo_ssl"].attrs["templates"] = json.dumps({"natural_movie_one": name})
+    with pytest.raises(RecordingError, match="no name that poyo-ssl gives"):
+        open_recording(path)
+
+
+def test_pictures_that_hold_objects_are_not_unpickled(recording, tmp_path, caplog):
+    path = save_recording(recording, tmp_path)
+    [pictures] = (tmp_path / "templates").glob("natural_movie_one-*")
+    np.save(pictures, np.array([{"any": "object"}]), allow_pickle=True)
+    with caplog.at_level(logging.WARNING):
+        assert "natural_movie_one" not in open_recording(path).templates
+
+
+def test_pictures_need_a_plain_name(rng, tmp_path):
+    recording = make_recording(rng, templates={"../movie": np.zeros((1, 2, 2), np.uint8)})
+    with pytest.raises(RecordingError, match="cannot name the pictures of a stimulus"):
+        save_recording(recording, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_of_format_1_has_its_pictures_inside(recording, tmp_path):
+    path = save_recording(recording, tmp_path)
+    shutil.rmtree(tmp_path / "templates")
+    with h5py.File(path, "r+") as file:
+        file["poyo_ssl"].attrs["format"] = 1
+        del file["poyo_ssl"].attrs["templates"]
+        for name, pictures in recording.templates.items():
+            file[f"templates/{name}/pictures"] = pictures
+    assert_same_recording(open_recording(path), recording)
+
+
+@pytest.fixture
+def large_recording(rng):
+    """24 MB of traces without a gap and 12 MB of pictures."""
+    return make_recording(
+        rng,
+        segments=(60_000,),
+        num_units=100,
+        templates={"natural_movie_one": rng.integers(0, 256, (40, 500, 600), dtype=np.uint8)},
+    )
+
+
+def test_opening_takes_no_memory_for_traces_and_pictures(large_recording, tmp_path):
+    path = save_recording(large_recording, tmp_path)
+    open_recording(path)  # so that what is imported on the way is not counted
+    tracemalloc.start()
+    recording = open_recording(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large_recording.df_over_f.nbytes / 6
+    assert_same_recording(recording, large_recording)
+
+
+def test_mapped_values_cannot_be_changed(rng, tmp_path):
+    recording = open_recording(save_recording(make_recording(rng, segments=(40,)), tmp_path))
+    assert type(recording.df_over_f) is np.ndarray
+    for values in (recording.df_over_f, recording.templates["natural_scenes"]):
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 0
+
+
+def test_an_open_recording_stays_as_it_was_when_its_file_is_replaced(rng, tmp_path):
+    first = make_recording(rng, segments=(4000,))
+    reopened = open_recording(save_recording(first, tmp_path))
+    second = make_recording(rng, segments=(3000,))
+    assert_same_recording(open_recording(save_recording(second, tmp_path)), second)
+    assert_same_recording(reopened, first)
+
+
+@pytest.mark.parametrize(
+    "storage", [{"chunks": (10, 2)}, {"compression": "gzip"}, {"dtype": ">f4"}, {"dtype": "<f2"}]
+)
+def test_traces_stored_otherwise_have_the_same_values(rng, tmp_path, storage):
+    recording = make_recording(rng, segments=(40,))
+    recording = replace(recording, df_over_f=np.round(recording.df_over_f))
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["calcium_traces/df_over_f"].attrs)
+        del file["calcium_traces/df_over_f"]
+        stored = file["calcium_traces"].create_dataset(
+            "df_over_f", data=recording.df_over_f, **storage
+        )
+        stored.attrs.update(attributes)
+    np.testing.assert_array_equal(open_recording(path).df_over_f, recording.df_over_f)
+
+
+def test_traces_behind_a_user_block_have_the_same_values(rng, tmp_path):
+    recording = make_recording(rng, segments=(40,))
+    path = save_recording(recording, tmp_path)
+    shifted = tmp_path / "shifted.h5"
+    with h5py.File(path) as source, h5py.File(shifted, "w", userblock_size=512) as file:
+        file.attrs.update(source.attrs)
+        for name in source:
+            source.copy(name, file)
+    np.testing.assert_array_equal(open_recording(shifted).df_over_f, recording.df_over_f)
+
+
+def test_the_whole_method_runs_on_mapped_recordings_of_brainsets(tmp_path):
+    recordings = [
+        open_recording(_store_like_brainsets(recording, number, tmp_path / "data"))
+        for number, recording in enumerate(tiny_observatory())
+    ]
+    assert not any(recording.df_over_f.flags.writeable for recording in recordings)
+    page = run(recordings, tmp_path / "run", tiny_run_config(num_seeds=1))
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv", dtype={"recording_id": str})
+    assert page.is_file()
+    assert set(scores["recording_id"]) == {"0", "1"}
+
+
+def _store_like_brainsets(recording: Recording, number: int, folder: Path) -> Path:
+    """The first gratings of a recording, as brainsets writes a session."""
+    first, stop = recording.segments[np.argmax(np.diff(recording.segments)[:, 0])]
+    times = recording.timestamps[first:stop]
+    gratings = recording.stimulus("drifting_gratings").dropna()
+    gratings = gratings[(gratings["start"] >= times[0]) & (gratings["end"] < times[-1])]
+    traces = RegularTimeSeries(
+        df_over_f=recording.df_over_f[first:stop],
+        sampling_rate=recording.sampling_rate,
+        domain_start=times[0],
+    )
+    data = Data(
+        brainset=BrainsetDescription(
+            id="allen_visual_coding_ophys_2016",
+            origin_version="unknown",
+            derived_version="1.0.0",
+            source="https://observatory.brain-map.org/visualcoding/",
+            description="Allen",
+        ),
+        subject=SubjectDescription(id="511510753", cre_line="Sst_IRES_Cre"),
+        session=SessionDescription(id=str(number)),
+        device=DeviceDescription(id=str(number), imaging_depth=350, target_area="VISp"),
+        calcium_traces=traces,
+        rois=ArrayDict(id=np.array([f"{number}{unit}" for unit in range(recording.num_units)])),
+        drifting_gratings=Interval(
+            **{name: gratings[name].to_numpy() for name in gratings},
+        ),
+        domain=traces.domain,
+    )
+    folder.mkdir(exist_ok=True)
+    data.save(folder / f"{number}.h5")
+    return folder / f"{number}.h5"
 
 
 @pytest.mark.skipif(

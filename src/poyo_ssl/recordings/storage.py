@@ -1,11 +1,19 @@
-"""Recordings on disk: torch-brain's HDF5 form, which its ``Dataset`` and brainsets share."""
+"""Recordings on disk: torch-brain's HDF5 form, which its ``Dataset`` and brainsets share.
+
+A folder of recordings holds ``<recording_id>.h5`` for each, and the pictures that were shown once
+for all of them: ``templates/<stimulus>-<hash of the content>.npy``. Traces and pictures are mapped
+from the disk where they lie there as they are, so a recording that is open costs little memory.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
-import uuid
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -13,18 +21,24 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.hdf5 import as_text, open_hdf5
+from poyo_ssl.recordings.partial_files import partial_file, publish
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.torch_brain_form import FORMAT, as_torch_brain, storage_problems
 
+logger = logging.getLogger(__name__)
+
 _FILE_NAME = re.compile(r"\w[\w.+@= -]{0,150}(?<![. ])")
+_TEMPLATES = "templates"
+_TEMPLATE_NAME = re.compile(r"\w{1,100}-[0-9a-f]{32}\.npy")
 _BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
 
 
 def save_recording(recording: Recording, directory: str | Path) -> Path:
     """Writes ``<recording_id>.h5``, replacing a file of that name only once all is written.
 
-    The file is uncompressed, so that torch-brain slices it fast: four bytes per unit and
-    timestep, gaps included, plus the templates.
+    The file is uncompressed, so that torch-brain slices it fast and we can map it: four bytes
+    per unit and timestep, gaps included. The pictures shown go to the folder ``templates``, where
+    they are kept once for all recordings; copy that folder along with the recordings.
 
     Returns:
         The path of the file.
@@ -32,6 +46,17 @@ def save_recording(recording: Recording, directory: str | Path) -> Path:
     Raises:
         RecordingError: If the id is no safe file name, or the recording holds something that
             torch-brain's form cannot; all such problems at once.
+    """
+    path = recording_path(recording.recording_id, directory)
+    publish(stage_recording(recording, directory), path)
+    return path
+
+
+def stage_recording(recording: Recording, directory: str | Path) -> Path:
+    """Does all of :func:`save_recording` but giving the file its name.
+
+    Returns:
+        A complete hidden file, ready for ``publish``.
     """
     problems = list(storage_problems(recording))
     if not _FILE_NAME.fullmatch(recording.recording_id):
@@ -44,22 +69,28 @@ def save_recording(recording: Recording, directory: str | Path) -> Path:
             f"Recording '{recording.recording_id}' cannot be stored: " + " ".join(problems)
         )
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{recording.recording_id}.h5"
-    partial = directory / f".{path.name}.{uuid.uuid4().hex}.partial"
-    try:
+    templates = {
+        name: _save_pictures(name, pictures, directory / _TEMPLATES)
+        for name, pictures in recording.templates.items()
+    }
+    with partial_file(recording_path(recording.recording_id, directory)) as partial:
         with h5py.File(partial, "x") as file:
-            as_torch_brain(recording).to_hdf5(file)
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+            as_torch_brain(recording, templates).to_hdf5(file)
+        return partial
+
+
+def recording_path(recording_id: str, directory: str | Path) -> Path:
+    """Where a recording is stored in a directory."""
+    return Path(directory) / f"{recording_id}.h5"
 
 
 def open_recording(path: str | Path) -> Recording:
-    """Reads a recording from torch-brain's HDF5 form into memory.
+    """Opens a recording in torch-brain's HDF5 form.
+
+    ΔF/F without gaps is mapped from the disk, read-only: it is read where and when it is used, and
+    stays as it was if another process replaces the file (one that is changed in place is not
+    safe). With gaps it is read into memory. Pictures are mapped after their content was checked;
+    where they are missing or damaged the recording comes without, with a warning.
 
     Besides our own files, which come back exactly as they were saved, those that
     ``brainsets prepare allen_visual_coding_ophys_2016`` writes are read: times lie on
@@ -84,9 +115,7 @@ def open_recording(path: str | Path) -> Recording:
             timestamps=timestamps,
             units=_read_units(file, columns.get("units")),
             stimuli=_read_stimuli(file, columns),
-            templates={
-                name: group["pictures"][()] for name, group in file.get("templates", {}).items()
-            },
+            templates=_open_templates(file, json.loads(extras.get("templates", "{}"))),
             running=_read_running(file),
             pupil=_read_pupil(file),
             # brainsets calls the container the subject
@@ -125,6 +154,8 @@ def _read_traces(group: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
         is_recorded = np.zeros(len(stored), dtype=bool)
         for first, stop in np.rint((np.stack([starts, ends], axis=1) - starts[0]) * rate):
             is_recorded[int(first) : int(stop)] = True
+    if is_recorded.all():
+        return _map_or_read(stored), times
     df_over_f = np.empty((np.count_nonzero(is_recorded), stored.shape[1]), dtype=stored.dtype)
     filled = 0
     edges = np.flatnonzero(np.diff(is_recorded, prepend=False, append=False))
@@ -133,6 +164,80 @@ def _read_traces(group: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
         stored.read_direct(df_over_f, np.s_[first:stop], place)
         filled = place.stop
     return df_over_f, times[is_recorded]
+
+
+def _map_or_read(dataset: h5py.Dataset) -> np.ndarray:
+    """A dataset's values, mapped read-only where they lie in the file as they are."""
+    file, offset = dataset.file, dataset.id.get_offset()  # None where chunked or not yet written
+    if offset is None or file.userblock_size or dataset.dtype.kind not in "iuf":
+        return dataset[()]
+    with open(file.filename, "rb") as handle:
+        if not os.path.sameopenfile(handle.fileno(), file.id.get_vfd_handle()):
+            return dataset[()]  # the file has just been replaced
+        values = np.memmap(handle, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+    return np.asarray(values)
+
+
+def _save_pictures(stimulus: str, pictures: np.ndarray, directory: Path) -> str:
+    """Stores pictures unless they are there already; returns the name of their file."""
+    pictures = np.ascontiguousarray(pictures)
+    path = directory / f"{stimulus}-{_hash_content(pictures)}.npy"
+    if not path.is_file():
+        with partial_file(path) as partial, partial.open("xb") as handle:
+            np.save(handle, pictures, allow_pickle=False)
+        publish(partial, path)
+    return path.name
+
+
+def _hash_content(pictures: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{pictures.dtype.str} {pictures.shape} ".encode())
+    digest.update(pictures.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:32]
+
+
+def _open_templates(file: h5py.File, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The pictures inside a file of format 1, and those beside it that a later one names."""
+    templates = {
+        name: _map_or_read(group["pictures"]) for name, group in file.get(_TEMPLATES, {}).items()
+    }
+    for stimulus, name in names.items():
+        if not _TEMPLATE_NAME.fullmatch(name):
+            raise RecordingError(
+                f"'{file.filename}' names '{name}' as the pictures of {stimulus}, which is no name "
+                "that poyo-ssl gives. It is damaged or was made to mislead; save it again."
+            )
+        path = Path(file.filename).parent / _TEMPLATES / name
+        try:
+            found = path.stat()
+            templates[stimulus] = _open_pictures(path, found.st_size, found.st_mtime_ns)
+        except (OSError, ValueError) as error:
+            problem = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+            logger.warning(
+                "'%s' comes without the pictures of %s: '%s' is %s. Copy '%s/%s' from the folder "
+                "that the recording was first saved in.",
+                file.filename,
+                stimulus,
+                path,
+                problem,
+                _TEMPLATES,
+                name,
+            )
+    return templates
+
+
+@lru_cache(maxsize=64)
+def _open_pictures(path: Path, size: int, mtime_ns: int) -> np.ndarray:
+    """Maps a file of pictures whose content is what its name says; checked once in a process.
+
+    Args:
+        path: The file.
+        size: Its size and
+        mtime_ns: its time, which tell it from another one of that name.
+    """
+    expected = path.stem.rpartition("-")[2]
+    if _hash_content(np.lib.format.open_memmap(path, mode="r")) != expected:
+        raise ValueError("its content is not what its name says")
+    return np.asarray(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _read_units(file: h5py.File, columns: list[str] | None) -> pd.DataFrame:

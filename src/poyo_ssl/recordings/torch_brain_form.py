@@ -8,15 +8,14 @@ The fields are those that ``brainsets prepare allen_visual_coding_ophys_2016`` w
   holds the exact time of every sample (NaN in a gap), beside torch-brain's regular grid;
 - blank sweeps stay in the tables, as NaN (gratings) or ``frame`` 0 (natural scenes);
 - ``rois`` has all columns of the table of units;
-- ``templates.<stimulus>.pictures`` holds what was shown;
-- ``poyo_ssl`` holds the remaining metadata.
+- ``poyo_ssl`` holds the remaining metadata and names the files of the pictures that were shown.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +36,10 @@ from poyo_ssl.recordings.recording import Recording
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Version of what we add to torch-brain's fields."""
+FORMAT = 2
+"""Version of what we add to torch-brain's fields; in format 1 pictures lay inside the file."""
 _MAX_GRID_RATIO = 20  # gaps are stored as NaN: refuse files that would be nearly all gap
+_LONGEST_NAME = 100  # pictures are stored in a file that is named after them
 _BEHAVIOR = ("running", "pupil")
 _DESCRIPTIONS = ("session", "subject", "device", "brainset", "poyo_ssl")
 _OTHER_FIELDS = frozenset(("calcium_traces", "rois", "templates", *_BEHAVIOR, *_DESCRIPTIONS))
@@ -67,6 +67,9 @@ def storage_problems(recording: Recording) -> Iterator[str]:
                 f"a presentation of '{name}' lies inside another one, which torch-brain cannot "
                 "slice; make two stimuli of them."
             )
+    for name in recording.templates:
+        if not name.isidentifier() or len(name) > _LONGEST_NAME:
+            yield f"'{name}' cannot name the pictures of a stimulus; rename it."
     for name, samples in (("running", recording.running), ("pupil", recording.pupil)):
         if samples is not None and not np.all(np.diff(samples["timestamp"]) >= 0):
             yield f"the timestamps of {name} must be finite and sorted."
@@ -100,8 +103,13 @@ def _stored_names(stimulus: str) -> dict[str, str]:
     return {"image": "frame"} if stimulus == "natural_scenes" else {}
 
 
-def as_torch_brain(recording: Recording) -> Data:
-    """The recording as a torch-brain object; ``storage_problems`` must have found none."""
+def as_torch_brain(recording: Recording, template_files: Mapping[str, str]) -> Data:
+    """The recording as a torch-brain object; ``storage_problems`` must have found none.
+
+    Args:
+        recording: The recording.
+        template_files: Stimulus to the name of the file that holds its pictures.
+    """
     traces = _as_regular_time_series(recording)
     optional = {"running": _as_running(recording), "pupil": _as_pupil(recording)}
     return Data(
@@ -113,16 +121,13 @@ def as_torch_brain(recording: Recording) -> Data:
                 for name, values in recording.units.items()
             }
         ),
-        templates=Data(
-            **{name: ArrayDict(pictures=stack) for name, stack in recording.templates.items()}
-        ),
         **{name: _as_interval(name, table) for name, table in recording.stimuli.items()},
         **{name: samples for name, samples in optional.items() if samples is not None},
-        **_descriptions(recording),
+        **_descriptions(recording, template_files),
     )
 
 
-def _descriptions(recording: Recording) -> dict[str, Data]:
+def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> dict[str, Data]:
     first = recording.units.iloc[0].to_dict()
     known = {name: value for name, value in first.items() if not pd.isna(value)}
     cre_line = str(known["cre_line"]).replace("-", "_") if "cre_line" in known else None
@@ -149,6 +154,7 @@ def _descriptions(recording: Recording) -> dict[str, Data]:
             container_id=recording.container_id,
             session_type=recording.session_type,
             source=recording.source,
+            templates=json.dumps(dict(template_files)),
             columns=json.dumps({"units": list(recording.units.columns), **columns}),
         ),
     }
