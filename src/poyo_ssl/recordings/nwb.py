@@ -155,10 +155,11 @@ def _read_unit_ids(
 
 def _find_segmentation(file: h5py.File, series: h5py.Group) -> h5py.Group | None:
     """The PlaneSegmentation that the traces refer to."""
-    if not has_dataset(series, "rois") or "table" not in series["rois"].attrs:
+    reference = series["rois"].attrs.get("table") if has_dataset(series, "rois") else None
+    if not reference:
         return None
     # by its name: an object without one was not checked for links out of the file
-    name = file[series["rois"].attrs["table"]].name
+    name = file[reference].name
     return file[name] if name else None
 
 

@@ -35,8 +35,8 @@ def find_series(file: h5py.File, wanted: str | None) -> tuple[h5py.Group, str]:
         wanted: Path of a series or its last parts.
 
     Returns:
-        The series, and what tells it from the others of the file if it was asked for: the parts
-        of its path that they do not share, else empty.
+        The series, and what tells it from others of its kind if it was asked for: the parts of
+        its path that they do not share, else empty.
 
     Raises:
         RecordingError: If there is none, or several and none was asked for; all are named.
@@ -169,7 +169,7 @@ def _list_responses(file: h5py.File) -> list[h5py.Group]:
 
 
 def _choose(responses: Sequence[h5py.Group]) -> list[h5py.Group]:
-    signals = [item for item in responses if not _DERIVED_NAME.search(_own_names(item))]
+    signals = [item for item in responses if not _is_derived(item)]
     corrected = [item for item in signals if _CORRECTED_NAME.search(_own_names(item))]
     raw = [item for item in signals if not _BACKGROUND_NAME.search(_own_names(item))]
     return [item for item in signals if _is_df_over_f(item)] or corrected or raw
@@ -178,6 +178,10 @@ def _choose(responses: Sequence[h5py.Group]) -> list[h5py.Group]:
 def _is_df_over_f(series: h5py.Group) -> bool:
     is_named_so = _DF_OVER_F_NAME.match(series.name.rpartition("/")[2]) is not None
     return neurodata_type(series.parent) == "DfOverF" or is_named_so
+
+
+def _is_derived(series: h5py.Group) -> bool:
+    return _DERIVED_NAME.search(_own_names(series)) is not None
 
 
 def _own_names(series: h5py.Group) -> str:
@@ -190,9 +194,24 @@ def _kind(series: h5py.Group) -> str:
 
 
 def _label(series: h5py.Group, responses: Sequence[h5py.Group]) -> str:
-    paths = [item.name.split("/") for item in responses if item.name != series.name]
-    own = [part for part in series.name.split("/") if not all(part in path for path in paths)]
-    return "-".join(own) if paths else ""
+    """The parts of the path of a series that the others of its kind do not share."""
+    own = series.name.split("/")
+    others = [
+        item.name.split("/")
+        for item in responses
+        if item != series and _kind(item) == _kind(series) and not _is_derived(item)
+    ]
+    if not others:
+        return ""
+    first = _num_shared([own, *others])
+    last = _num_shared([path[::-1] for path in (own, *others)])
+    return "-".join(own[first : len(own) - last] or own[1:])
+
+
+def _num_shared(paths: Sequence[Sequence[str]]) -> int:
+    """How many first parts all paths have in common."""
+    levels = enumerate(zip(*paths, strict=False))
+    return next((place for place, parts in levels if len(set(parts)) > 1), min(map(len, paths)))
 
 
 def _read_array(series: h5py.Group) -> np.ndarray:
