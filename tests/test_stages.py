@@ -149,6 +149,106 @@ def test_leaving_units_out_does_not_make_training_data_new(fitted_run, session, 
     assert {row["num_known_units"] for row in rows} == {3}
 
 
+@pytest.fixture(scope="module")
+def first_half(halves) -> Recording:
+    [recording] = load_recordings(halves[0])
+    return recording
+
+
+@pytest.fixture(scope="module")
+def tested(fitted_run) -> tuple[float, float]:
+    """When the first half's test part lies, seconds."""
+    [row] = json.loads((fitted_run / "splits.json").read_text())
+    [(start, end)] = row["test"]
+    return start, end
+
+
+def by_decoder(rows: list[dict]) -> dict[tuple, dict]:
+    return {(row["arm"], row["label_fraction"]): row for row in rows}
+
+
+def test_a_stretch_of_the_training_recording_is_scored_on_its_test_part_alone(
+    fitted_run, halves, first_half, tested, tmp_path
+):
+    # from within the training part to within the test part
+    middle = np.searchsorted(first_half.timestamps, np.mean(tested))
+    path = save_recording(cut(first_half, 100, int(middle)), tmp_path)
+    rows = evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+    whole = evaluate_run(fitted_run, [halves[0]], tmp_path / "whole.json")
+    for decoder, row in by_decoder(rows).items():
+        assert row["part"] == "test"
+        assert 0 < row["num_windows"] < by_decoder(whole)[decoder]["num_windows"]
+
+
+def test_a_stretch_that_was_all_learned_from_is_refused(fitted_run, first_half, tested, tmp_path):
+    start = int(np.searchsorted(first_half.timestamps, tested[0]))
+    path = save_recording(cut(first_half, 0, start), tmp_path)
+    with pytest.raises(ValueError, match=r"has no window of drifting_gratings to score"):
+        evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+
+
+def test_the_whole_session_of_a_half_that_was_learned_from_is_scored_on_the_test_part(
+    fitted_run, halves, session, tmp_path
+):
+    path = save_recording(session, tmp_path)
+    rows = by_decoder(evaluate_run(fitted_run, [path], tmp_path / "scores.json"))
+    expected = by_decoder(evaluate_run(fitted_run, [halves[0]], tmp_path / "half.json"))
+    assert rows.keys() == expected.keys()
+    for decoder, row in rows.items():
+        for column in ("part", "num_windows", "scores"):
+            assert row[column] == expected[decoder][column]
+
+
+def save_later(halves, run, folder, seconds_early: float):
+    """The second half, said to begin so long before the first half's last sample has ended."""
+    [later] = load_recordings(halves[1])
+    [row] = json.loads((run / "splits.json").read_text())
+    timestamps = later.timestamps.copy()
+    timestamps[0] = row["segments"][-1][1] - seconds_early
+    return save_recording(replace(later, timestamps=timestamps), folder)
+
+
+def test_jitter_between_two_parts_of_a_session_is_no_overlap(fitted_run, halves, tmp_path):
+    path = save_later(halves, fitted_run, tmp_path, 0.04)  # of a sample's 0.1 s
+    rows = evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+    assert {row["part"] for row in rows} == {"whole recording"}
+
+
+def test_a_single_sample_of_overlap_makes_it_the_same_recording(fitted_run, halves, tmp_path):
+    path = save_later(halves, fitted_run, tmp_path, 0.06)
+    with pytest.raises(ValueError, match="has no window of drifting_gratings to score"):
+        evaluate_run(fitted_run, [path], tmp_path / "scores.json")
+
+
+def test_a_recording_that_was_not_divided_for_the_task_is_not_scored_whole(
+    fitted_run, halves, tmp_path
+):
+    other = shutil.copytree(fitted_run, tmp_path / "run")
+    [row] = json.loads((other / "splits.json").read_text())
+    (other / "splits.json").write_text(json.dumps([{**row, "task": "orientation"}]))
+    with pytest.raises(
+        ValueError, match=r"learned from recording 'sim0-Sst-0' without a test part for direction"
+    ):
+        evaluate_run(other, [halves[0]], tmp_path / "scores.json")
+
+
+def test_a_renamed_copy_is_normalised_by_its_own_statistics(session, tmp_path):
+    days = [
+        replace(session, recording_id="quiet"),
+        # by the average of both days every sample would be clipped
+        replace(session, recording_id="loud", df_over_f=session.df_over_f + 100),
+    ]
+    files = [save_recording(day, tmp_path / day.recording_id) for day in days]
+    rows = finetune_decoder(files, tmp_path / "decoder", replace(FINETUNE, with_teacher=True))
+    # of two files that hold one recording each is called after its file
+    twice = [shutil.copy(files[1], tmp_path / name) for name in ("one.h5", "two.h5")]
+    again = evaluate_run(tmp_path / "decoder", twice, tmp_path / "scores.json")
+    expected = {row["recording_id"]: row["scores"] for row in rows}["loud"]
+    assert [row["recording_id"] for row in again] == ["one", "two"]
+    assert [row["part"] for row in again] == ["test", "test"]
+    assert [row["scores"] for row in again] == [expected, expected]
+
+
 def test_recordings_of_other_cells_are_left_out_and_named(fitted_run, halves, tmp_path, caplog):
     stranger = save_recording(tiny_observatory()[1], tmp_path)
     rows = evaluate_run(fitted_run, [halves[1], stranger], tmp_path / "scores.json")

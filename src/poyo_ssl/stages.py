@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from poyo_ssl.arms import Setting, label_teacher
-from poyo_ssl.decoding import FittedDecoder, load_decoder
+from poyo_ssl.decoding import load_decoder
 from poyo_ssl.evaluation import chance_level, evaluate
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
+from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.model.checkpoints import CONFIG, load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide, resize_pictures
