@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poyo_ssl.recordings.fluorescence import compute_df_over_f
+from poyo_ssl.recordings.recording import RecordingError
 
 
 def brute_baseline(trace: np.ndarray, percentile: float, window: int) -> np.ndarray:
@@ -122,7 +123,7 @@ def test_a_window_longer_than_the_recording_is_cut_to_it(rng):
 
 @pytest.mark.parametrize("window", [0.0, 0.2])
 def test_a_window_of_hardly_any_sample_is_refused(rng, window):
-    with pytest.raises(ValueError, match="Raise baseline_window"):
+    with pytest.raises(RecordingError, match="Raise baseline_window"):
         convert(bright(rng), 8.0, window)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.ndimage import percentile_filter
 from scipy.stats import norm
 
+from poyo_ssl.recordings.recording import RecordingError
+
 logger = logging.getLogger(__name__)
 
 _MAD_TO_SD = 1 / norm.ppf(0.75)  # of a normal distribution
@@ -40,13 +42,14 @@ def compute_df_over_f(
         sampling_rate: Hz.
         baseline_percentile: In [0, 100); of the samples in the window, the one of this rank.
         baseline_window: Seconds.
-        where: File or series, for warnings.
+        where: File or series, for warnings and errors.
 
     Returns:
         ΔF/F, shape (num_timesteps, num_units), float32, dimensionless.
 
     Raises:
-        ValueError: If the shape is not two-dimensional, or the window holds too few samples.
+        ValueError: If the shape is not two-dimensional.
+        RecordingError: If the baseline window, cut to the recording, holds too few samples.
 
     References:
         ``compute_dff_windowed_median`` in ``allensdk.brain_observatory.dff``: division by the
@@ -57,7 +60,7 @@ def compute_df_over_f(
             "fluorescence must have shape (num_timesteps, num_units), got "
             f"{fluorescence.shape}. For one trace, use fluorescence[:, None]."
         )
-    window = _window_timesteps(baseline_window, sampling_rate, len(fluorescence))
+    window = _window_timesteps(baseline_window, sampling_rate, len(fluorescence), where)
     df_over_f = np.empty(fluorescence.shape, dtype=np.float32)
     num_noisy = 0
     for unit in range(fluorescence.shape[1]):
@@ -82,17 +85,18 @@ def compute_df_over_f(
     return df_over_f
 
 
-def _window_timesteps(baseline_window: float, sampling_rate: float, num_timesteps: int) -> int:
-    """An odd number of timesteps, so that the window has a centre."""
-    timesteps = round(baseline_window * sampling_rate) if sampling_rate > 0 else 0
-    if min(timesteps, num_timesteps) < _SHORTEST_WINDOW:
-        raise ValueError(
-            f"A baseline window of {baseline_window} s holds {min(timesteps, num_timesteps)} of "
-            f"{num_timesteps} samples at {sampling_rate} Hz; at least {_SHORTEST_WINDOW} are "
-            "needed. Raise baseline_window, or check the sampling rate."
+def _window_timesteps(
+    baseline_window: float, sampling_rate: float, num_timesteps: int, where: str
+) -> int:
+    """An odd number of timesteps, so that the window has a centre, and no more than there are."""
+    timesteps = min(round(baseline_window * sampling_rate) | 1, num_timesteps)
+    if timesteps < _SHORTEST_WINDOW:
+        raise RecordingError(
+            f"{where}: a baseline window of {baseline_window} s at {sampling_rate} Hz holds "
+            f"{timesteps} of {num_timesteps} samples; at least {_SHORTEST_WINDOW} are needed. "
+            "Raise baseline_window, or check the sampling rate."
         )
-    longest = num_timesteps - 1 if num_timesteps % 2 == 0 else num_timesteps
-    return min(timesteps | 1, longest)
+    return timesteps if timesteps % 2 else timesteps - 1
 
 
 def _bridge(trace: np.ndarray, is_missing: np.ndarray) -> None:

@@ -51,16 +51,13 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
     session, recording_id = _name_session(plane)
     rois = _choose_rois(plane, source.suite2p)
     sampling_rate = source.suite2p.sampling_rate or _read_sampling_rate(plane)
-    try:
-        df_over_f = compute_df_over_f(
-            _read_fluorescence(plane, rois, source.suite2p),
-            sampling_rate,
-            baseline_percentile=source.suite2p.baseline_percentile,
-            baseline_window=source.suite2p.baseline_window,
-            where=str(plane),
-        )
-    except ValueError as error:
-        raise RecordingError(f"'{plane}': {error}") from error
+    df_over_f = compute_df_over_f(
+        _read_fluorescence(plane, rois, source.suite2p),
+        sampling_rate,
+        baseline_percentile=source.suite2p.baseline_percentile,
+        baseline_window=source.suite2p.baseline_window,
+        where=f"'{plane}'",
+    )
     is_lit = np.isfinite(df_over_f).any(axis=0)
     _report_dark(plane, rois[~is_lit], len(rois))
     timestamps = np.arange(len(df_over_f)) / sampling_rate
