@@ -1,3 +1,5 @@
+import io
+
 import h5py
 import numpy as np
 import pytest
@@ -137,3 +139,122 @@ def test_what_compresses_well_is_still_read(tmp_path):
         file.create_dataset("values", data=zeros, compression="gzip", compression_opts=9)
     with open_hdf5(path) as file:
         assert not file["values"][()].any()
+
+
+def test_a_soft_link_through_an_external_link_is_refused_with_it(tmp_path, other):
+    path = tmp_path / "crafted.h5"
+    with h5py.File(path, "w") as file:
+        file["door"] = h5py.ExternalLink(str(other), "/")
+        file["innocent"] = h5py.SoftLink("/door/values")
+    with h5py.File(path) as file:
+        assert file["innocent"][()].tobytes() == SECRET  # what would have leaked
+    with pytest.raises(RecordingError, match="door"), open_hdf5(path):
+        pytest.fail("opened")
+
+
+def test_a_link_of_a_kind_that_only_a_program_knows_is_refused(tmp_path):
+    path = tmp_path / "crafted.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        file["odd"] = h5py.ExternalLink("elsewhere.h5", "/values")
+    content = path.read_bytes()
+    link_message = b"\x01\x08@\x03odd"  # version 1, kind stored, kind 64: external; name of 3
+    assert content.count(link_message) == 1
+    path.write_bytes(content.replace(link_message, b"\x01\x08A\x03odd"))
+    with h5py.File(path) as file:
+        assert file.id.links.get_info(b"odd").type == 65
+    with pytest.raises(RecordingError, match=r"odd \(link out of"), open_hdf5(path):
+        pytest.fail("opened")
+
+
+def test_what_looks_odd_but_stays_within_the_file_is_fine(tmp_path):
+    path = tmp_path / "odd.h5"
+    with h5py.File(path, "w", userblock_size=1024) as file:
+        file["values"] = np.arange(3)
+        file["committed_type"] = np.dtype([("x", "<f4"), ("y", "<f4")])
+        file["of_that_type"] = np.zeros(2, dtype=file["committed_type"])
+        file["region"] = np.array([file["values"].regionref[:2]], dtype=h5py.regionref_dtype)
+        file["deep/er/back_to_deep"] = file.require_group("deep")
+        file["deep/root"] = file["/"]
+    with path.open("r+b") as handle:
+        handle.write(b"\x89PNG, a picture that is also HDF5")
+    with open_hdf5(path) as file:
+        assert file["deep/root/deep/er/back_to_deep/root/values"][()].tolist() == [0, 1, 2]
+        assert file["region"].shape == (1,)
+
+
+def test_a_missing_compression_filter_is_named_when_its_data_are_read(tmp_path):
+    path = tmp_path / "compressed.h5"
+    with h5py.File(path, "w") as file:
+        file["plain"] = np.arange(3)
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((4,))
+        creation.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)  # zstd's number
+        space = h5py.h5s.create_simple((4,))
+        traces = h5py.h5d.create(file.id, b"traces", h5py.h5t.NATIVE_FLOAT, space, creation)
+        traces.write_direct_chunk((0,), b"\x00" * 16)
+    with open_hdf5(path) as file:
+        assert file["plain"][()].tolist() == [0, 1, 2]
+    with (
+        pytest.raises(RecordingError, match=r"HDF5 filter 32015 .*not installed.*hdf5plugin"),
+        open_hdf5(path) as file,
+    ):
+        file["traces"][()]
+
+
+class Unreliable(io.BytesIO):
+    """A remote file whose server goes away."""
+
+    is_gone = False
+
+    def read(self, size=-1):
+        if self.is_gone:
+            raise ConnectionError("the server closed the connection")
+        return super().read(size)
+
+
+@pytest.fixture
+def remote(tmp_path):
+    path = tmp_path / "far.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("values", data=np.arange(10_000), chunks=(1000,))
+    return Unreliable(path.read_bytes())
+
+
+def test_a_file_object_is_read_under_the_name_it_is_given_and_stays_open(remote):
+    with open_hdf5(remote, name="https://far.away/far.h5") as file:
+        assert file.filename == "https://far.away/far.h5"
+        np.testing.assert_array_equal(file["values"][()], np.arange(10_000))
+    assert not remote.closed
+
+
+def test_a_file_object_is_held_to_the_same_checks(other):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["a/link"] = h5py.ExternalLink(str(other), "/values")
+    with pytest.raises(RecordingError, match=r"'far\.h5' takes data from other files: a/link"):
+        open_hdf5(content, name="far.h5").__enter__()
+    with pytest.raises(RecordingError, match=r"'far\.h5' is not an HDF5 file .*<html>"):
+        open_hdf5(io.BytesIO(b"<html>"), name="far.h5").__enter__()
+
+
+def test_a_server_that_goes_away_is_an_error_that_names_the_file(remote):
+    with (
+        pytest.raises(RecordingError, match=r"'far\.h5' cannot be read: .*try again"),
+        open_hdf5(remote, name="far.h5") as file,
+    ):
+        _read_without_server(file, remote)
+
+
+@pytest.mark.parametrize("kept", [100, 700, 5000])
+def test_a_file_object_that_ends_early_is_an_error(remote, kept):
+    cut = io.BytesIO(remote.getvalue()[:kept])
+    with (
+        pytest.raises(RecordingError, match=r"'far\.h5' cannot be read"),
+        open_hdf5(cut, name="far.h5") as file,
+    ):
+        file["values"][()]
+
+
+def _read_without_server(file, remote):
+    remote.is_gone = True
+    return file["values"][()]

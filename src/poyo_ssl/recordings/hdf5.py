@@ -185,7 +185,8 @@ def _naming_missing_filters(file: h5py.File) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        missing = _find_missing_filters(file) if "filter" in str(error) else {}
+        is_about_filters = any(word in str(error) for word in ("filter", "plugin"))
+        missing = _find_missing_filters(file) if is_about_filters else {}
         if not missing:
             raise
         raise RecordingError(
