@@ -142,6 +142,7 @@ class Subclass(np.ndarray):
         (np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"),
          (1, (2**20,), np.dtype("O"), False, [1])),
         (np.dtype, ("i8", False, True), (3, "<", None, None, None, -1, -1, 63)),
+        (np.float64(0).__reduce__()[0], (Bomb(np.dtype, "b4", False, True), bytes(4))),
     ],
 )  # fmt: skip
 def test_no_array_of_the_file_is_rebuilt(tmp_path, reduced):

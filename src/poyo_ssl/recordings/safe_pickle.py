@@ -20,7 +20,7 @@ from poyo_ssl.recordings.numpy_files import read_header
 from poyo_ssl.recordings.recording import RecordingError
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
-_NUMBER = re.compile(r"[biuf][1248]")
+_NUMBER = re.compile("b1|[iu][1248]|f[248]")
 _MALFORMED = (
     ArithmeticError,
     AttributeError,
