@@ -156,15 +156,46 @@ def test_scores_of_some_timesteps_are_those_of_the_traces_cut_to_them(rng):
     )
 
 
-def test_scoring_an_hours_population_needs_little_memory_beside_it():
-    traces = np.random.default_rng(0).random((30_000, 100), dtype=np.float32)
+def test_scoring_traces_in_memory_makes_no_copy_of_them():
+    traces = np.random.default_rng(0).random((30_000, 200), dtype=np.float32)
     tracemalloc.start()
     compute_predictability(traces)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    block = 30_000 * 16 * 8
-    assert peak < 7 * block
-    assert peak < 2.5 * traces.nbytes
+    assert peak < traces.nbytes / 3
+
+
+def test_traces_on_disk_get_the_same_scores_and_reasons_as_in_memory(rng, tmp_path):
+    traces = rng.exponential(size=(3000, 40)).astype(np.float32)
+    traces[17, 3], traces[:, 5], traces[:, 8] = np.nan, 2.0, 1e4
+    traces[9, 8] = np.nextafter(np.float32(1e4), np.float32(2e4))
+    is_inside = rng.random(3000) < 0.7
+    is_inside[[9, 17]] = True
+    expected = compute_predictability(traces, is_inside)
+    assert expected["excluded"].value_counts()[""] == 37
+    mapped = np.memmap(tmp_path / "traces.dat", np.float32, "w+", shape=traces.shape)
+    mapped[:] = traces
+    assert_frame_equal(compute_predictability(mapped, is_inside), expected)
+    with h5py.File(tmp_path / "traces.h5", "w") as file:
+        for chunks in (None, True, (500, 7)):
+            dataset = file.create_dataset(f"traces {chunks}", data=traces, chunks=chunks)
+            assert_frame_equal(compute_predictability(dataset, is_inside), expected)
+
+
+def test_rounding_is_judged_by_the_precision_that_traces_are_stored_in():
+    trace = np.full((50, 1), 1e4)
+    trace[7] = np.nextafter(np.float32(1e4), np.float32(2e4))
+    assert compute_predictability(trace)["excluded"].tolist() == [""]
+    single = trace.astype(np.float32)
+    assert compute_predictability(single)["excluded"].tolist() == ["only rounding"]
+
+
+def test_a_unit_that_changes_only_between_blocks_is_not_constant():
+    traces = np.repeat([[1.0], [3.0]], 700, axis=0)
+    statistics = compute_predictability(traces)
+    assert statistics["excluded"].tolist() == [""]
+    assert statistics["kurtosis"][0] == pytest.approx(1.0)  # two equal halves, by hand
+    assert statistics["skewness"][0] == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

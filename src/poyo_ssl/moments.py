@@ -11,13 +11,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import h5py
 import numpy as np
 
 _BLOCK_TIMESTEPS, _BLOCK_UNITS = 512, 256
-"""Shape of a block: in float64 at most 1 MB, which stays in the second level of cache."""
+"""Largest block: 1 MB in float64, so that every pass over it but the first stays in cache."""
 
 _BYTES_AT_A_TIME = 2**25
 """Traces read at a time, unless one chunk of an HDF5 file is larger."""
@@ -98,7 +100,7 @@ class Moments:
     @property
     def mean(self) -> np.ndarray:
         """Arithmetic mean."""
-        return self.minimum + self.rise * self.scale
+        return (self.minimum / self.scale + self.rise) * self.scale
 
     @property
     def skewness(self) -> np.ndarray:
@@ -123,19 +125,28 @@ def compute_moments(df_over_f: np.ndarray, is_inside: np.ndarray) -> Moments:
     """
     num_timesteps, num_units = df_over_f.shape
     timesteps_at_a_time, units_at_a_time = _shape_at_a_time(df_over_f)
-    groups = []
-    for units in _slices(num_units, units_at_a_time):
-        moments = None
-        for timesteps in _slices(num_timesteps, timesteps_at_a_time):
-            is_used = is_inside[timesteps]
-            if is_used.any():
-                chunk = np.asarray(df_over_f[timesteps, units])
-                part = Moments.of(chunk if is_used.all() else chunk[is_used])
-                moments = part if moments is None else moments.merge(part)
-        assert moments is not None  # some timestep is inside
-        groups.append(moments)
-    if len(groups) == 1:
-        return groups[0]
+    timesteps = _slices(num_timesteps, timesteps_at_a_time)
+    return _join(
+        [
+            reduce(Moments.merge, _measure_chunks(df_over_f, is_inside, timesteps, units))
+            for units in _slices(num_units, units_at_a_time)
+        ]
+    )
+
+
+def _measure_chunks(
+    df_over_f: np.ndarray, is_inside: np.ndarray, timesteps: list[slice], units: slice
+) -> Iterator[Moments]:
+    """Moments of some units in every chunk of timesteps that holds any of those wanted."""
+    for rows in timesteps:
+        is_wanted = is_inside[rows]
+        if is_wanted.any():
+            chunk = np.asarray(df_over_f[rows, units])
+            yield Moments.of(chunk if is_wanted.all() else chunk[is_wanted])
+
+
+def _join(groups: list[Moments]) -> Moments:
+    """Moments of all units, from those of groups of units over the same timesteps."""
     names = [field.name for field in fields(Moments) if field.name != "count"]
     joined = {name: np.concatenate([getattr(group, name) for group in groups]) for name in names}
     return Moments(count=groups[0].count, **joined)
@@ -176,8 +187,7 @@ def _measure_blocks(chunk: np.ndarray, timesteps: list[slice], out: np.ndarray) 
     """
     minimum, maximum, sums = out[0], out[1], out[2:]
     for index, rows in enumerate(timesteps):
-        chunk[rows].min(axis=0, out=minimum[index])
-        chunk[rows].max(axis=0, out=maximum[index])
+        minimum[index], maximum[index] = chunk[rows].min(axis=0), chunk[rows].max(axis=0)
     scale = _scale(minimum, maximum)
     is_scaled = (scale != 1.0).any(axis=1)
     ones = np.ones(timesteps[0].stop)
