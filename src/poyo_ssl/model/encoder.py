@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_brain.nn import (
-    InfiniteVocabEmbedding,
-    RotaryCrossAttention,
-    RotarySelfAttention,
-    RotaryTimeEmbedding,
-)
+from torch_brain.nn import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
 
-from poyo_ssl.model.grid_attention import GridCrossAttention
+from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
+from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.self_attention import RotarySelfAttention
 
 SHORTEST_PERIOD = 0.1
 """Shortest rotary period in seconds; calcium is smooth below it."""
+CROSS_ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
+"""Kind of token to the attention that reads a grid of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,10 @@ class EncoderConfig:
 
     dim: int = 64
     """Size of tokens, latents and queries."""
+    tokens: Literal["gain", "concatenated"] = "gain"
+    """How activity and unit become a token: ``gain``, the value scales the unit's embedding
+    (ours); ``concatenated``, ``[value ; unit embedding]`` under a layer norm, one token for every
+    imaging sample (as published; set patch_length to 0)."""
     depth: int = 1
     """Self-attention blocks over the latents."""
     num_heads: int = 2
@@ -37,7 +41,7 @@ class EncoderConfig:
     latent_step: float = 0.5
     """Seconds between latent time steps."""
     patch_length: float = 1 / 3
-    """Seconds of activity in one token (the published model: one imaging sample)."""
+    """Seconds of activity in one token; at least one imaging sample."""
     feedforward_factor: int = 2
     """Width of the feed-forward networks relative to dim."""
     dropout: float = 0.1
@@ -59,8 +63,20 @@ class EncoderConfig:
             raise ValueError(
                 f"longest_period must exceed {SHORTEST_PERIOD} s, got {self.longest_period}."
             )
-        if self.patch_length <= 0 or self.latent_step <= 0:
-            raise ValueError("patch_length and latent_step must be positive numbers of seconds.")
+        if self.patch_length < 0 or self.latent_step <= 0:
+            raise ValueError(
+                "latent_step must be a positive number of seconds and patch_length not negative, "
+                f"got {self.latent_step} and {self.patch_length}."
+            )
+        if self.tokens not in CROSS_ATTENTIONS:
+            raise ValueError(
+                f"tokens must be one of {', '.join(CROSS_ATTENTIONS)}, got '{self.tokens}'."
+            )
+        if self.tokens == "concatenated" and (self.patch_length > 0 or self.dim % 2):
+            raise ValueError(
+                "Concatenated tokens hold one imaging sample and two halves: they need "
+                f"patch_length=0 and an even dim, got {self.patch_length} and {self.dim}."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}.")
 
@@ -91,54 +107,26 @@ class FeedForward(nn.Module):
         return out
 
 
-class GainTokens(nn.Module):
-    """Tokens whose value scales the embedding of their unit: ``unit ⊙ (W patch + b)``.
-
-    Unlike ``[value ; unit]`` or ``value + unit``, the score of a latent is then linear in the
-    unit's activity with a weight of its own for every unit, as in a linear decoder, from the
-    first step on.
-
-    Args:
-        dim: Size of a token.
-        patch_timesteps: Imaging samples in one patch.
-    """
-
-    def __init__(self, *, dim: int, patch_timesteps: int) -> None:
-        super().__init__()
-        self.patch_timesteps = patch_timesteps
-        self.value_map = nn.Linear(patch_timesteps, dim)
-
-    def forward(self, activity: Tensor, units: Tensor) -> Tensor:
-        """Activity (B, timesteps, U) and unit embeddings (U, D) -> tokens (B, T, U, D)."""
-        num_patches = activity.shape[1] // self.patch_timesteps
-        patches = activity.unflatten(1, (num_patches, self.patch_timesteps)).transpose(-1, -2)
-        tokens: Tensor = self.value_map(patches) * units
-        return tokens
-
-
 class ProcessLayer(nn.Module):
     """One block of rotary self-attention over the latents and a feed-forward network."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = RotarySelfAttention(
-            dim=config.dim,
-            heads=config.num_heads,
-            dim_head=config.dim_head,
-            rotate_value=True,
+            dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head
         )
         self.feedforward = FeedForward(
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
 
-    def forward(self, latents: Tensor, rotary: Tensor) -> Tensor:
-        """Latents (B, L, D) at the times of ``rotary`` (B, L, 2 * dim_head)."""
-        latents = latents + self.attention(latents, rotary)
+    def forward(self, latents: Tensor, phases: Tensor) -> Tensor:
+        """Latents (B, L, D) at times with rotary phases (L, dim_head / 2)."""
+        latents = latents + self.attention(latents, phases)
         return latents + self.feedforward(latents)
 
 
 class Encoder(nn.Module):
-    """POYO+ style encoder for a grid of calcium activity, with gain-modulated tokens.
+    """POYO+ style encoder for a grid of calcium activity.
 
     Args:
         config: Sizes and time scales.
@@ -153,7 +141,8 @@ class Encoder(nn.Module):
         self.config = config
         self.sampling_rate = sampling_rate
         self.patch_timesteps = config.patch_timesteps(sampling_rate)
-        self.unit_embedding = InfiniteVocabEmbedding(config.dim, init_scale=1.0)
+        token_dim = config.dim if config.tokens == "gain" else config.dim // 2
+        self.unit_embedding = InfiniteVocabEmbedding(token_dim, init_scale=1.0)
         self.unit_embedding.initialize_vocab([])
         self.latent_embedding = nn.Parameter(torch.randn(config.latents_per_step, config.dim))
         self.rotary = RotaryTimeEmbedding(
@@ -162,8 +151,8 @@ class Encoder(nn.Module):
             t_min=SHORTEST_PERIOD,
             t_max=config.longest_period,
         )
-        self.tokenize = GainTokens(dim=config.dim, patch_timesteps=self.patch_timesteps)
-        self.read = GridCrossAttention(
+        self.value_map = nn.Linear(self.patch_timesteps, token_dim)
+        self.read = CROSS_ATTENTIONS[config.tokens](
             dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head
         )
         self.read_feedforward = FeedForward(
@@ -206,13 +195,29 @@ class Encoder(nn.Module):
             Latents ordered by time, (B, latent steps * latents_per_step, D).
         """
         num_timesteps = activity.shape[1]
-        tokens = self.tokenize(activity, self.unit_embedding(unit_index))  # (B, T, U, D)
-        times = self.latent_times(num_timesteps)
-        latents = self.latent_embedding.repeat(len(times), 1)  # (L, D)
-        latent_rotary = self.latent_rotary(num_timesteps)  # (L, 2E)
-        patch_rotary = self.rotary(self.patch_times(num_timesteps))  # (T, 2E)
-        latents = latents + self.read(latents, tokens, latent_rotary, patch_rotary, is_hidden)
+        num_steps = len(self.latent_times(num_timesteps))
+        latents = self.latent_embedding.repeat(num_steps, 1)  # (L, D)
+        latents = latents + self.read(
+            latents,
+            self.cut_patches(activity),
+            self.value_map,
+            self.unit_embedding(unit_index),
+            self.latent_phases(num_timesteps),
+            rotary_phases(self.rotary, self.patch_times(num_timesteps)),
+            is_hidden,
+        )
         return latents + self.read_feedforward(latents)
+
+    def cut_patches(self, activity: Tensor) -> Tensor:
+        """Activity (B, timesteps, U) -> patches (B, patches, U, patch_timesteps)."""
+        num_patches = activity.shape[1] // self.patch_timesteps
+        patches = activity.unflatten(1, (num_patches, self.patch_timesteps))
+        return patches.transpose(-1, -2)
+
+    def latent_phases(self, num_timesteps: int) -> Tensor:
+        """Rotary phases of every latent of a window, (L, dim_head / 2), complex."""
+        times = self.latent_times(num_timesteps).repeat_interleave(self.config.latents_per_step)
+        return rotary_phases(self.rotary, times)
 
     def latent_rotary(self, num_timesteps: int) -> Tensor:
         """Rotary embedding of every latent of a window, (L, 2 * dim_head)."""
@@ -222,9 +227,9 @@ class Encoder(nn.Module):
 
     def process(self, latents: Tensor, num_timesteps: int) -> Tensor:
         """Self-attention over the latents of each window, (B, L, D) -> (B, L, D)."""
-        rotary = self.latent_rotary(num_timesteps).expand(len(latents), -1, -1)
+        phases = self.latent_phases(num_timesteps)
         for layer in self.process_layers:
-            latents = layer(latents, rotary)
+            latents = layer(latents, phases)
         return latents
 
     def forward(

@@ -3,31 +3,50 @@
 A token carries its unit and its time. Attention needs, for latent ``l``, head ``h`` and the token
 of unit ``u`` at time ``t`` (rotary matrices ``R``, token ``x``, latent time ``τ``)::
 
-    score(l, h, t, u) = <R(τ_l) W_q q_l, R(t) W_k x_tu> = < W_k^T R(-t) R(τ_l) W_q q_l , x_tu >
+    score(l, h, t, u) = <R(τ_l) W_q q_l, R(t) W_k x_tu>
+    read(l, h)        = R(-τ_l) Σ_tu softmax(score)_tu R(t) W_v x_tu
 
-Latent queries are the same for every window, so the bracket's left side is computed once per step
-and the keys are never formed. Likewise the values::
+Latent queries are the same for every window, and a value only scales or shifts what belongs to
+its unit. So almost all of it is done once per step for all windows of a recording:
 
-    Σ_u a_tu R(t) W_v x_tu = R(t) W_v Σ_u a_tu x_tu
+**Gain tokens** ``x = unit ⊙ (W patch + b)``, not normalised. Rotation and ``W_k`` fold into the
+queries, ``<W_k^T R(-t) R(τ) W_q q, x>``, so keys are never formed; tokens are pooled over units
+first and projected afterwards, ``R(t) W_v Σ_u a_tu x_tu``. With ``R`` = latents x heads readers
+the operations per token fall from ``4 D H E + 4 R E`` (projections, scores, pooling) to ``4 R D``.
 
-so tokens are pooled over units first and projected afterwards. What is left per window is two
-matrix products with the tokens themselves, ``(latents x heads) x dim x (units x timesteps)`` each;
-the 2 x dim x inner_dim operations per token of the textbook form disappear. The result is the same
-up to rounding (``tests/model/test_grid_attention.py`` compares with torch-brain's own attention).
+**Concatenated tokens** ``x = LN([a w + b ; unit])``, as published. The layer norm of a sum: with
+``w`` and ``c_u = [b ; unit]`` centred over their features, and ``c_u`` split into a part along
+``w``, ``α_u w``, and a rest ``o_u``, the variance is ``((a + α_u)² |w|² + |o_u|²) / D`` (a sum of
+squares, so nothing cancels) and the token ``s (a w + c_u) γ + β`` with ``s`` one over its root.
+Keys and values are linear in that::
+
+    R(t) W x_tu = (a R(t) W γw + R(t) W γc_u) s_tu + R(t) W β
+
+Three projections that no window repeats, rotated once; the scores of a window are the shared
+products of queries and keys, scaled and shifted, without any product of its own.
+
+Which order of operations is fastest depends on the device. A CPU takes one block of windows at a
+time (:mod:`poyo_ssl.model.blockwise`); an accelerator forms the tokens (gain) or the keys and
+values (concatenated) of all windows and leaves the rest to its fused kernels. Both are textbook
+attention up to rounding: ``tests/model/test_grid_attention.py`` compares with torch-brain's own.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_brain.nn import RotaryTimeEmbedding
+
+from poyo_ssl.model.blockwise import AttendScaledGrid, PoolGainTokens
+from poyo_ssl.model.rotary import rotate
 
 
-class GridCrossAttention(nn.Module):
-    """Latents read a grid of tokens; rotary in time, on queries, keys and values.
+class GainCrossAttention(nn.Module):
+    """Latents read tokens whose value scales the embedding of their unit.
 
-    The tokens are not normalised: a unit that is twice as active is twice as loud, which is what
-    tells units apart when the value scales the unit's embedding.
+    Unlike ``[value ; unit]`` or ``value + unit``, the score of a latent is then linear in the
+    unit's activity with a weight of its own for every unit, as in a linear decoder, from the
+    first step on. The tokens are not normalised: a unit that is twice as active is twice as loud.
 
     Args:
         dim: Size of latents and tokens.
@@ -48,55 +67,241 @@ class GridCrossAttention(nn.Module):
     def forward(
         self,
         latents: Tensor,
-        tokens: Tensor,
-        latent_rotary: Tensor,
-        token_rotary: Tensor,
+        patches: Tensor,
+        value_map: nn.Linear,
+        units: Tensor,
+        latent_phases: Tensor,
+        patch_phases: Tensor,
         is_hidden: Tensor | None = None,
     ) -> Tensor:
-        """Reads the tokens of every window.
+        """Reads every window.
 
         Args:
             latents: Latent queries, the same for every window, (L, D).
-            tokens: One token per patch of time and unit, (B, T, U, D).
-            latent_rotary: Rotary embedding of the latent times, (L, 2 * dim_head).
-            token_rotary: Rotary embedding of the patch times, (T, 2 * dim_head).
+            patches: Activity, (B, T, U, P): P imaging samples in each of T patches.
+            value_map: P samples to the D factors that scale the unit's embedding.
+            units: Embedding of every unit, (U, D).
+            latent_phases: Rotary phases of the latents' times, (L, dim_head / 2), complex.
+            patch_phases: Rotary phases of the patches' times, (T, dim_head / 2), complex.
             is_hidden: True where a token must not be read, (B, T, U). In a window that is wholly
                 hidden the latents read nothing.
 
         Returns:
             What each latent read, (B, L, D).
         """
-        num_windows, num_times, num_units, dim = tokens.shape
         num_latents, heads, size = len(latents), self.num_heads, self.dim_head
-        rotate, invert = RotaryTimeEmbedding.rotate, RotaryTimeEmbedding.invert
+        num_times = len(patch_phases)
+        is_empty, is_left_out = _split_hidden(is_hidden)
 
         queries = self.to_query(self.norm(latents)).view(num_latents, heads, size)
-        queries = rotate(queries, latent_rotary, unsqueeze_dim=1) * size**-0.5  # (L, H, E)
-        # fold the keys' rotation and projection into the queries: one query per patch time
-        queries = rotate(
-            queries.reshape(1, -1, size), invert(token_rotary), unsqueeze_dim=1
-        )  # (T, L*H, E)
-        key_weight = self.to_key.weight.view(heads, size, dim)
-        folded = torch.einsum(
-            "tlhe,hed->tlhd", queries.view(num_times, num_latents, heads, size), key_weight
-        ).reshape(num_times, num_latents * heads, dim)
+        queries = rotate(queries, latent_phases[:, None]) * size**-0.5  # (L, H, E)
+        queries = rotate(queries.expand(num_times, -1, -1, -1), _of_minus(patch_phases))
+        folded = torch.einsum("tlhe,hed->tlhd", queries, self.to_key.weight.view(heads, size, -1))
 
-        scores = folded @ tokens.transpose(-1, -2)  # (B, T, L*H, U)
-        if is_hidden is not None:
-            is_empty = is_hidden.flatten(1).all(1)  # (B,); a softmax over nothing would be NaN
-            is_left_out = is_hidden & ~is_empty[:, None, None]
-            scores = scores.masked_fill(is_left_out[:, :, None, :], float("-inf"))
-        scores = scores.transpose(1, 2)  # softmax runs over all times and units together
-        attention = scores.flatten(-2).softmax(-1).view(num_windows, -1, num_times, num_units)
-        pooled = attention.transpose(1, 2) @ tokens  # (B, T, L*H, D)
-
-        value_weight = self.to_value.weight.view(heads, size, dim)
-        pooled = pooled.view(num_windows, num_times, num_latents, heads, dim)
-        values = torch.einsum("btlhd,hed->btlhe", pooled, value_weight).flatten(2, 3)
-        values = rotate(values, token_rotary, unsqueeze_dim=1).sum(1)  # (B, L*H, E)
-        if is_hidden is not None:
-            values = values.masked_fill(is_empty[:, None, None], 0.0)
-        values = values.view(num_windows, num_latents, heads, size)
-        values = rotate(values, invert(latent_rotary), unsqueeze_dim=1)
-        out: Tensor = self.to_out(values.flatten(-2))
+        pool = PoolGainTokens.apply if _is_blockwise(patches) else pool_gain_tokens
+        pooled = pool(
+            patches, units, value_map.weight, value_map.bias, folded.flatten(1, 2), is_left_out
+        )
+        pooled = pooled.unflatten(2, (num_latents, heads))  # (B, T, L, H, D)
+        value_weight = self.to_value.weight.view(heads, size, -1)
+        values = torch.einsum("btlhd,hed->btlhe", pooled, value_weight)
+        read = rotate(values, patch_phases[:, None, None]).sum(1)  # (B, L, H, E)
+        if is_empty is not None:
+            read = read.masked_fill(is_empty[:, None, None, None], 0.0)
+        out: Tensor = self.to_out(rotate(read, latent_phases.conj()[:, None]).flatten(-2))
         return out
+
+
+def pool_gain_tokens(
+    patches: Tensor,
+    units: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    queries: Tensor,
+    is_left_out: Tensor | None,
+) -> Tensor:
+    """Attention-weighted means of gain-modulated tokens, for every reader and patch time.
+
+    Args:
+        patches: Activity, (B, T, U, P).
+        units: Embedding of every unit, (U, D).
+        weight: Of the value map, (D, P).
+        bias: Of the value map, (D,).
+        queries: One query per patch time and reader (latent and head), (T, R, D).
+        is_left_out: True where a token must not be read, (B, T, U).
+
+    Returns:
+        (B, T, R, D); the weights of a reader sum to one over all times and units.
+    """
+    tokens = F.linear(patches, weight, bias) * units  # (B, T, U, D)
+    scores = queries @ tokens.transpose(-1, -2)  # (B, T, R, U)
+    if is_left_out is not None:
+        scores = scores.masked_fill(is_left_out[:, :, None], float("-inf"))
+    scores = scores.transpose(1, 2)  # softmax runs over all times and units together
+    attention = scores.flatten(-2).softmax(-1).view_as(scores).transpose(1, 2)
+    return attention @ tokens
+
+
+class ConcatenatedCrossAttention(nn.Module):
+    """Latents read tokens ``[value ; unit embedding]`` under a layer norm, as in POYO+.
+
+    Equal to torch-brain's ``RotaryCrossAttention`` (``rotate_value=True``), whose parameters have
+    the same names.
+
+    Args:
+        dim: Size of latents and tokens; values and unit embeddings have half of it each.
+        num_heads: Attention heads.
+        dim_head: Size of a head.
+
+    References:
+        Azabou et al., ICLR 2025 (POYO+ for calcium imaging).
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, dim_head: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dim_head = dim_head
+        self.norm = nn.LayerNorm(dim)
+        self.norm_context = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, num_heads * dim_head, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * num_heads * dim_head, bias=False)
+        self.to_out = nn.Linear(num_heads * dim_head, dim)
+
+    def forward(
+        self,
+        latents: Tensor,
+        patches: Tensor,
+        value_map: nn.Linear,
+        units: Tensor,
+        latent_phases: Tensor,
+        patch_phases: Tensor,
+        is_hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Reads every window; see :meth:`GainCrossAttention.forward`.
+
+        A patch is one imaging sample (P = 1), ``value_map`` gives D / 2 features and ``units``
+        has shape (U, D / 2).
+        """
+        activity = patches.squeeze(-1)
+        is_empty, is_left_out = _split_hidden(is_hidden)
+        queries = self.to_q(self.norm(latents)).unflatten(-1, (self.num_heads, self.dim_head))
+        queries = rotate(queries, latent_phases[:, None]).transpose(0, 1)  # (H, L, E)
+        queries = queries * self.dim_head**-0.5
+
+        value, of_unit = self._centre(value_map, units)  # (D,), (U, D)
+        scale = self._inverse_deviation(activity, value, of_unit)  # (B, T, U)
+        gamma, beta = self.norm_context.weight, self.norm_context.bias
+        shared = torch.cat([(value * gamma)[None], beta[None], of_unit * gamma])
+        rotated = self._rotated(shared, patch_phases)  # (2, H, T, 2 + U, E)
+        keys, values = ((part[:, :, 0], part[:, :, 2:], part[:, :, 1]) for part in rotated)
+
+        attend = _attend_blockwise if _is_blockwise(patches) else attend_scaled_grid
+        read = attend(activity, scale, queries, keys, values, is_left_out)  # (B, H, L, E)
+        if is_empty is not None:
+            read = read.masked_fill(is_empty[:, None, None, None], 0.0)
+        read = rotate(read, latent_phases.conj()).transpose(1, 2)
+        out: Tensor = self.to_out(read.flatten(-2))
+        return out
+
+    def _centre(self, value_map: nn.Linear, units: Tensor) -> tuple[Tensor, Tensor]:
+        """What activity scales in a token, (D,), and what its unit adds, (U, D); mean 0 each."""
+        slope, bias = value_map.weight[:, 0], value_map.bias
+        value = torch.cat([slope, torch.zeros_like(slope)])
+        of_unit = torch.cat([bias.expand(len(units), -1), units], dim=-1)
+        return value - value.mean(), of_unit - of_unit.mean(-1, keepdim=True)
+
+    def _inverse_deviation(self, activity: Tensor, value: Tensor, of_unit: Tensor) -> Tensor:
+        """One over the standard deviation of every token's features, (B, T, U)."""
+        power = value.square().sum().clamp_min(torch.finfo(value.dtype).tiny)
+        along = of_unit @ value / power  # (U,)
+        rest = (of_unit - along[:, None] * value).square().sum(-1)  # (U,)
+        variance = ((activity + along).square() * power + rest) / len(value)
+        return torch.rsqrt(variance + self.norm_context.eps)
+
+    def _rotated(self, features: Tensor, phases: Tensor) -> Tensor:
+        """Keys and values of features (N, D), rotated to every time, (2, H, T, N, E)."""
+        projected = self.to_kv(features).unflatten(-1, (2, self.num_heads, self.dim_head))
+        return rotate(projected.permute(1, 2, 0, 3)[:, :, None], phases[:, None])
+
+
+Grids = tuple[Tensor, Tensor, Tensor]
+"""What activity adds, (H, T, E), what units are, (H, T, U, E), and the offset, (H, T, E)."""
+
+
+def attend_scaled_grid(
+    activity: Tensor,
+    scale: Tensor,
+    queries: Tensor,
+    keys: Grids,
+    values: Grids,
+    is_left_out: Tensor | None,
+) -> Tensor:
+    """Attention to ``(activity * slope + of_unit) * scale + offset``, keys and values alike.
+
+    Args:
+        activity: (B, T, U).
+        scale: (B, T, U).
+        queries: Scaled and rotated, (H, L, E).
+        keys: Rotated.
+        values: Rotated.
+        is_left_out: True where a token must not be read, (B, T, U).
+
+    Returns:
+        (B, H, L, E).
+    """
+    factors = activity[:, None, ..., None], scale[:, None, ..., None]
+
+    def of_windows(slope: Tensor, of_unit: Tensor, offset: Tensor) -> Tensor:
+        grid = torch.addcmul(of_unit, slope[:, :, None], factors[0])
+        return torch.addcmul(offset[:, :, None], grid, factors[1]).flatten(2, 3)
+
+    may_read = None if is_left_out is None else ~is_left_out.flatten(1)[:, None, None]
+    return F.scaled_dot_product_attention(
+        queries.expand(len(activity), -1, -1, -1),
+        of_windows(*keys),
+        of_windows(*values),
+        attn_mask=may_read,
+        scale=1.0,
+    )
+
+
+def _attend_blockwise(
+    activity: Tensor,
+    scale: Tensor,
+    queries: Tensor,
+    keys: Grids,
+    values: Grids,
+    is_left_out: Tensor | None,
+) -> Tensor:
+    """As :func:`attend_scaled_grid`, with the queries multiplied by the shared keys only."""
+    slope, of_unit, offset = keys
+    of_unit_scores = (queries @ of_unit.flatten(1, 2).transpose(1, 2)).unflatten(
+        -1, of_unit.shape[1:3]
+    )
+    read: Tensor = AttendScaledGrid.apply(
+        activity,
+        scale,
+        queries @ slope.transpose(1, 2),
+        of_unit_scores,
+        queries @ offset.transpose(1, 2),
+        *values,
+        is_left_out,
+    )
+    return read
+
+
+def _is_blockwise(patches: Tensor) -> bool:
+    """Whether the windows are taken block by block; gradients of the activity itself are not."""
+    return patches.device.type == "cpu" and not patches.requires_grad
+
+
+def _of_minus(phases: Tensor) -> Tensor:
+    return phases.conj()[:, None, None]
+
+
+def _split_hidden(is_hidden: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Windows that are wholly hidden, (B,), and the tokens to leave out in the others."""
+    if is_hidden is None:
+        return None, None
+    is_empty = is_hidden.flatten(1).all(1)  # a softmax over nothing would be NaN
+    return is_empty, is_hidden & ~is_empty[:, None, None]
