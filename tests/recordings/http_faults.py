@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 STALL_LIMIT = 10.0  # seconds after which a stalled answer ends, should its client wait for ever
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Fault:
     """How one answer with a file's bytes goes wrong."""
 
@@ -27,10 +27,20 @@ class Fault:
     """Send nothing more after so many bytes of the body."""
     ignores_range: bool = False
     """Answer 200 with the whole file, whatever was asked for."""
+    ignores_if_range: bool = False
+    """Send the range, though the file is another one than the client began with."""
     chunked: bool = False
     """Do not tell the length."""
     flips: bool = False
     """Send wrong bytes."""
+
+    def __repr__(self) -> str:
+        given = {
+            name: value
+            for name, value in vars(self).items()
+            if value is not getattr(Fault, name, None) and value != {}
+        }
+        return "-".join(f"{name}-{value}" for name, value in given.items()) or "well"
 
 
 @dataclass
@@ -69,7 +79,7 @@ class Archive:
 
     def __enter__(self) -> Archive:
         handler = type("Handler", (_Handler,), {"archive": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = _QuietServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.base_url = f"http://127.0.0.1:{self.server.server_port}/api"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
@@ -83,6 +93,11 @@ class Archive:
         self.server.server_close()
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Silence: clients that are killed reset their connections."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     archive: Archive
     protocol_version = "HTTP/1.1"
@@ -90,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Silence."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         try:
             self._answer()
         except ConnectionError:
@@ -129,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._head(fault.status, fault.headers, length=0)
         start, stop = self._range(asked, len(content))
         is_other = self.headers.get("If-Range", self.archive.etag) != self.archive.etag
+        is_other &= not fault.ignores_if_range
         if fault.ignores_range or is_other or not asked:
             start, stop, status, headers = 0, len(content), 200, {}
         else:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -33,6 +34,20 @@ _BYTES_PER_GB = 1e9
 _NEAR_MATCHES = 5
 
 
+class Asset(NamedTuple):
+    """One row of :func:`find_sessions`."""
+
+    session_id: str
+    stimulus_set: str
+    subject_id: str
+    recording_id: str
+    """The session's id in its file, such as ``527745328-StimA``."""
+    path: str
+    """Within the dandiset."""
+    num_bytes: int
+    sha256: str
+
+
 def find_sessions(
     stimulus_set: str | Iterable[str] | None = None,
     session_id: str | int | Iterable[str | int] | None = None,
@@ -48,9 +63,7 @@ def find_sessions(
         subject_id: One or several mice, such as ``527550471``.
 
     Returns:
-        One row per session in order of their ids: ``session_id``, ``stimulus_set``,
-        ``subject_id``, ``recording_id`` (as in the file: ``527745328-StimA``), ``path`` within
-        the dandiset, ``num_bytes`` and ``sha256`` of the file.
+        One row per session in order of their ids, with the fields of :class:`Asset`.
 
     Raises:
         ValueError: If a value is not in the catalogue (every such value is named, with what
@@ -76,6 +89,11 @@ def find_sessions(
     if not is_wanted.any():
         raise ValueError(_describe_conflict(conditions, assets))
     return assets[is_wanted].reset_index(drop=True)
+
+
+def as_assets(assets: pd.DataFrame) -> list[Asset]:
+    """The rows of :func:`find_sessions` one by one."""
+    return [Asset(*row) for row in assets[list(Asset._fields)].itertuples(index=False)]
 
 
 def describe_assets(assets: pd.DataFrame) -> pd.DataFrame:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from poyo_ssl.recordings.allen import Asset, as_assets
+from poyo_ssl.recordings.hdf5 import open_hdf5
+from poyo_ssl.recordings.nwb import recording_from_nwb
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.remote import DANDI_API, resolve_url
+from poyo_ssl.recordings.remote import DANDI_API, open_remote, resolve_url
+from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.recordings.transfer import DownloadError, Patience, Transfer
 
-logger = logging.getLogger(__name__)
-
+_DEFAULT_SOURCE = SourceConfig()
 _HOPELESS = 10  # sessions that fail in a row before the others are no longer tried
 _BYTES_PER_GB = 1e9
 
@@ -66,11 +70,62 @@ def download_sessions(
             patience=patience,
             on_progress=partial(report, asset.session_id, total_bytes=asset.num_bytes),
         )
-        for asset in assets.itertuples()
+        for asset in as_assets(assets)
     }
     _require_space(list(transfers.values()), Path(directory))
     run_all({name: transfer.run for name, transfer in transfers.items()}, connections, patience)
     return [transfer.path for transfer in transfers.values()]
+
+
+def stream_sessions(
+    assets: pd.DataFrame,
+    directory: str | Path,
+    source: SourceConfig = _DEFAULT_SOURCE,
+    *,
+    retries: int = 5,
+    timeout: float = 30.0,
+    base_url: str = DANDI_API,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Stores the activity, stimuli and behaviour of sessions without downloading whole files.
+
+    Each session is read where it lies (needs ``poyo-ssl[remote]``) and saved as
+    ``<recording_id>.h5``; one that is there is not read again. What travels is a part of the
+    file, so it cannot be checked against the published SHA-256. Sessions are read one after
+    another, since HDF5 reads one file at a time in a process.
+
+    Args:
+        assets: Rows of ``find_sessions``.
+        directory: Gets the recordings.
+        source: How the files are read; see ``load_recording``.
+        retries: Further attempts to find and open a file after a failure.
+        timeout: Seconds without a byte after which a connection counts as failed.
+        base_url: Root of DANDI's REST API.
+        on_progress: Called with the session id and, twice, the bytes of its recording once that
+            is stored.
+
+    Returns:
+        The recordings' files, in the order of ``assets``.
+
+    Raises:
+        DownloadError: If sessions failed (after the others were stored; every one is named).
+        ImportError: If remfile is not installed.
+    """
+    patience = Patience(retries=retries, timeout=timeout)
+    paths = {asset: Path(directory) / f"{asset.recording_id}.h5" for asset in as_assets(assets)}
+
+    def stream(asset: Asset, path: Path) -> None:
+        if not path.exists():
+            url = resolve_url(asset.path, base_url, patience)
+            with open_remote(url, patience) as remote, open_hdf5(remote, name=url) as file:
+                recording = recording_from_nwb(file, source)
+            save_recording(replace(recording, recording_id=asset.recording_id), path.parent)
+        if on_progress is not None:
+            on_progress(asset.session_id, path.stat().st_size, path.stat().st_size)
+
+    tasks = {asset.recording_id: partial(stream, asset, path) for asset, path in paths.items()}
+    run_all(tasks, 1, patience)
+    return list(paths.values())
 
 
 def _one_at_a_time(
@@ -95,13 +150,16 @@ def _require_space(transfers: Sequence[Transfer], directory: Path) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DownloadError(
-            f"'{directory}' has {free / _BYTES_PER_GB:.1f} GB free but {len(transfers)} sessions "
-            f"need {needed / _BYTES_PER_GB:.1f} GB more. Free space, choose another directory or "
-            "fewer sessions, or take only the activity (poyo-ssl download --only_activity)."
+            f"'{directory}' has {free / _BYTES_PER_GB:.1f} GB free, but of {len(transfers)} "
+            f"sessions {needed / _BYTES_PER_GB:.1f} GB are missing. Free space, choose another "
+            "directory or fewer sessions, or take only the activity (poyo-ssl download "
+            "--only_activity)."
         )
 
 
-def run_all(tasks: dict[str, Callable[[], object]], connections: int, patience: Patience) -> None:
+def run_all(
+    tasks: Mapping[str, Callable[[], object]], connections: int, patience: Patience
+) -> None:
     """Runs tasks in threads, a few at a time; one that fails does not stop the others.
 
     Args:

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 
@@ -69,15 +69,15 @@ def _listed_assets(answer: Any, query: str) -> list[Mapping[str, str]]:
     return assets  # type: ignore[return-value]
 
 
-def open_remote(url: str, timeout: float = 30.0) -> RemoteFile:
+def open_remote(url: str, patience: Patience | None = None) -> BinaryIO:
     """Opens a file on a web server for reading, as if it lay on disk.
 
-    Only the parts that are read travel, with at most 4 MiB of read-ahead. Each request that
-    fails is repeated up to eight times over about half a minute.
+    Only the parts that are read travel, with at most 4 MiB of read-ahead. While reading, remfile
+    repeats a request that fails up to eight times with growing waits, half a minute in all.
 
     Args:
         url: Address of the file; redirects are followed once, now.
-        timeout: Seconds without a byte after which a request counts as failed.
+        patience: How often the file is asked for, and how long every request may be silent.
 
     Returns:
         A binary file object, for instance for ``open_hdf5(file, name=url)``.
@@ -93,15 +93,15 @@ def open_remote(url: str, timeout: float = 30.0) -> RemoteFile:
             "Reading files where they lie needs remfile: pip install 'poyo-ssl[remote]'. "
             "Or download the files first: poyo-ssl download."
         ) from error
-    session = _BoundedSession(timeout)
-    patience = Patience(timeout=timeout)
+    patience = patience or Patience()
+    session = _BoundedSession(patience.timeout)
     place, num_bytes = patience.persist(lambda: _locate(session, url, patience), lambda: 0)
     # without _size, remfile would ask for it with a request that may wait for ever
     remote = remfile.File(
         place, _size=num_bytes, _max_chunk_size=_READ_AHEAD, _max_cache_size=_CACHE
     )
     remote.session = session
-    return RemoteFile(remote, url, num_bytes)
+    return io.BufferedReader(_RemoteFile(remote, url, num_bytes, patience))
 
 
 def _locate(session: requests.Session, url: str, patience: Patience) -> tuple[str, int]:
@@ -127,20 +127,18 @@ class _BoundedSession(requests.Session):
         return super().request(*arguments, **({"timeout": self._timeout} | options))
 
 
-class RemoteFile(io.RawIOBase):
+class _RemoteFile(io.RawIOBase):
     """A remfile as a Python file object, with errors that can be named."""
 
-    def __init__(self, remote: Any, url: str, num_bytes: int) -> None:
+    def __init__(self, remote: Any, url: str, num_bytes: int, patience: Patience) -> None:
         self._remote = remote
         self._url = url
         self._num_bytes = num_bytes
+        self._patience = patience
 
     @property
     def name(self) -> str:
         """The address."""
-        return self._url
-
-    def __repr__(self) -> str:
         return self._url
 
     def readable(self) -> bool:
@@ -169,6 +167,7 @@ class RemoteFile(io.RawIOBase):
         size = min(len(buffer), max(0, self._num_bytes - self.tell()))
         if size == 0:
             return 0
+        self._patience.raise_if_stopped()
         try:
             content = self._remote.read(size)
         except Exception as error:  # remfile raises nothing more particular

@@ -266,7 +266,6 @@ class Transfer:
     def _complete_part(self) -> None:
         if self._part_size() > self.num_bytes:
             self.part.unlink()
-        self.part.touch()
         if self._part_size() == self.num_bytes:
             return
         url = self.url()
@@ -307,9 +306,10 @@ class Transfer:
             )
 
     def _append(self, response: requests.Response, start: int) -> None:
-        with self.part.open("r+b") as file:
-            file.truncate(start)
-            file.seek(start)
+        with self.part.open("ab") as file:
+            if file.tell() > start:
+                file.truncate(start)
+                file.seek(start)
             while (missing := self.num_bytes - file.tell()) > 0:
                 self.patience.raise_if_stopped()
                 # read1 hands over what has arrived: a block that a cut leaves half is kept
