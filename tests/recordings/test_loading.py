@@ -11,6 +11,7 @@ from nwb_files import traces
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.sources import SourceConfig, Suite2pConfig
 from poyo_ssl.recordings.storage import save_recording
 
 
@@ -136,12 +137,59 @@ def test_recordings_of_one_id_are_called_after_their_files(
     assert "If it is the same session, remove one" in caplog.text
 
 
-def test_copies_that_no_name_tells_apart_are_refused(tmp_path, simple):
+def test_recordings_that_only_distant_folders_tell_apart_are_called_after_those(tmp_path, simple):
     for folder in ("a/x", "b/x"):
         (tmp_path / folder).mkdir(parents=True)
         shutil.copy(simple, tmp_path / folder / "one.nwb")
-    with pytest.raises(RecordingError, match=r"same recording: .*a/x/one\.nwb, .*b/x/one\.nwb"):
-        load_recordings(tmp_path)
+    assert [r.recording_id for r in load_recordings(tmp_path)] == ["a-x-one.nwb", "b-x-one.nwb"]
+
+
+def write_suite2p(plane, num_units=3):
+    plane.mkdir(parents=True)
+    traces = 100 + np.random.default_rng(0).normal(size=(num_units, 400)).astype(np.float32)
+    np.save(plane / "F.npy", traces)
+    np.save(plane / "Fneu.npy", 0.1 * traces)
+    np.save(plane / "iscell.npy", np.ones((num_units, 2), dtype=np.float32))
+
+
+SUITE2P = SourceConfig(suite2p=Suite2pConfig(sampling_rate=10.0, baseline_window=5.0))
+
+
+def test_suite2p_sessions_of_one_name_are_other_recordings_of_other_cells(tmp_path):
+    for mouse in ("mouse1", "mouse2"):
+        write_suite2p(tmp_path / mouse / "day1" / "suite2p" / "plane0")
+    recordings = load_recordings(tmp_path, SUITE2P)
+    assert [recording.recording_id for recording in recordings] == [
+        "mouse1-day1-plane0",
+        "mouse2-day1-plane0",
+    ]
+    assert recordings[0].unit_ids.tolist() == [f"mouse1-day1-plane0/{unit}" for unit in range(3)]
+    assert not set(recordings[0].unit_ids) & set(recordings[1].unit_ids)
+
+
+def test_planes_are_recordings_unless_suite2p_combined_them(tmp_path):
+    for plane in ("plane0", "plane1"):
+        write_suite2p(tmp_path / "day1" / "suite2p" / plane)
+    planes = load_recordings(tmp_path, SUITE2P)
+    assert [recording.recording_id for recording in planes] == ["day1-plane0", "day1-plane1"]
+    write_suite2p(tmp_path / "day1" / "suite2p" / "combined", num_units=6)
+    (combined,) = load_recordings(tmp_path, SUITE2P)
+    assert (combined.recording_id, combined.num_units) == ("day1", 6)
+
+
+def test_a_folder_may_hold_recordings_of_every_kind(folder):
+    write_suite2p(folder / "day1" / "suite2p" / "plane0")
+    activity = np.random.default_rng(0).normal(size=(50, 2))
+    np.savez(folder / "arrays.npz", df_over_f=activity, sampling_rate=10.0)
+    recordings = load_recordings(folder, SUITE2P)
+    assert {r.recording_id for r in recordings} == {"11-StimA", "22-StimB", "day1", "arrays"}
+
+
+def test_sessions_can_be_kept_apart(simple):
+    (together,), (apart,) = (
+        load_recordings(simple, SourceConfig(sessions_apart=is_apart)) for is_apart in (False, True)
+    )
+    assert apart.unit_ids.tolist() == [f"11-StimA/{unit}" for unit in together.unit_ids]
 
 
 def test_equal_templates_of_several_recordings_are_kept_once(tmp_path):

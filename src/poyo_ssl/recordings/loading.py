@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 
+from poyo_ssl.recordings.arrays import read_npz
 from poyo_ssl.recordings.hdf5 import open_hdf5
-from poyo_ssl.recordings.nwb import read_nwb
+from poyo_ssl.recordings.nwb import is_nwb2, recording_from_nwb
+from poyo_ssl.recordings.nwb1 import is_nwb1, recording_from_nwb1
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.remote import open_remote
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.storage import open_recording
+from poyo_ssl.recordings.suite2p import COMBINED, find_planes, read_suite2p
+from poyo_ssl.recordings.tracked_cells import with_own_units
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SOURCE = SourceConfig()
-_SUFFIXES = (".nwb", ".h5", ".hdf5")
+_SUFFIXES = (".nwb", ".h5", ".hdf5", ".npz")
 
 
 def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The files among the paths, and every ``.nwb``, ``.h5`` and ``.hdf5`` file in the folders.
+    """The files among the paths, and every recording in the folders.
 
-    Folders are searched to any depth; hidden files are left out. A file that is named twice is
-    returned once.
+    Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
+    planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
+    depth; hidden files are left out. A file that is named twice is returned once.
 
     Returns:
         Paths in alphabetical order.
 
     Raises:
-        RecordingError: If a path does not exist or a folder holds no such file; every such path
+        RecordingError: If a path does not exist or a folder holds no recording; every such path
             is named.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -43,7 +52,7 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     for path in map(Path, given):
         if path.is_dir():
             inside = [item for item in path.rglob("*") if item.is_file()]
-            files = [item for item in inside if _is_recording_name(item)]
+            files = [item for item in inside if _is_recording_name(item)] + find_planes(inside)
             if not files:
                 problems.append(_describe_empty(path, inside))
         elif path.is_file():
@@ -61,24 +70,46 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
 def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> Recording:
     """Reads one recording with the reader for what it holds; its name does not matter.
 
+    NWB 2 (as in DANDI:000728, or any with ΔF/F or fluorescence), NWB 1 of the AllenSDK's cache,
+    torch-brain and brainsets HDF5, suite2p folders and ``.npz`` arrays. A web address of an NWB
+    file is read where it lies; only what is needed is fetched (``pip install 'poyo-ssl[remote]'``).
+
     Args:
-        path: A file.
-        source: What the file does not say about itself.
+        path: A file, a folder of suite2p or a web address.
+        source: What it does not say about itself.
 
     Raises:
-        RecordingError: If the file is neither NWB nor a torch-brain recording, or is damaged.
+        RecordingError: If it is none of these, or is damaged.
     """
-    with open_hdf5(path) as file:
-        if "nwb_version" in file.attrs or "nwb_version" in file or "processing" in file:
-            read: Callable[[str | Path], Recording] = read_nwb
-        elif file.attrs.get("object") == "Data":
-            read = open_recording
-        else:
-            raise RecordingError(
-                f"'{path}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
-                f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2 first."
-            )
-    return read(path)
+    if isinstance(path, str) and path.startswith(("http://", "https://")):
+        with closing(open_remote(path)) as remote, open_hdf5(remote, name=path) as file:
+            recording = _reader_of(file)(file, source)
+    elif Path(path).is_dir():
+        recording = read_suite2p(path, source)
+    elif zipfile.is_zipfile(path):
+        recording = read_npz(path, source)
+    else:
+        with open_hdf5(path) as file:
+            recording = _reader_of(file)(file, source)
+    return with_own_units(recording) if source.sessions_apart else recording
+
+
+def _reader_of(file: h5py.File) -> Callable[[h5py.File, SourceConfig], Recording]:
+    if is_nwb1(file):
+        return recording_from_nwb1
+    if is_nwb2(file):
+        return recording_from_nwb
+    if file.attrs.get("object") == "Data":
+        return _open_stored
+    raise RecordingError(
+        f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
+        f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
+        "(see poyo_ssl.recordings.arrays.read_npz)."
+    )
+
+
+def _open_stored(file: h5py.File, _: SourceConfig) -> Recording:
+    return open_recording(file.filename)
 
 
 def load_recordings(
@@ -138,8 +169,9 @@ def _describe_empty(folder: Path, inside: Sequence[Path]) -> str:
     )
     return (
         f"No recordings in '{folder}' (found: {found or 'nothing'}). Expected are "
-        f"{', '.join(_SUFFIXES)} files: download NWB files from DANDI:000728 or run "
-        "'brainsets prepare allen_visual_coding_ophys_2016' first."
+        f"{', '.join(_SUFFIXES)} files or folders of suite2p. Get sessions of the Allen Brain "
+        "Observatory with 'poyo-ssl download', or run 'brainsets prepare "
+        "allen_visual_coding_ophys_2016' first."
     )
 
 
@@ -160,42 +192,53 @@ def _share_templates(recording: Recording, others: Sequence[Recording]) -> Recor
 def _with_unique_ids(recordings: list[Recording], files: Sequence[Path]) -> list[Recording]:
     """Renames recordings that share an id after their files."""
     counts = Counter(recording.recording_id for recording in recordings)
-    if max(counts.values()) == 1:
+    shared = [counts[recording.recording_id] > 1 for recording in recordings]
+    if not any(shared):
         return recordings
-    for rename in (_stem, _name, _folder_and_name):
-        ids = [
-            rename(file) if counts[recording.recording_id] > 1 else recording.recording_id
-            for recording, file in zip(recordings, files, strict=True)
-        ]
-        twice = [str(file) for file, name in zip(files, ids, strict=True) if ids.count(name) > 1]
-        if not twice:
-            break
-    else:
-        raise RecordingError(
-            f"These files hold the same recording: {', '.join(twice)}. Remove the copies."
-        )
-    for recording, file, name in zip(recordings, files, ids, strict=True):
-        if counts[recording.recording_id] > 1:
+    names = _tell_apart([file for file, is_shared in zip(files, shared, strict=True) if is_shared])
+    renamed = []
+    for recording, file in zip(recordings, files, strict=True):
+        if file in names:
             logger.warning(
                 "'%s' holds recording '%s', as another file does; it is called '%s' here. "
                 "If it is the same session, remove one: what one trains on, the other tests.",
                 file,
                 recording.recording_id,
-                name,
+                names[file],
             )
-    return [
-        replace(recording, recording_id=name)
-        for recording, name in zip(recordings, ids, strict=True)
-    ]
+            recording = _rename(recording, names[file], file)
+        renamed.append(recording)
+    return renamed
 
 
-def _stem(file: Path) -> str:
-    return file.stem
+def _tell_apart(files: Sequence[Path]) -> dict[Path, str]:
+    """Names made of as much of each path as it takes to differ from the others'."""
+    names = [file.stem for file in files]
+    depth = 0
+    while len(set(names)) < len(names):  # ends, since no two paths are the same
+        depth += 1
+        names = ["-".join(_telling_parts(file)[-depth:]) for file in files]
+    return dict(zip(files, names, strict=True))
 
 
-def _name(file: Path) -> str:
-    return file.name
+def _telling_parts(file: Path) -> list[str]:
+    """The parts of a path without those that suite2p gives to every session."""
+    return [part for part in file.resolve().parts[1:] if part not in ("suite2p", COMBINED)]
 
 
-def _folder_and_name(file: Path) -> str:
-    return f"{file.resolve().parent.name}-{file.name}"
+def _rename(recording: Recording, name: str, file: Path) -> Recording:
+    """The recording under another name.
+
+    Where the old one was that of its folder or file, another session has it by accident, so its
+    units get other names, too. An NWB file names its session itself: two of one name are parts
+    of one session, whose cells are the same.
+    """
+    units = recording.units
+    if file.is_dir() or zipfile.is_zipfile(file):
+        of_recording = f"{recording.recording_id}/"
+        own = [
+            name + unit_id[len(of_recording) - 1 :] if unit_id.startswith(of_recording) else unit_id
+            for unit_id in recording.unit_ids.tolist()
+        ]
+        units = units.assign(unit_id=own)
+    return replace(recording, recording_id=name, units=units)

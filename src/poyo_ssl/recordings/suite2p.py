@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,19 @@ from poyo_ssl.recordings.stimulus_tables import read_stimulus_files
 logger = logging.getLogger(__name__)
 
 _TRACES = "F.npy"
-_COMBINED = "combined"
+COMBINED = "combined"
+"""The folder of all planes together, where suite2p was asked for it."""
 _PLANE = re.compile(r"plane\d+")
 _SETTINGS = ("ops.npy", "settings.npy", "db.npy")  # suite2p 0.x; 1.x keeps the last two, too
+
+
+def find_planes(files: Iterable[Path]) -> list[Path]:
+    """Folders of planes among the folders of some files; ``combined`` stands for its planes."""
+    planes = {file.parent for file in files if file.name == _TRACES}
+    combined = {plane.parent for plane in planes if plane.name == COMBINED}
+    return sorted(
+        plane for plane in planes if plane.name == COMBINED or plane.parent not in combined
+    )
 
 
 def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
@@ -77,11 +88,11 @@ def _find_plane(folder: Path) -> Path:
     above = folder / "suite2p" if (folder / "suite2p").is_dir() else folder
     planes = sorted(path.parent for path in above.glob(f"*/{_TRACES}"))
     for plane in planes:
-        if plane.name == _COMBINED or len(planes) == 1:
+        if plane.name == COMBINED or len(planes) == 1:
             return plane
     if planes:
         raise RecordingError(
-            f"'{folder}' holds several planes and no '{_COMBINED}': "
+            f"'{folder}' holds several planes and no '{COMBINED}': "
             f"{', '.join(plane.name for plane in planes)}. Each is a recording of its own: give "
             "the folder of one, or let suite2p combine them."
         )
@@ -94,7 +105,7 @@ def _find_plane(folder: Path) -> Path:
 def _name_session(plane: Path) -> tuple[Path, str]:
     """The session's folder, and the id of the recording of this plane."""
     session = plane
-    while session.name == _COMBINED or session.name == "suite2p" or _PLANE.fullmatch(session.name):
+    while session.name == COMBINED or session.name == "suite2p" or _PLANE.fullmatch(session.name):
         session = session.parent
     name = session.name or "suite2p"
     is_one_of_several = _PLANE.fullmatch(plane.name) and len(list(plane.parent.glob("plane*"))) > 1
