@@ -213,7 +213,7 @@ def add_behavior(session: NWBFile) -> None:
 def write(session: NWBFile, path: Path) -> Path:
     """The file at ``path``, after the session was written to it."""
     with NWBHDF5IO(path, "w") as io:
-        io.write(session)
+        io.write(session, cache_spec=False)
     return path
 
 

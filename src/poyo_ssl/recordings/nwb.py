@@ -128,7 +128,7 @@ def _read_units(
     return pd.DataFrame(
         {
             "unit_id": unit_ids,
-            "cre_line": cre_line(read_text(file, "general/subject/genotype")),
+            "cre_line": read_cre_line(file),
             "area": read_text(plane, "location") if plane else None,
             "imaging_depth_um": depth_um(read_text(plane, "description")) if plane else None,
         }
@@ -179,11 +179,12 @@ def depth_um(description: str | None) -> float | None:
     return float(depth[1]) if depth else None
 
 
-def cre_line(genotype: str | None) -> str | None:
-    """The first allele that names Cre, without its zygosity."""
-    for allele in (genotype or "").split(";"):
+def read_cre_line(file: h5py.File) -> str | None:
+    """The first allele of the genotype that names Cre, without its zygosity; None if missing."""
+    for allele in (read_text(file, "general/subject/genotype") or "").split(";"):
         if "cre" in allele.lower():
             return allele.split("/")[0].strip()
+    logger.info("%s: no Cre line.", file.filename)
     return None
 
 

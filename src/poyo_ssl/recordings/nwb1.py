@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.hdf5 import as_text, has_dataset, open_hdf5, read_text
-from poyo_ssl.recordings.nwb import cre_line, depth_um, nwb_version, read_pupil, read_running
+from poyo_ssl.recordings.nwb import depth_um, nwb_version, read_cre_line, read_pupil, read_running
 from poyo_ssl.recordings.nwb_stimuli import (
     IMAGES,
     MOVIES,
@@ -166,7 +166,7 @@ def _read_units(
     return pd.DataFrame(
         {
             "unit_id": unit_ids,
-            "cre_line": cre_line(read_text(file, "general/subject/genotype")),
+            "cre_line": read_cre_line(file),
             "area": read_text(file, f"{plane}/location"),
             "imaging_depth_um": depth_um(read_text(file, f"{plane}/imaging depth")),
         }
