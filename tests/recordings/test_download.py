@@ -3,36 +3,24 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from http_faults import Archive, Fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nwb_files import traces, write_simple
 
 from poyo_ssl.recordings import transfer
-from poyo_ssl.recordings.download import download_sessions, stream_sessions
-from poyo_ssl.recordings.loading import load_recording
-from poyo_ssl.recordings.transfer import (
-    DownloadError,
-    Interruption,
-    Patience,
-    parse_retry_after,
-)
+from poyo_ssl.recordings.download import download_sessions
+from poyo_ssl.recordings.transfer import DownloadError
 
 SIZE = 300_000
 TIMEOUT = 0.3
@@ -235,30 +223,6 @@ def test_progress_makes_earlier_failures_forgotten(archive, tmp_path, monkeypatc
     assert archive.bytes_sent == SIZE + 1
 
 
-def test_a_server_says_how_long_to_wait_in_seconds_or_by_a_date():
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    assert parse_retry_after("7") == 7
-    assert 50 < parse_retry_after(soon) <= 100
-    assert parse_retry_after(past) == 0
-    assert parse_retry_after(None) is None
-    assert parse_retry_after("a while") is None
-
-
-def test_waits_double_unless_the_server_asks_for_one_and_never_exceed_a_minute():
-    waits: list[float] = []
-    stop: Any = SimpleNamespace(wait=waits.append, is_set=lambda: False)
-    answers = [None, None, None, 7.0, 86400.0]
-
-    def attempt() -> str:
-        if answers:
-            raise Interruption("no answer", answers.pop(0))
-        return "done"
-
-    assert Patience(stop=stop).persist(attempt, progress=lambda: 0) == "done"
-    assert waits == [0.001, 0.002, 0.004, 7, 60]
-
-
 def test_no_error_shows_the_signature_of_a_link(archive, tmp_path):
     archive.faults = [Fault(cut_after=10), Fault(headers={"ETag": "2"}), Fault(status=403)]
     with pytest.raises(DownloadError, match="403") as refusal:
@@ -394,60 +358,3 @@ def test_a_download_that_was_ended_goes_on_where_it_stopped(archive, tmp_path, e
     fetch(archive, tmp_path)
     assert archive.bytes_sent == SIZE + 1
     assert files_in(tmp_path) == {part.stem}
-
-
-def nwb_archive(directory: Path) -> tuple[pd.DataFrame, Archive]:
-    """Two little NWB files that are mostly a raw movie, which a recording does not need."""
-    assets, contents = make_assets(2)
-    for recording_id, path in zip(assets["recording_id"], assets["path"], strict=True):
-        file = write_simple(directory / "session.nwb", session_id=recording_id)
-        with h5py.File(file, "r+") as opened:
-            opened["acquisition/raw"] = np.arange(2**20)
-        contents[path] = file.read_bytes()
-    return assets, Archive(contents)
-
-
-def test_streaming_stores_the_activity_and_leaves_the_rest_of_the_file_alone(tmp_path):
-    assets, server = nwb_archive(tmp_path)
-    with server as archive:
-        paths = stream_sessions(assets, tmp_path / "data", base_url=archive.base_url)
-    assert [path.name for path in paths] == ["1-StimA.h5", "2-StimA.h5"]
-    for path in paths:
-        recording = load_recording(path)
-        np.testing.assert_array_equal(recording.df_over_f, traces())
-        assert "drifting_gratings" in recording.stimuli
-    assert archive.bytes_sent < sum(map(len, archive.files.values())) / 10
-
-
-def test_streaming_again_reads_nothing_that_is_there(tmp_path):
-    assets, server = nwb_archive(tmp_path)
-    seen = []
-    with server as archive:
-        stream_sessions(assets[:1], tmp_path / "data", base_url=archive.base_url)
-        archive.requests.clear()
-        paths = stream_sessions(
-            assets[:1],
-            tmp_path / "data",
-            base_url=archive.base_url,
-            on_progress=lambda *progress: seen.append(progress),
-        )
-    assert archive.requests == []
-    assert seen == [("1", paths[0].stat().st_size, paths[0].stat().st_size)]
-
-
-def test_a_session_that_cannot_be_streamed_does_not_stop_the_others(tmp_path):
-    assets, server = nwb_archive(tmp_path)
-    server.files[assets["path"][0]] = b"<html>not here</html>"
-    with (
-        server as archive,
-        pytest.raises(DownloadError, match=r"1 of 2 sessions failed:\n- 1-StimA: .*not an HDF5"),
-    ):
-        stream_sessions(assets, tmp_path / "data", base_url=archive.base_url)
-    assert files_in(tmp_path / "data") == {"2-StimA.h5"}
-
-
-def test_streaming_without_remfile_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "remfile", None)
-    assets, server = nwb_archive(tmp_path)
-    with server as archive, pytest.raises(ImportError, match="pip install"):
-        stream_sessions(assets, tmp_path / "data", base_url=archive.base_url)

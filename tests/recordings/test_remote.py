@@ -7,13 +7,17 @@ from types import SimpleNamespace
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 from http_faults import Archive, Fault
 from nwb_files import traces, write_simple
 
 from poyo_ssl.recordings import transfer
+from poyo_ssl.recordings.allen import find_sessions
+from poyo_ssl.recordings.download import stream_sessions
 from poyo_ssl.recordings.hdf5 import open_hdf5
+from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.nwb import read_nwb, recording_from_nwb
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.remote import open_remote, resolve_url
@@ -164,3 +168,57 @@ def test_a_file_that_the_archive_lacks_is_named(archive):
 def test_a_base_url_that_is_not_the_interface_is_refused(archive):
     with pytest.raises(DownloadError, match="404"):
         resolve_url(PATH, f"{archive.base_url}/wrong")
+
+
+def two_sessions(nwb_file: Path) -> tuple[pd.DataFrame, Archive]:
+    """Two rows of the catalogue, and an archive that has their files."""
+    assets = find_sessions("A")[:2]
+    return assets, Archive(dict.fromkeys(assets["path"], nwb_file.read_bytes()))
+
+
+def test_streaming_stores_the_activity_and_leaves_the_rest_of_the_files_alone(nwb_file, tmp_path):
+    assets, server = two_sessions(nwb_file)
+    with server as archive:
+        paths = stream_sessions(assets, tmp_path, base_url=archive.base_url)
+    assert [path.stem for path in paths] == assets["recording_id"].tolist()
+    for path in paths:
+        recording = load_recording(path)
+        np.testing.assert_array_equal(recording.df_over_f, traces())
+        assert recording.recording_id == path.stem
+        assert "drifting_gratings" in recording.stimuli
+    assert archive.bytes_sent < 2 * UNNEEDED / 10
+
+
+def test_streaming_again_reads_nothing_that_is_there(nwb_file, tmp_path):
+    assets, server = two_sessions(nwb_file)
+    seen = []
+    with server as archive:
+        paths = stream_sessions(assets, tmp_path, base_url=archive.base_url)
+        archive.requests.clear()
+        stream_sessions(
+            assets,
+            tmp_path,
+            base_url=archive.base_url,
+            on_progress=lambda *progress: seen.append(progress),
+        )
+    assert archive.requests == []
+    sizes = [path.stat().st_size for path in paths]
+    assert seen == list(zip(assets["session_id"], sizes, sizes, strict=True))
+
+
+def test_a_session_that_cannot_be_streamed_does_not_stop_the_others(nwb_file, tmp_path):
+    assets, server = two_sessions(nwb_file)
+    server.files[assets["path"][0]] = b"<html>not here</html>"
+    with (
+        server as archive,
+        pytest.raises(DownloadError, match=r"1 of 2 sessions failed:\n- .*not an HDF5 file"),
+    ):
+        stream_sessions(assets, tmp_path, base_url=archive.base_url)
+    assert [path.stem for path in tmp_path.glob("*.h5")] == assets["recording_id"][1:].tolist()
+
+
+def test_streaming_without_remfile_names_the_extra(nwb_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "remfile", None)
+    assets, server = two_sessions(nwb_file)
+    with server as archive, pytest.raises(ImportError, match="pip install"):
+        stream_sessions(assets, tmp_path, base_url=archive.base_url)

@@ -1,4 +1,8 @@
-"""One file over HTTP: resumed where it stopped, checked, and never half there under its name."""
+"""One file over HTTP: resumed where it stopped, checked, and never half there under its name.
+
+Written on requests, since pooch, the library for fetching published data, begins a file anew after
+a cut, and sessions have up to a gigabyte.
+"""
 
 from __future__ import annotations
 
