@@ -191,7 +191,7 @@ def test_rounding_is_judged_by_the_precision_that_traces_are_stored_in():
 
 
 def test_a_unit_that_changes_only_between_blocks_is_not_constant():
-    traces = np.repeat([[1.0], [3.0]], 700, axis=0)
+    traces = np.repeat([[1.0], [3.0]], 1024, axis=0)
     statistics = compute_predictability(traces)
     assert statistics["excluded"].tolist() == [""]
     assert statistics["kurtosis"][0] == pytest.approx(1.0)  # two equal halves, by hand
