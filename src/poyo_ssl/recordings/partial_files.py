@@ -38,12 +38,13 @@ def publish(partial: Path, path: Path) -> None:
     Readers that have the old file open keep it as it was.
     """
     try:
-        _flush(partial)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    _flush_names(path.parent)
 
 
 def remove_stale_partials(directory: Path) -> list[Path]:
@@ -79,9 +80,11 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
-    """Waits until a file, or a directory's list of files, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _flush_names(directory: Path) -> None:
+    """Waits until the names of a directory's files are on the disk."""
+    if os.name == "nt":  # where directories cannot be opened
+        return
+    handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -27,8 +27,9 @@ from poyo_ssl.recordings.torch_brain_form import FORMAT, as_torch_brain, storage
 
 logger = logging.getLogger(__name__)
 
+TEMPLATES = "templates"
+"""Folder beside the recordings that holds the pictures shown in them."""
 _FILE_NAME = re.compile(r"\w[\w.+@= -]{0,150}(?<![. ])")
-_TEMPLATES = "templates"
 _TEMPLATE_NAME = re.compile(r"\w{1,100}-[0-9a-f]{32}\.npy")
 _BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
 
@@ -70,7 +71,7 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
         )
     directory = Path(directory)
     templates = {
-        name: _save_pictures(name, pictures, directory / _TEMPLATES)
+        name: _save_pictures(name, pictures, directory / TEMPLATES)
         for name, pictures in recording.templates.items()
     }
     with partial_file(recording_path(recording.recording_id, directory)) as partial:
@@ -198,7 +199,7 @@ def _hash_content(pictures: np.ndarray) -> str:
 def _open_templates(file: h5py.File, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The pictures inside a file of format 1, and those beside it that a later one names."""
     templates = {
-        name: _map_or_read(group["pictures"]) for name, group in file.get(_TEMPLATES, {}).items()
+        name: _map_or_read(group["pictures"]) for name, group in file.get(TEMPLATES, {}).items()
     }
     for stimulus, name in names.items():
         if not _TEMPLATE_NAME.fullmatch(name):
@@ -206,7 +207,7 @@ def _open_templates(file: h5py.File, names: Mapping[str, str]) -> dict[str, np.n
                 f"'{file.filename}' names '{name}' as the pictures of {stimulus}, which is no name "
                 "that poyo-ssl gives. It is damaged or was made to mislead; save it again."
             )
-        path = Path(file.filename).parent / _TEMPLATES / name
+        path = Path(file.filename).parent / TEMPLATES / name
         try:
             found = path.stat()
             templates[stimulus] = _open_pictures(path, found.st_size, found.st_mtime_ns)
@@ -219,7 +220,7 @@ def _open_templates(file: h5py.File, names: Mapping[str, str]) -> dict[str, np.n
                 stimulus,
                 path,
                 problem,
-                _TEMPLATES,
+                TEMPLATES,
                 name,
             )
     return templates
