@@ -211,12 +211,20 @@ class ConcatenatedCrossAttention(nn.Module):
         return value - value.mean(), of_unit - of_unit.mean(-1, keepdim=True)
 
     def _inverse_deviation(self, activity: Tensor, value: Tensor, of_unit: Tensor) -> Tensor:
-        """One over the standard deviation of every token's features, (B, T, U)."""
-        power = value.square().sum().clamp_min(torch.finfo(value.dtype).tiny)
-        along = of_unit @ value / power  # (U,)
-        rest = (of_unit - along[:, None] * value).square().sum(-1)  # (U,)
-        variance = ((activity + along).square() * power + rest) / len(value)
-        return torch.rsqrt(variance + self.norm_context.eps)
+        """One over the standard deviation of every token's features, (B, T, U).
+
+        The square of the sum, multiplied out, has the exact gradient also where the value map is
+        small or zero, but where activity and unit cancel not the exact value; the sum of squares
+        has the exact value only. So the second corrects the first as a constant.
+        """
+        power, shared = value.square().sum(), (of_unit * value).sum(-1)
+        total = (activity * power + 2 * shared) * activity + of_unit.square().sum(-1)
+        with torch.no_grad():
+            is_split = power > torch.finfo(power.dtype).tiny
+            along = torch.where(is_split, shared / power, 0.0)  # (U,)
+            rest = (of_unit - along[:, None] * value).square().sum(-1)  # (U,)
+            correction = (activity + along).square() * power + rest - total
+        return torch.rsqrt((total + correction) / len(value) + self.norm_context.eps)
 
     def _rotated(self, features: Tensor, phases: Tensor) -> Tensor:
         """Keys and values of features (N, D), rotated to every time, (2, H, T, N, E)."""
