@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 from poyo_ssl.recordings.recording import RecordingError
 
@@ -24,8 +25,9 @@ def open_hdf5(source: str | Path | BinaryIO, *, name: str | None = None) -> Iter
     Errors that h5py raises while the file is open are turned into a ``RecordingError`` that
     names the file: in a file that opens, they mean that part of it is missing, damaged or not
     of the form that the reader knows. Damage that only changes numbers is not noticed unless
-    the file was written with checksums. libhdf5 itself can crash on a damaged header; where a
-    file is not to be trusted, open it in a process of its own.
+    the file was written with checksums. libhdf5 itself can crash on a damaged header, or loop for
+    ever over text whose bytes became zeros; where a file is not to be trusted, open it in a
+    process of its own.
 
     Args:
         source: A path, or a binary file object that seeks, such as a remote file. It stays open.
@@ -213,6 +215,20 @@ def _find_missing_filters(file: h5py.File) -> dict[int, str]:
 def has_dataset(group: h5py.Group, name: str) -> bool:
     """Whether a dataset can be reached by this name; ``in`` is true of a dangling link, too."""
     return isinstance(group.get(name), h5py.Dataset)
+
+
+def read_numbers(dataset: h5py.Dataset, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """All values of a dataset of real numbers.
+
+    Raises:
+        RecordingError: If it holds something else.
+    """
+    if dataset.dtype.kind not in "fiub":
+        raise RecordingError(
+            f"'{dataset.file.filename}': {dataset.name} holds {dataset.dtype}, not numbers. Write "
+            "the file again."
+        )
+    return dataset.astype(dtype)[()]
 
 
 def as_text(value: object) -> str:

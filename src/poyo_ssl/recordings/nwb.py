@@ -68,7 +68,8 @@ def recording_from_nwb(file: h5py.File, source: SourceConfig = _DEFAULT_SOURCE) 
     recording_id = f"{session_id}-{plane}" if plane else session_id
     notes = _read_notes(file)
     imaged = (float(timestamps[0]), float(timestamps[-1]))
-    stimuli, templates = read_stimuli(file, imaged, source.stimuli), read_templates(file)
+    stimuli = read_stimuli(file, imaged, source.stimuli)
+    templates = read_templates(file) if source.nwb.with_templates else {}
     refuse_unknown_pictures(stimuli, templates, file.filename)
     return Recording(
         recording_id=recording_id,

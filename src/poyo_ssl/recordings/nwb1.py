@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.recordings.hdf5 import as_text, has_dataset, open_hdf5, read_text
+from poyo_ssl.recordings.hdf5 import as_text, has_dataset, open_hdf5, read_numbers, read_text
 from poyo_ssl.recordings.nwb import depth_um, nwb_version, read_cre_line, read_pupil, read_running
 from poyo_ssl.recordings.nwb_stimuli import (
     IMAGES,
@@ -25,6 +25,7 @@ from poyo_ssl.recordings.nwb_stimuli import (
     refuse_backward_rows,
     refuse_unknown_pictures,
 )
+from poyo_ssl.recordings.nwb_traces import read_imaging_times
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.stimulus_tables import keep_imaged
@@ -80,7 +81,8 @@ def recording_from_nwb1(file: h5py.File, source: SourceConfig = _DEFAULT_SOURCE)
     container_id = read_text(file, "general/experiment_container_id")
     session_type = read_text(file, "general/session_type")
     recording_id = _recording_id(file, session_type)
-    stimuli, templates = _read_stimuli(file, timestamps, source), _read_templates(file)
+    stimuli = _read_stimuli(file, timestamps, source)
+    templates = _read_templates(file) if source.nwb.with_templates else {}
     refuse_unknown_pictures(stimuli, templates, file.filename)
     return Recording(
         recording_id=recording_id,
@@ -115,8 +117,8 @@ def _read_traces(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
             f"'{file.filename}' has no {where}/data (found in its processing: {found}). Only "
             "NWB 1 files of the Allen Brain Observatory are read; convert others to NWB 2."
         )
-    timestamps = group["timestamps"][()].astype(np.float64)
     stored = group["data"]
+    timestamps = read_imaging_times(group, stored.shape[-1])
     cells = _cell_ids(file)
     by_roi = (len(cells) if cells else stored.shape[0], len(timestamps))
     if stored.shape not in (by_roi, by_roi[::-1]):
@@ -125,7 +127,7 @@ def _read_traces(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
             f"{len(cells) if cells else 'no'} cells and {len(timestamps)} timestamps. It is "
             "damaged; download it again."
         )
-    traces = stored.astype(np.float32)[()]
+    traces = read_numbers(stored, np.float32)
     if stored.shape == by_roi:
         return np.ascontiguousarray(traces.T), timestamps
     logger.warning("%s: %s is time x ROIs, unlike in other NWB 1 files.", file.filename, where)
@@ -196,7 +198,7 @@ def _read_table(name: str, group: h5py.Group, timestamps: np.ndarray) -> pd.Data
     if name not in (*_GRATINGS, *MOVIES, *IMAGES, "spontaneous"):
         logger.info("%s: stimulus '%s' is not read.", group.file.filename, name)
         return None
-    stored = group["data"][()]
+    stored = read_numbers(group["data"])
     start, end = _read_times(group, len(stored), timestamps)
     if name in _GRATINGS:
         table = _read_gratings(name, group, stored)
@@ -221,12 +223,12 @@ def _read_times(
     edges = np.append(timestamps, timestamps[-1] + period)  # the last may end with the recording
     times = np.full((num_presentations, 2), np.nan)
     if has_dataset(group, "frame_duration"):
-        frames = group["frame_duration"][()].astype(np.float64)
+        frames = read_numbers(group["frame_duration"])
         exists = (frames >= 0) & (frames < len(edges))
         times[exists] = edges[frames[exists].astype(np.int64)]
     start, end = times.T
     if has_dataset(group, "timestamps") and group["timestamps"].shape == start.shape:
-        start = group["timestamps"][()].astype(np.float64)
+        start = read_numbers(group["timestamps"])
     return start, end
 
 
@@ -245,7 +247,7 @@ def _read_gratings(name: str, group: h5py.Group, stored: np.ndarray) -> pd.DataF
             f"{', '.join(features)}; needed are {', '.join(_FEATURES[name])}. It is damaged; "
             "download it again."
         )
-    table = pd.DataFrame(stored.astype(np.float64), columns=list(features))
+    table = pd.DataFrame(stored, columns=list(features))
     if name == "drifting_gratings":
         table["spatial_frequency"] = _DRIFTING_SPATIAL_FREQUENCY
         table.loc[table["blank_sweep"] == 1] = np.nan

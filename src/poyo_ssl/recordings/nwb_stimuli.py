@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.recordings.hdf5 import as_text, has_dataset
+from poyo_ssl.recordings.hdf5 import as_text, has_dataset, read_numbers
 from poyo_ssl.recordings.nwb_traces import neurodata_type, read_timestamps
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
@@ -160,9 +160,7 @@ def _read_interval_table(group: h5py.Group, columns: dict[str, str]) -> pd.DataF
         )
         return None
     names = {"start": "start_time", "end": "stop_time", **columns}
-    table = pd.DataFrame(
-        {ours: group[theirs][()].astype(np.float64) for ours, theirs in names.items()}
-    )
+    table = pd.DataFrame({ours: read_numbers(group[theirs]) for ours, theirs in names.items()})
     if has_dataset(group, "is_blank_sweep"):
         table.loc[group["is_blank_sweep"][()].astype(bool), list(columns)] = np.nan
     refuse_backward_rows(table, f"'{group.file.filename}': {group.name}")
@@ -197,10 +195,10 @@ def index_table(name: str, stored: np.ndarray, start: np.ndarray) -> pd.DataFram
             largest value of an unsigned type, to which -1 was cast.
         start: Onsets in seconds, shape (num_presentations,).
     """
-    picture = stored.astype(np.int64)
-    is_blank = (picture < 0) | (picture >= np.iinfo(np.int32).max)
+    is_blank = ~((stored >= 0) & (stored < np.iinfo(np.int32).max))
     if stored.dtype.kind == "u":
         is_blank |= stored == np.iinfo(stored.dtype).max
+    picture = np.where(is_blank, 0, stored).astype(np.int64)
     picture[is_blank] = -1
     is_timed = np.isfinite(start)
     order = np.flatnonzero(is_timed)[np.argsort(start[is_timed], kind="stable")]
@@ -262,7 +260,7 @@ def read_pictures(group: h5py.Group) -> np.ndarray | None:
         grey = np.rint(pictures[..., :3] @ np.array(_LUMA))
     else:
         grey = pictures
-    is_grey = grey.ndim == 3 and grey.size > 0
+    is_grey = grey.ndim == 3 and grey.size > 0 and grey.dtype.kind in "fiu"
     if is_grey and grey.dtype != np.uint8:
         # some sources hold grey values from 0 to 255 in a wider type
         is_grey = bool(np.all((grey >= 0) & (grey <= 255) & (grey == np.rint(grey))))

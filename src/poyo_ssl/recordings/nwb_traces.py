@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from poyo_ssl.recordings.fluorescence import compute_df_over_f
-from poyo_ssl.recordings.hdf5 import as_text, has_dataset
+from poyo_ssl.recordings.hdf5 import as_text, has_dataset, read_numbers
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 
@@ -81,7 +81,7 @@ def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, n
     """
     where = f"{series.file.filename}: {series.name}"
     traces = _read_array(series)
-    timestamps = read_timestamps(series, len(traces))
+    timestamps = read_imaging_times(series, len(traces))
     if not _is_df_over_f(series):
         baseline = source.suite2p
         logger.warning(
@@ -101,6 +101,23 @@ def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, n
     return traces, timestamps
 
 
+def read_imaging_times(series: h5py.Group, num_timesteps: int) -> np.ndarray:
+    """The times of the traces in seconds, shape (num_timesteps,), all of them known.
+
+    Raises:
+        RecordingError: If there are none, or some are NaN or infinite.
+    """
+    times = read_timestamps(series, num_timesteps)
+    unknown = np.flatnonzero(~np.isfinite(times))
+    if len(unknown):
+        raise RecordingError(
+            f"'{series.file.filename}': {len(unknown)} of {len(times)} times of {series.name} are "
+            f"NaN or infinite, the first at timestep {unknown[0]}. Export the file again with the "
+            "times of all timesteps."
+        )
+    return times
+
+
 def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
     """The times of a TimeSeries in seconds, shape (num_samples,).
 
@@ -111,7 +128,7 @@ def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
         RecordingError: If the series has neither.
     """
     if has_dataset(series, "timestamps"):
-        return series["timestamps"][()].astype(np.float64)
+        return read_numbers(series["timestamps"])
     if has_dataset(series, "starting_time"):
         rate = float(series["starting_time"].attrs.get("rate", np.nan))
         if rate > 0:
@@ -138,12 +155,7 @@ def read_values(series: h5py.Group, dtype: DTypeLike = np.float64) -> np.ndarray
             "Export the file again with its traces."
         )
     data = series["data"]
-    if data.dtype.kind not in "fiub":
-        raise RecordingError(
-            f"'{series.file.filename}': {series.name}/data holds {data.dtype}, not numbers. "
-            "Export the file again."
-        )
-    values = data.astype(dtype)[()]
+    values = read_numbers(data, dtype)
     factor, offset = (float(data.attrs.get(name, 0)) for name in ("conversion", "offset"))
     if np.isfinite(factor) and factor not in (0.0, 1.0):  # 0 and NaN: not stated
         values *= factor
