@@ -14,8 +14,6 @@ from poyo_ssl.model import blockwise
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 
-Read = Callable[[Tensor, Tensor | None], Tensor]
-"""Activity (B, T, U) and what is hidden of it -> what the latents read, (B, L, D)."""
 DIM, DIM_HEAD, TIMES, UNITS, LATENTS = 16, 8, 5, 6, 4
 ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
 
