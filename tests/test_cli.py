@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.cli import OPTIONS, build_parser, main
+from poyo_ssl.activity_statistics import STATISTICS
+from poyo_ssl.cli import build_parser, main
+from poyo_ssl.commands import COMMANDS
 from poyo_ssl.experiment import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
 from poyo_ssl.recordings.storage import save_recording
@@ -62,11 +64,11 @@ def observatory(tmp_path_factory):
 def test_help_lists_every_command(call):
     status, out, _ = call("--help")
     assert status == 0
-    for command in OPTIONS:
+    for command in COMMANDS:
         assert re.search(rf"^ +{command} +\w", out, flags=re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", OPTIONS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_shows_its_usage_in_one_line(call, command):
     status, out, _ = call(command, "--help")
     assert status == 0
@@ -81,7 +83,7 @@ def help_of(command: str) -> dict[str, str]:
     return {action.dest: action.help for action in chosen._actions}
 
 
-@pytest.mark.parametrize("command", OPTIONS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command_has_a_meaning(command):
     without = [name for name, text in help_of(command).items() if not text]
     assert not without
@@ -131,7 +133,10 @@ def test_simulated_recordings_are_prepared_pretrained_finetuned_and_evaluated(ca
 
     status, out, _ = call("prepare", raw, "--output", prepared)
     assert status == 0
-    assert {path.name for path in prepared.iterdir()} == {path.name for path in raw.iterdir()}
+    assert f"2 of 2 prepared in {prepared}." in out
+    assert sorted(path.name for path in prepared.glob("*.h5")) == sorted(
+        path.name for path in raw.glob("*.h5")
+    )
 
     encoder, decoder = tmp_path / "encoder", tmp_path / "decoder"
     status, out, _ = call(
@@ -154,7 +159,7 @@ def test_simulated_recordings_are_prepared_pretrained_finetuned_and_evaluated(ca
         r"^sim0-Sst-0, direction from all units, pretrained, 50% of the labels, "
         r"seed 3: "
         r"accuracy 0\.\d+ \(chance 0\.125\) in \d+ windows of the test part; "
-        r"8 units known, 8 missing, 0 unknown$",
+        r"8 units known, 0 missing, 0 unknown$",
         out,
         flags=re.MULTILINE,
     )
@@ -211,6 +216,72 @@ def test_predictability_writes_a_row_for_every_unit(call, observatory, tmp_path)
     assert figure.stat().st_size > 0
 
 
+def test_predictability_measures_other_statistics_and_draws_how_firm_it_is(
+    call, observatory, tmp_path
+):
+    table, figure = tmp_path / "units.csv", tmp_path / "sensitivity.png"
+    status, _, _ = call(
+        "predictability", *observatory, "--output", table, "--sensitivity", figure,
+        "--statistics", *TINY[4:]
+    )  # fmt: skip
+    assert status == 0
+    units = pd.read_csv(table)
+    assert len(units) == 16
+    assert set(STATISTICS) <= set(units)
+    assert figure.stat().st_size > 0
+
+
+def test_inspect_shows_what_recordings_hold_and_names_the_broken_ones(call, observatory, tmp_path):
+    broken = tmp_path / "page.nwb"
+    broken.write_text("<html>")
+    status, out, err = call("inspect", *observatory, broken)
+    assert status == 1
+    assert "(torch-brain)" in out
+    assert re.search(r"^recording +sim0-Cux2-0$", out, flags=re.MULTILINE)
+    assert re.search(r"^can decode +direction, temporal_frequency, movie", out, flags=re.MULTILINE)
+    assert "drifting_gratings" in out
+    assert f"1 cannot be read:\n- '{broken}' is not an HDF5 file" in err
+
+
+def test_prepare_goes_on_past_broken_files_and_says_which(call, observatory, tmp_path):
+    broken = tmp_path / "page.nwb"
+    broken.write_text("<html>")
+    status, out, err = call("prepare", *observatory, broken, "--output", tmp_path / "prepared")
+    assert status == 1
+    assert "2 of 3 prepared" in out
+    assert "1 could not be prepared" in err
+    assert str(broken) in err
+
+
+def test_download_lists_sessions_without_fetching_any(call):
+    status, out, _ = call("download", "--list", "--session", "527745328", "527676626")
+    assert status == 0
+    assert "527745328" in out
+    assert "527676626" in out
+    assert "de Vries" in out
+
+
+def test_download_of_an_unknown_session_says_what_comes_near(call):
+    status, _, err = call("download", "--list", "--session", "527745329")
+    assert status == 1
+    assert "527745328" in err
+
+
+def test_a_source_file_says_what_a_recording_does_not(call, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "day1.npz", df_over_f=rng.normal(size=(600, 3)), sampling_rate=10.0)
+    log = pd.DataFrame({"onset": np.arange(5.0, 50.0, 5.0), "dir": np.tile([0, 90, 180], 3)})
+    log.to_csv(tmp_path / "log.csv", index=False)
+    (tmp_path / "source.yaml").write_text(
+        "stimuli:\n  drifting_gratings:\n    table: log.csv\n    start: onset\n"
+        "    duration: 2.0\n    columns: {orientation: dir}\n"
+    )
+    status, out, _ = call("inspect", tmp_path / "day1.npz", "--source", tmp_path / "source.yaml")
+    assert status == 0
+    assert re.search(r"^can decode +direction$", out, flags=re.MULTILINE)
+    assert "orientation 0, 90, 180" in out
+
+
 # what is wrong -------------------------------------------------------------------------------
 
 
@@ -244,7 +315,7 @@ def test_a_text_file_named_nwb_is_shown_for_what_it_is(call, tmp_path, command):
     path.write_text("<html>404</html>")
     complaint = refused(call, command, path, "--output", tmp_path / "o")
     assert f"'{path}' is not an HDF5 file (it begins with b'<html" in complaint
-    assert not (tmp_path / "o").exists()
+    assert not list(tmp_path.glob("o/*.h5"))
 
 
 def test_an_nwb_file_without_df_over_f_says_what_it_lacks(call, tmp_path):
@@ -316,7 +387,7 @@ def test_ctrl_c_says_that_the_work_can_go_on(call, monkeypatch, tmp_path):
     def interrupt(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main.__globals__["COMMANDS"], "report", interrupt)
+    monkeypatch.setitem(COMMANDS, "report", COMMANDS["report"]._replace(call=interrupt))
     status, out, _ = call("report", tmp_path)
     assert status == 130
     assert "goes on where it stopped" in out

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from poyo_ssl.cli import _build, build_parser, main
+from poyo_ssl.cli import build_parser, main
+from poyo_ssl.commands import _build
 from poyo_ssl.experiment import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
 

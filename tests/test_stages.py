@@ -13,16 +13,16 @@ import pytest
 from poyo_ssl.decoding import load_decoder
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.pipeline import run
 from poyo_ssl.pretraining import PretrainingConfig
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.run import run
+from poyo_ssl.run_evaluation import evaluate_run
 from poyo_ssl.stages import (
     FinetuneStage,
     PredictabilityStage,
     PretrainStage,
-    evaluate_run,
     finetune_decoder,
     measure_predictability,
     pretrain_encoder,

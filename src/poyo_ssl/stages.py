@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from poyo_ssl.activity_statistics import ActivityConfig
 from poyo_ssl.arms import Setting, label_teacher
-from poyo_ssl.decoding import load_decoder
-from poyo_ssl.evaluation import chance_level, evaluate
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
-from poyo_ssl.fitted_decoder import FittedDecoder
-from poyo_ssl.model.checkpoints import CONFIG, load_encoder, save_encoder, write_json
+from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
-from poyo_ssl.population import DividedRecording, Population, divide, resize_pictures
+from poyo_ssl.population import DividedRecording, Population, divide
 from poyo_ssl.predictability import Partition, partition_by_predictability
-from poyo_ssl.predictability_figure import plot_predictability
+from poyo_ssl.predictability_figure import plot_predictability, plot_sensitivity
 from poyo_ssl.pretraining import PretrainingConfig, pretrain
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.splits import SplitConfig, Splits
-from poyo_ssl.recordings.tasks import TASKS, Task, can_answer, find_task
+from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
+from poyo_ssl.run_evaluation import score_decoder
 from poyo_ssl.run_files import describe_splits
+from poyo_ssl.screening import Screening, screen
+from poyo_ssl.threshold_sensitivity import vary_thresholds
 from poyo_ssl.thresholds import PredictabilityConfig
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT_SOURCE = SourceConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +97,82 @@ class FinetuneStage:
 
 
 def measure_predictability(
-    files: list[Path], output: Path, options: PredictabilityStage, figure: Path | None = None
+    files: list[Path],
+    output: Path,
+    options: PredictabilityStage,
+    *,
+    figure: Path | None = None,
+    sensitivity_figure: Path | None = None,
+    with_statistics: bool = False,
+    source: SourceConfig = _DEFAULT_SOURCE,
+    workers: int = 1,
+    address: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Partition:
     """Writes skewness, kurtosis and the verdict of every unit as CSV, one row per unit.
 
-    Only time that no default split of any stimulus withholds is used.
+    Only time that no default split of any stimulus withholds is used. The measured units are
+    written before thresholds are looked for, so they are there even where no knee is found.
+
+    Args:
+        files: Recordings; see ``find_recording_files``. One is in memory at a time and worker.
+        output: CSV.
+        options: Thresholds and splits.
+        figure: Where to draw kurtosis against skewness.
+        sensitivity_figure: Where to draw who changes side when the thresholds move.
+        with_statistics: Measure event rate, Fano factor, autocorrelation and noise level, too.
+        source: What the files do not say about themselves.
+        workers: Recordings measured at a time; see ``map_in_parallel``.
+        address: A Ray cluster to run on.
+        on_progress: Called with the recordings done and those in all.
+
+    Raises:
+        ValueError: If no recording can be read or no unit is predictable.
     """
-    _, partition = _divide_all(load_recordings(files), options.predictability, options.splits)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partition.units.to_csv(output, index=False)
-    if figure is not None:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        plot_predictability(partition, figure)
+    screening = screen(
+        files,
+        splits=options.splits,
+        predictability=options.predictability,
+        source=source,
+        activity=ActivityConfig() if with_statistics else None,
+        workers=workers,
+        address=address,
+        on_progress=on_progress,
+    )
+    _write_units(screening, screening.units, output)
+    partition = screening.partition
+    _write_units(screening, partition.units, output)
+    for path, plot in (
+        (figure, lambda path: plot_predictability(partition, path)),
+        (sensitivity_figure, lambda path: plot_sensitivity(vary_thresholds(partition), path)),
+    ):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plot(path)
     return partition
 
 
-def pretrain_encoder(files: list[Path], output: Path, options: PretrainStage) -> None:
+def _write_units(screening: Screening, units: pd.DataFrame, output: Path) -> None:
+    """The units and, where measured, their other statistics."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if screening.activity is not None:
+        units = units.merge(
+            screening.activity, on=["recording_id", "unit_id"], validate="one_to_one"
+        )
+    units.to_csv(output, index=False)
+
+
+def pretrain_encoder(
+    files: list[Path],
+    output: Path,
+    options: PretrainStage,
+    *,
+    source: SourceConfig = _DEFAULT_SOURCE,
+) -> None:
     """Pretrains an encoder on the predictable units of the recordings and saves it."""
-    divided, partition = _divide_all(load_recordings(files), options.predictability, options.splits)
+    divided, partition = _divide_all(
+        load_recordings(files, source), options.predictability, options.splits
+    )
     population = _population(divided, partition, "predictable")
     encoder, result = pretrain(
         population,
@@ -126,11 +187,16 @@ def pretrain_encoder(files: list[Path], output: Path, options: PretrainStage) ->
 
 
 def finetune_decoder(
-    files: list[Path], output: Path, options: FinetuneStage, encoder: Path | None = None
+    files: list[Path],
+    output: Path,
+    options: FinetuneStage,
+    encoder: Path | None = None,
+    *,
+    source: SourceConfig = _DEFAULT_SOURCE,
 ) -> list[dict[str, Any]]:
     """Fits a decoder, saves it, and scores it on the test part of every recording."""
     task = find_task(options.task)
-    recordings = load_recordings(files)
+    recordings = load_recordings(files, source)
     divided = divide(recordings, [task], options.splits)
     partition = partition_by_predictability(
         recordings,
@@ -175,193 +241,9 @@ def finetune_decoder(
     write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
     write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
     return [
-        _score(decoder, d.recording, d.splits[task.name], about) for d in population.answering(task)
+        score_decoder(decoder, d.recording, d.splits[task.name], about)
+        for d in population.answering(task)
     ]
-
-
-def evaluate_run(run: Path, files: list[Path], output: Path) -> list[dict[str, Any]]:
-    """Scores every fitted decoder of a run on recordings of cells that it knows.
-
-    A recording that the run learned from, or any stretch of it, is scored on its test part only,
-    which is refused where there is none. Any other, such as another day of the same cells or a
-    part of the session that the run was not given, is scored whole.
-
-    Args:
-        run: Directory that ``poyo-ssl run`` or ``poyo-ssl finetune`` wrote.
-        files: Recordings.
-        output: JSON of the scores.
-
-    Returns:
-        One row per decoder and recording: scores, chance, and the units that were known to both,
-        missing from the recording, or unknown to the decoder.
-
-    Raises:
-        ValueError: If the directory is no run, holds no decoder, or none knows a unit of any
-            recording.
-    """
-    learned = LearnedFrom.read(run)
-    recordings = load_recordings(files)
-    names = {r.recording_id: learned.name_of(r) for r in recordings}
-    for recording_id, name in names.items():
-        if name is None and recording_id in learned.digests:
-            logger.info(
-                "'%s' has the name of a recording that the run learned from, but was imaged at "
-                "other times; it is scored whole, as a part that was never seen.",
-                recording_id,
-            )
-    rows, problems = [], []
-    for directory, decoder in _decoders(run):
-        for recording in recordings:
-            task = decoder.frame.task
-            if not can_answer(recording, task):
-                problems.append(f"'{recording.recording_id}' cannot answer {task.name}.")
-                continue
-            try:
-                name = names[recording.recording_id]
-                parts = None if name is None else learned.parts(name, task)
-                # under the name that the decoder knows it by, it has the statistics of its own
-                known = recording if name is None else replace(recording, recording_id=name)
-                row = _score(decoder, known, parts, _describe(run, directory))
-                rows.append({**row, "recording_id": recording.recording_id})
-            except RecordingError as error:
-                problems.append(str(error))
-    if not rows:
-        raise ValueError(
-            f"No decoder in '{run}' could be scored: " + " ".join(dict.fromkeys(problems))
-        )
-    for problem in dict.fromkeys(problems):
-        logger.warning("Not scored: %s", problem)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(output, {"run": str(run), "files": [str(f) for f in files], "scores": rows})
-    return rows
-
-
-def _decoders(run: Path) -> Iterator[tuple[Path, FittedDecoder]]:
-    """Every fitted decoder below a directory, in order of name."""
-    configs = sorted(
-        path for path in [run / CONFIG, *run.glob(f"decoders/**/{CONFIG}")] if path.is_file()
-    )
-    if not configs:
-        raise ValueError(
-            f"'{run}' holds no fitted decoder. Give the directory that 'poyo-ssl run' or "
-            "'poyo-ssl finetune' wrote."
-        )
-    for path in configs:
-        yield path.parent, load_decoder(path.parent)
-
-
-@dataclass(frozen=True, eq=False)
-class LearnedFrom:
-    """The recordings that a run learned from."""
-
-    digests: dict[str, str]
-    """Recording id to a digest of its traces and timestamps."""
-    segments: dict[str, np.ndarray]
-    """Recording id to when it was imaged, seconds, (num_segments, 2)."""
-    splits: dict[tuple[str, str], Splits]
-    """Recording id and task to parts."""
-
-    @staticmethod
-    def read(run: Path) -> LearnedFrom:
-        """What the run's directory says; without it, training data might be scored.
-
-        Raises:
-            ValueError: If it says nothing.
-        """
-        missing = [
-            name for name in ("experiment.json", "splits.json") if not (run / name).is_file()
-        ]
-        if missing:
-            found = sorted(path.name for path in run.glob("*"))[:8] if run.is_dir() else []
-            raise ValueError(
-                f"'{run}' is no run: {' and '.join(missing)} missing "
-                f"(found: {', '.join(found) or 'nothing'}). Give the directory that 'poyo-ssl run' "
-                "or 'poyo-ssl finetune' wrote, not one inside it."
-            )
-        digests = json.loads((run / "experiment.json").read_text())["recordings"]
-        segments, splits = {}, {}
-        for row in json.loads((run / "splits.json").read_text()):
-            intervals = {
-                name: np.array(row[name], dtype=float).reshape(-1, 2)
-                for name in ("segments", "train", "valid", "test", "guard")
-            }
-            segments[row["recording_id"]] = intervals.pop("segments")
-            splits[row["recording_id"], row["task"]] = Splits(**intervals)
-        return LearnedFrom(digests, segments, splits)
-
-    def name_of(self, recording: Recording) -> str | None:
-        """The id under which the run learned from a recording; None if it did not.
-
-        It is the same recording if its traces are, whatever it is called now, or if it has the
-        name and shares imaging time: neither with units left out nor cut in time is it a new
-        session. What has the name but was imaged at other times is new.
-        """
-        digest = fingerprint(recording)
-        for name, known in self.digests.items():
-            if known == digest:
-                return name
-        segments = self.segments.get(recording.recording_id)
-        if segments is None:
-            return None
-        # the next part of a session may begin, by jitter, just before the last sample has ended
-        jitter = np.array([0, 0.5 / recording.sampling_rate])
-        is_seen = recording.is_inside(segments - jitter)
-        return recording.recording_id if is_seen.any() else None
-
-    def parts(self, name: str, task: Task) -> Splits:
-        """The parts into which the run divided a recording for a task.
-
-        Raises:
-            RecordingError: If it was divided for other tasks only, so that nothing of it was
-                withheld from this one.
-        """
-        if (name, task.name) not in self.splits:
-            others = sorted(other for known, other in self.splits if known == name)
-            raise RecordingError(
-                f"The run learned from recording '{name}' without a test part for {task.name} "
-                f"(it has one for: {', '.join(others) or 'no task'}). Score it on a recording "
-                "that the run did not learn from, or run again with that task."
-            )
-        return self.splits[name, task.name]
-
-
-def _describe(run: Path, directory: Path) -> dict[str, Any]:
-    """Units, label fraction and seed of a decoder: from its place in a run, or as it was told."""
-    parts = directory.relative_to(run).parts
-    if len(parts) < 6:
-        about: dict[str, Any] = json.loads((run / "experiment.json").read_text())["decoder"]
-        return about
-    _, _, units, _, labels, seed = parts
-    return {
-        "units": units,
-        "label_fraction": float(labels.removeprefix("labels-")) / 100,
-        "seed": int(seed.removeprefix("seed-")),
-    }
-
-
-def _score(
-    decoder: FittedDecoder, recording: Recording, splits: Splits | None, about: dict[str, Any]
-) -> dict[str, Any]:
-    """One row of scores."""
-    frame = decoder.frame
-    pictures = None
-    if frame.task.kind == "images":
-        pictures = resize_pictures(recording.templates[frame.task.stimulus]).numpy()
-    known = frame.known_units(recording)
-    evaluation = evaluate(decoder, recording, splits, pictures=pictures)
-    return {
-        "recording_id": recording.recording_id,
-        "task": frame.task.name,
-        "arm": frame.arm,
-        **about,
-        "part": "whole recording" if splits is None else "test",
-        "scores": evaluation.scores,
-        "chance": chance_level(frame.task, recording, frame.classes),
-        "num_windows": len(evaluation.target),
-        "num_known_units": len(known),
-        "missing_units": frame.missing_units(recording),
-        "unknown_units": sorted(set(recording.unit_ids.tolist()) - set(known)),
-    }
 
 
 def _divide_all(

@@ -15,8 +15,8 @@ import numpy as np
 
 from poyo_ssl.recordings.arrays import read_npz
 from poyo_ssl.recordings.hdf5 import open_hdf5
-from poyo_ssl.recordings.nwb import is_nwb2, recording_from_nwb
-from poyo_ssl.recordings.nwb1 import is_nwb1, recording_from_nwb1
+from poyo_ssl.recordings.nwb import is_nwb2, read_nwb, recording_from_nwb
+from poyo_ssl.recordings.nwb1 import is_nwb1, read_nwb1, recording_from_nwb1
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.remote import open_remote
 from poyo_ssl.recordings.sources import SourceConfig
@@ -83,24 +83,34 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """
     if isinstance(path, str) and path.startswith(("http://", "https://")):
         with closing(open_remote(path)) as remote, open_hdf5(remote, name=path) as file:
-            recording = _reader_of(file)(file, source)
-    elif Path(path).is_dir():
-        recording = read_suite2p(path, source)
-    elif zipfile.is_zipfile(path):
-        recording = read_npz(path, source)
+            read = recording_from_nwb1 if _identify_hdf5(file) == "NWB 1" else recording_from_nwb
+            recording = read(file, source)
     else:
-        with open_hdf5(path) as file:
-            recording = _reader_of(file)(file, source)
+        recording = READERS[identify(path)](path, source)
     return with_own_units(recording) if source.sessions_apart else recording
 
 
-def _reader_of(file: h5py.File) -> Callable[[h5py.File, SourceConfig], Recording]:
+def identify(path: str | Path) -> str:
+    """What a file or folder holds, one of :data:`READERS`; its name does not matter.
+
+    Raises:
+        RecordingError: If it is none of these.
+    """
+    if Path(path).is_dir():
+        return "suite2p"
+    if zipfile.is_zipfile(path):
+        return "arrays"
+    with open_hdf5(path) as file:
+        return _identify_hdf5(file)
+
+
+def _identify_hdf5(file: h5py.File) -> str:
     if is_nwb1(file):
-        return recording_from_nwb1
+        return "NWB 1"
     if is_nwb2(file):
-        return recording_from_nwb
+        return "NWB 2"
     if file.attrs.get("object") == "Data":
-        return _open_stored
+        return "torch-brain"
     raise RecordingError(
         f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
         f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
@@ -108,8 +118,18 @@ def _reader_of(file: h5py.File) -> Callable[[h5py.File, SourceConfig], Recording
     )
 
 
-def _open_stored(file: h5py.File, _: SourceConfig) -> Recording:
-    return open_recording(file.filename)
+def _open_stored(path: str | Path, _: SourceConfig) -> Recording:
+    return open_recording(path)
+
+
+READERS: dict[str, Callable[[str | Path, SourceConfig], Recording]] = {
+    "NWB 2": read_nwb,
+    "NWB 1": read_nwb1,
+    "torch-brain": _open_stored,
+    "suite2p": read_suite2p,
+    "arrays": read_npz,
+}
+"""Format to the function that reads it."""
 
 
 def load_recordings(

@@ -15,9 +15,8 @@ from poyo_ssl.recordings.nwb_stimuli import read_stimuli, read_templates, refuse
 from poyo_ssl.recordings.nwb_traces import (
     find_series,
     neurodata_type,
-    read_timestamps,
+    read_series,
     read_traces,
-    read_values,
 )
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -168,7 +167,7 @@ def _find_imaging_plane(file: h5py.File, segmentation: h5py.Group | None) -> h5p
     if segmentation is not None and isinstance(segmentation.get("imaging_plane"), h5py.Group):
         return segmentation["imaging_plane"]
     for item in file.get("general/optophysiology", {}).values():
-        if neurodata_type(item) == "ImagingPlane":
+        if isinstance(item, h5py.Group) and neurodata_type(item) == "ImagingPlane":
             return item
     logger.info("%s: no imaging plane, so no area and depth.", file.filename)
     return None
@@ -202,10 +201,8 @@ def read_running(file: h5py.File, module: str) -> pd.DataFrame | None:
     if series is None:
         logger.info("%s: no running speed.", file.filename)
         return None
-    speed = read_values(series).reshape(-1)
-    return _in_order(
-        pd.DataFrame({"timestamp": read_timestamps(series, len(speed)), "speed": speed})
-    )
+    speed, times = read_series(series)
+    return _in_order(pd.DataFrame({"timestamp": times, "speed": speed.reshape(-1)}))
 
 
 def read_pupil(file: h5py.File, module: str) -> pd.DataFrame | None:
@@ -214,14 +211,12 @@ def read_pupil(file: h5py.File, module: str) -> pd.DataFrame | None:
     if location is None:
         logger.info("%s: no eye tracking.", file.filename)
         return None
-    x, y = read_values(location).T
-    timestamps = read_timestamps(location, len(x))
-    pupil = pd.DataFrame({"timestamp": timestamps, "x": x, "y": y, "size": np.nan})
-    size = file.get(f"{module}/PupilTracking/pupil_size")
-    if size is not None and np.array_equal(
-        read_timestamps(size, size["data"].shape[0]), timestamps, equal_nan=True
-    ):
-        pupil["size"] = read_values(size).reshape(-1)
+    place, times = read_series(location)
+    pupil = pd.DataFrame({"timestamp": times, "x": place[:, 0], "y": place[:, 1], "size": np.nan})
+    tracking = file.get(f"{module}/PupilTracking/pupil_size")
+    size, size_times = read_series(tracking) if tracking is not None else (None, None)
+    if size is not None and np.array_equal(size_times, times, equal_nan=True):
+        pupil["size"] = size.reshape(-1)
     else:
         logger.info("%s: no pupil size at the times of the pupil's location.", file.filename)
     return _in_order(pupil)

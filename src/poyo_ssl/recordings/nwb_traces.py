@@ -143,6 +143,22 @@ def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
     )
 
 
+def read_series(series: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a TimeSeries in its stated unit, samples first, and their times in seconds.
+
+    Raises:
+        RecordingError: If it has more or fewer times than samples.
+    """
+    values = read_values(series)
+    times = read_timestamps(series, len(values))
+    if len(times) != len(values):
+        raise RecordingError(
+            f"'{series.file.filename}': {series.name} has {len(values)} samples but {len(times)} "
+            "timestamps. Write the file again with arrays that belong together."
+        )
+    return values, times
+
+
 def read_values(series: h5py.Group, dtype: DTypeLike = np.float64) -> np.ndarray:
     """The data of a TimeSeries in its stated unit: ``data * conversion + offset``.
 

@@ -179,11 +179,14 @@ class Suite2pConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NwbConfig:
-    """Which traces of an NWB file are read."""
+    """What of an NWB file is read."""
 
     series: str | None = None
     """Path of a RoiResponseSeries, or its last parts, such as ``DfOverF/plane_2``; needed only
     where the file holds several, since a recording is one imaging plane."""
+    with_templates: bool = True
+    """Whether the pictures of movies and scenes are read. They are most of what travels when a
+    file is read over a network; without them no picture can be reconstructed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from the disk where they lie there as they are, so a recording that is open cost
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -103,28 +104,40 @@ def open_recording(path: str | Path) -> Recording:
             a later version, is damaged, or refers to other files.
     """
     path = Path(path)
-    with open_hdf5(path) as file:
-        _require_calcium_traces(file)
-        extras = dict(file["poyo_ssl"].attrs) if "poyo_ssl" in file else {}
-        columns = json.loads(extras.get("columns", "{}"))
-        df_over_f, timestamps = _read_traces(file["calcium_traces"])
-        is_brainsets = _attribute(file, "brainset", "id") == _BRAINSETS_ALLEN
-        subject = _attribute(file, "subject", "id")
-        return Recording(
-            recording_id=_attribute(file, "session", "id") or path.stem,
-            df_over_f=df_over_f,
-            timestamps=timestamps,
-            units=_read_units(file, columns.get("units")),
-            stimuli=_read_stimuli(file, columns),
-            templates=_open_templates(file, json.loads(extras.get("templates", "{}"))),
-            running=_read_running(file),
-            pupil=_read_pupil(file),
-            # brainsets calls the container the subject
-            subject_id=extras.get("subject_id", None if is_brainsets or extras else subject),
-            container_id=extras.get("container_id", subject if is_brainsets else None),
-            session_type=extras.get("session_type"),
-            source=extras.get("source", None if extras else str(path)),
-        )
+    try:
+        with open_hdf5(path) as file:
+            _require_calcium_traces(file)
+            return _read_recording(file, path)
+    except RecordingError as error:
+        if getattr(error.__cause__, "errno", None) == errno.EMFILE:
+            raise RecordingError(
+                f"'{path}' cannot be opened: this process may have no more files open, and every "
+                "open recording takes one. Allow more ('ulimit -n 4096') or open fewer at a time."
+            ) from error
+        raise
+
+
+def _read_recording(file: h5py.File, path: Path) -> Recording:
+    extras = dict(file["poyo_ssl"].attrs) if "poyo_ssl" in file else {}
+    columns = json.loads(extras.get("columns", "{}"))
+    df_over_f, timestamps = _read_traces(file["calcium_traces"])
+    is_brainsets = _attribute(file, "brainset", "id") == _BRAINSETS_ALLEN
+    subject = _attribute(file, "subject", "id")
+    return Recording(
+        recording_id=_attribute(file, "session", "id") or path.stem,
+        df_over_f=df_over_f,
+        timestamps=timestamps,
+        units=_read_units(file, columns.get("units")),
+        stimuli=_read_stimuli(file, columns),
+        templates=_open_templates(file, json.loads(extras.get("templates", "{}"))),
+        running=_read_running(file),
+        pupil=_read_pupil(file),
+        # brainsets calls the container the subject
+        subject_id=extras.get("subject_id", None if is_brainsets or extras else subject),
+        container_id=extras.get("container_id", subject if is_brainsets else None),
+        session_type=extras.get("session_type"),
+        source=extras.get("source", None if extras else str(path)),
+    )
 
 
 def _require_calcium_traces(file: h5py.File) -> None:

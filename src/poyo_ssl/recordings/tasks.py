@@ -120,9 +120,11 @@ def find_task(name: str) -> Task:
 
 
 def can_answer(recording: Recording, task: Task) -> bool:
-    """Whether the recording shows the task's stimulus, with its pictures where they are asked."""
-    shown = task.stimulus in recording.stimuli and len(recording.stimuli[task.stimulus]) > 0
-    return shown and (task.kind != "images" or task.stimulus in recording.templates)
+    """Whether the recording lists the task's stimulus and answer, with pictures where asked."""
+    table = recording.stimuli.get(task.stimulus)
+    if table is None or table.empty or task.column not in table:
+        return False
+    return task.kind != "images" or task.stimulus in recording.templates
 
 
 def split_task(recording: Recording, task: Task, config: SplitConfig) -> Splits:

@@ -15,11 +15,11 @@ from poyo_ssl.decoding import load_decoder
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.experiment import Fit, RunConfig, plan
 from poyo_ssl.model.checkpoints import load_encoder
+from poyo_ssl.pipeline import run
 from poyo_ssl.population import divide
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
 from poyo_ssl.recordings.tasks import DIRECTION, find_task
-from poyo_ssl.run import run
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")

@@ -1,0 +1,130 @@
+"""What commands print: lines, tables and progress. Everything goes through one console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+console = Console()
+
+
+def say(text: object) -> None:
+    """Prints a line as it is: a path in it is neither wrapped nor read as markup."""
+    console.print(str(text), highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars of named stages; gives the function to report (stage, done, total) to."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), console=console,
+    ) as progress:  # fmt: skip
+        yield _report_to(progress)
+
+
+@contextmanager
+def item_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """One bar of so many items; gives the function to report (done, total) to."""
+    with stage_progress() as report:
+        yield lambda done, total: report(name, done, total)
+
+
+@contextmanager
+def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars of named downloads; gives the function to report (name, bytes done, bytes) to."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(), console=console,
+    ) as progress:  # fmt: skip
+        yield _report_to(progress)
+
+
+def _report_to(progress: Progress) -> Callable[[str, int, int], None]:
+    bars: dict[str, Any] = {}
+
+    def report(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done)
+
+    return report
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    """Names and facts in two columns."""
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        say(f"{name:<{width}}  {fact}")
+
+
+def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
+    """A table of anything: numbers to the right, two decimals."""
+    table = Table(title=title, title_justify="left")
+    for column, values in frame.items():
+        is_number = pd.api.types.is_numeric_dtype(values)
+        table.add_column(str(column).replace("_", " "), justify="right" if is_number else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+    console.print(table, highlight=False, markup=False)
+
+
+def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> None:
+    """The main metric of every arm, one table per task; chance is None where there is none."""
+    main = summary[summary["metric"].isin(["accuracy", "within_1s", "ssim"])]
+    for task, rows in main.groupby("task", sort=False):
+        metric = rows["metric"].iloc[0]
+        table = Table(title=f"{task}: {metric} [95 % interval over seeds]", title_justify="left")
+        for column in ("units", "labels", "decoder"):
+            table.add_column(column)
+        for column in (metric, "gain over scratch"):
+            table.add_column(str(column), justify="right")
+        if chance[str(task)] is not None:
+            table.add_row("any", "", "chance", f"{chance[str(task)]:.3f}", "")
+        for row in rows.sort_values(
+            ["units", "label_fraction"], kind="stable", ascending=[True, False]
+        ).itertuples():
+            table.add_row(
+                str(row.units), f"{row.label_fraction:.0%}", str(row.arm),
+                _interval(row.mean, row.seed_low, row.seed_high),
+                _interval(row.gain_over_scratch, row.gain_low, row.gain_high, signed=True),
+            )  # fmt: skip
+        console.print(table)
+
+
+def _interval(mean: Any, low: Any, high: Any, signed: bool = False) -> str:
+    if pd.isna(mean):
+        return ""
+    sign = "+" if signed else ""
+    text = f"{mean:{sign}.3f}"
+    return text if pd.isna(low) else f"{text} \\[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Scores of fitted decoders on recordings, one line each, however narrow the terminal."""
+    for row in rows:
+        metric, value = next(iter(row["scores"].items()))
+        chance = "" if row["chance"] is None else f" (chance {row['chance']:.3f})"
+        part = "test part" if row["part"] == "test" else row["part"]
+        say(
+            f"{row['recording_id']}, {row['task']} from {row['units']} units, {row['arm']}, "
+            f"{row['label_fraction']:.0%} of the labels, seed {row['seed']}: "
+            f"{metric} {value:.3f}{chance} in {row['num_windows']} windows of the {part}; "
+            f"{row['num_known_units']} units known, {len(row['missing_units'])} missing, "
+            f"{len(row['unknown_units'])} unknown"
+        )
