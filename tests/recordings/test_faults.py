@@ -204,7 +204,7 @@ def shown(tmp_path_factory):
     return nwb_files.write_simple(tmp_path_factory.mktemp("shown") / "shown.nwb")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(ids=st.lists(st.integers(0, 5), min_size=NUM_UNITS, max_size=NUM_UNITS))
 def test_cells_are_told_apart_or_refused(cells, ids):
     with h5py.File(cells, "r+") as file:
@@ -229,7 +229,7 @@ def test_roi_ids_of_two_sessions_do_not_meet(tmp_path):
 times = st.floats(0, 40, allow_nan=False) | st.just(np.nan)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(starts=st.tuples(times, times, times), ends=st.tuples(times, times, times))
 def test_presentations_anywhere_are_kept_left_out_or_refused_by_row(shown, starts, ends):
     with h5py.File(shown, "r+") as file:
@@ -274,6 +274,19 @@ def test_a_session_goes_on_without_what_is_missing_and_says_so(tmp_path, caplog,
     np.testing.assert_array_equal(recording.df_over_f, traces())
     assert len(recording.stimulus("natural_movie_one")) == 2
     assert message is None or message in caplog.text
+
+
+@pytest.mark.parametrize("name", ["BehavioralTimeSeries/running_speed", "PupilTracking/pupil_size"])
+def test_behaviour_without_as_many_times_as_samples_is_refused(tmp_path, name):
+    session = nwb_files.new_session()
+    nwb_files.add_traces(session, traces())
+    nwb_files.add_behavior(session)
+    path = nwb_files.write(session, tmp_path / "session.nwb")
+    with h5py.File(path, "r+") as file:
+        del file[f"processing/behavior/{name}/data"]
+        file[f"processing/behavior/{name}/data"] = np.zeros(4)
+    with pytest.raises(RecordingError, match=f"{name} has 4 samples but 5 timestamps"):
+        read_nwb(path)
 
 
 @pytest.mark.skipif(not REAL_SESSION.is_file(), reason="the real session is not in ../shared/data")

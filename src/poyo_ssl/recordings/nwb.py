@@ -212,14 +212,19 @@ def read_pupil(file: h5py.File, module: str) -> pd.DataFrame | None:
         logger.info("%s: no eye tracking.", file.filename)
         return None
     place, times = read_series(location)
-    pupil = pd.DataFrame({"timestamp": times, "x": place[:, 0], "y": place[:, 1], "size": np.nan})
-    tracking = file.get(f"{module}/PupilTracking/pupil_size")
-    size, size_times = read_series(tracking) if tracking is not None else (None, None)
-    if size is not None and np.array_equal(size_times, times, equal_nan=True):
-        pupil["size"] = size.reshape(-1)
-    else:
-        logger.info("%s: no pupil size at the times of the pupil's location.", file.filename)
+    pupil = pd.DataFrame({"timestamp": times, "x": place[:, 0], "y": place[:, 1]})
+    pupil["size"] = _read_pupil_size(file, module, times)
     return _in_order(pupil)
+
+
+def _read_pupil_size(file: h5py.File, module: str, times: np.ndarray) -> np.ndarray | float:
+    series = file.get(f"{module}/PupilTracking/pupil_size")
+    if series is not None:
+        size, size_times = read_series(series)
+        if np.array_equal(size_times, times, equal_nan=True):
+            return size.reshape(-1)
+    logger.info("%s: no pupil size at the times of the pupil's location.", file.filename)
+    return np.nan
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
