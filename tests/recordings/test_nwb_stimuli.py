@@ -118,10 +118,29 @@ def test_a_movie_frame_beyond_the_template_is_refused(tmp_path):
         read_nwb(path)
 
 
+@pytest.mark.parametrize(
+    ("shown", "problem"),
+    [
+        (np.arange(2), r"natural_movie_one_stimulus has 2 samples but 3 timestamps"),
+        (np.array([b"a", b"b", b"c"]), r"natural_movie_one_stimulus/data holds \|S1, not numbers"),
+        (np.zeros(3, dtype=complex), r"holds complex128, not numbers"),
+    ],
+)
+def test_what_counts_no_pictures_is_refused(tmp_path, shown, problem):
+    path = nwb_files.write_simple(tmp_path / "simple.nwb")
+    pictures = np.zeros((3, 3, 4), dtype=np.uint8)
+    nwb_files.add_movie(path, np.arange(3), 11.0 + np.arange(3) / 30, pictures)
+    with h5py.File(path, "r+") as file:
+        del file["stimulus/presentation/natural_movie_one_stimulus/data"]
+        file["stimulus/presentation/natural_movie_one_stimulus/data"] = shown
+    with pytest.raises(RecordingError, match=problem):
+        read_nwb(path)
+
+
 @given(
     repeats=st.integers(1, 4),
     num_frames=st.integers(2, 6),
-    dtype=st.sampled_from([np.uint8, np.uint32, np.uint64, np.int16, np.int64]),
+    dtype=st.sampled_from([np.uint8, np.uint32, np.uint64, np.int16, np.float16]),
     seed=st.integers(0, 100),
 )
 def test_pictures_follow_one_another_whatever_their_type_and_order(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.hdf5 import as_text, has_dataset, read_numbers
-from poyo_ssl.recordings.nwb_traces import neurodata_type, read_timestamps
+from poyo_ssl.recordings.nwb_traces import neurodata_type, read_series
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
 from poyo_ssl.recordings.stimulus_tables import keep_imaged, read_presentations
@@ -129,8 +129,7 @@ def _read_table(name: str, group: h5py.Group) -> pd.DataFrame | None:
     if name in _INTERVAL_TABLES:
         return _read_interval_table(group, _INTERVAL_TABLES[name])
     if name in MOVIES or name in IMAGES:
-        stored = group["data"][()]
-        return index_table(name, stored, read_timestamps(group, len(stored)))
+        return index_table(name, *read_series(group, group["data"].dtype))
     logger.info("%s: stimulus '%s' is not read.", group.file.filename, name)
     return None
 
@@ -195,10 +194,11 @@ def index_table(name: str, stored: np.ndarray, start: np.ndarray) -> pd.DataFram
             largest value of an unsigned type, to which -1 was cast.
         start: Onsets in seconds, shape (num_presentations,).
     """
-    is_blank = ~((stored >= 0) & (stored < np.iinfo(np.int32).max))
+    number = stored.astype(np.float64)
+    is_blank = ~((number >= 0) & (number < np.iinfo(np.int32).max))
     if stored.dtype.kind == "u":
         is_blank |= stored == np.iinfo(stored.dtype).max
-    picture = np.where(is_blank, 0, stored).astype(np.int64)
+    picture = np.where(is_blank, 0, number).astype(np.int64)
     picture[is_blank] = -1
     is_timed = np.isfinite(start)
     order = np.flatnonzero(is_timed)[np.argsort(start[is_timed], kind="stable")]

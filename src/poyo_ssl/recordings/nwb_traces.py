@@ -143,13 +143,13 @@ def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
     )
 
 
-def read_series(series: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
+def read_series(series: h5py.Group, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """The values of a TimeSeries in its stated unit, samples first, and their times in seconds.
 
     Raises:
         RecordingError: If it has more or fewer times than samples.
     """
-    values = read_values(series)
+    values = read_values(series, dtype)
     times = read_timestamps(series, len(values))
     if len(times) != len(values):
         raise RecordingError(
