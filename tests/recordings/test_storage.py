@@ -1,5 +1,6 @@
 import json
 import logging
+import resource
 import shutil
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +27,10 @@ from torch_brain.data import (
 )
 from torch_brain.datasets import Dataset, DatasetIndex
 
+from poyo_ssl.pipeline import run
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
-from poyo_ssl.run import run
 from tiny_runs import tiny_observatory, tiny_run_config
 
 REAL_SESSION = (
@@ -544,6 +545,16 @@ def test_a_name_that_leads_out_of_the_folder_of_pictures_is_refused(recording, t
         open_recording(path)
 
 
+@pytest.mark.parametrize("attribute", ["templates", "columns"])
+@pytest.mark.parametrize("value", ["{", "3", "[1]", '{"natural_movie_one": 3}'])
+def test_metadata_of_another_shape_are_a_damaged_file(recording, tmp_path, attribute, value):
+    path = save_recording(recording, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["poyo_ssl"].attrs[attribute] = value
+    with pytest.raises(RecordingError, match=r"527-StimA\.h5"):
+        open_recording(path)
+
+
 def test_pictures_that_hold_objects_are_not_unpickled(recording, tmp_path, caplog):
     path = save_recording(recording, tmp_path)
     [pictures] = (tmp_path / "templates").glob("natural_movie_one-*")
@@ -606,6 +617,18 @@ def test_an_open_recording_stays_as_it_was_when_its_file_is_replaced(rng, tmp_pa
     second = make_recording(rng, segments=(3000,))
     assert_same_recording(open_recording(save_recording(second, tmp_path)), second)
     assert_same_recording(reopened, first)
+
+
+def test_too_many_open_recordings_say_so(rng, tmp_path):
+    path = save_recording(make_recording(rng, segments=(40,)), tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        with pytest.raises(RecordingError, match=r"no more files open.*ulimit -n"):
+            kept.extend(open_recording(path) for _ in range(101))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def open_recording(path: str | Path) -> Recording:
 
 def _read_recording(file: h5py.File, path: Path) -> Recording:
     extras = dict(file["poyo_ssl"].attrs) if "poyo_ssl" in file else {}
-    columns = json.loads(extras.get("columns", "{}"))
+    columns = dict(json.loads(extras.get("columns", "{}")))
     df_over_f, timestamps = _read_traces(file["calcium_traces"])
     is_brainsets = _attribute(file, "brainset", "id") == _BRAINSETS_ALLEN
     subject = _attribute(file, "subject", "id")
@@ -129,7 +129,7 @@ def _read_recording(file: h5py.File, path: Path) -> Recording:
         timestamps=timestamps,
         units=_read_units(file, columns.get("units")),
         stimuli=_read_stimuli(file, columns),
-        templates=_open_templates(file, json.loads(extras.get("templates", "{}"))),
+        templates=_open_templates(file, dict(json.loads(extras.get("templates", "{}")))),
         running=_read_running(file),
         pupil=_read_pupil(file),
         # brainsets calls the container the subject
