@@ -8,6 +8,7 @@ original. Only the order of operations differs (:mod:`poyo_ssl.model.grid_attent
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,13 @@ class CalciumPOYOPlusConfig:
     lin_dropout: float = 0.4
     """Dropout on what a self-attention block adds."""
 
+    def __post_init__(self) -> None:
+        if not (0 < self.latent_step < math.inf and 0 < self.sequence_length < math.inf):
+            raise ValueError(
+                "sequence_length and latent_step must be positive numbers of seconds, "
+                f"got {self.sequence_length} and {self.latent_step}."
+            )
+
 
 class GEGLU(nn.Module):
     """Gated linear unit with a GELU gate (Shazeer 2020)."""
@@ -104,6 +112,10 @@ class MultitaskReadout(nn.Module):
 
     def __init__(self, *, dim: int, readouts: Mapping[str, int]) -> None:
         super().__init__()
+        if unknown := sorted(readouts.keys() - READOUTS.keys()):
+            raise ValueError(
+                f"There is no readout {' or '.join(unknown)}; there are {', '.join(READOUTS)}."
+            )
         self.projections = nn.ModuleDict(
             {name: nn.Linear(dim, size) for name, size in readouts.items()}
         )
@@ -291,6 +303,8 @@ def load_calcium_poyo_plus(path: str | Path) -> CalciumPOYOPlus:
         CheckpointError: If the file is damaged or holds other weights.
     """
     path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no file '{path}'. Give a safetensors file.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -299,15 +313,16 @@ def load_calcium_poyo_plus(path: str | Path) -> CalciumPOYOPlus:
             weights = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in names}
         model = _build(weights, json.loads(metadata.get("config", "{}")))
         model.load_state_dict(weights)
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no file '{path}'. Give a safetensors file.") from None
-    except KeyError as error:
+    except SafetensorError as error:
         raise CheckpointError(
-            f"'{path}' holds no weights of CalciumPOYOPlus: it lacks {error}. Save its "
-            "state_dict() with safetensors."
+            f"'{path}' is damaged or no safetensors file ({error}). Copy or save it again."
         ) from error
-    except (SafetensorError, ValueError, IndexError, RuntimeError) as error:
-        raise CheckpointError(f"'{path}' does not load: {error}") from error
+    except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        raise CheckpointError(
+            f"'{path}' does not load as CalciumPOYOPlus ({' '.join(reason.split())}). Save all "
+            "tensors of its state_dict(), and nothing else, with safetensors."
+        ) from error
     return model
 
 
