@@ -215,6 +215,6 @@ def claim(experiment: Experiment) -> None:
 
 def fingerprint(recording: Recording) -> str:
     """A digest of the traces and timestamps: equal for the same recording, whatever its file."""
-    digest = hashlib.sha256(np.ascontiguousarray(recording.timestamps).tobytes())
-    digest.update(np.ascontiguousarray(recording.df_over_f).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(recording.timestamps).data)
+    digest.update(np.ascontiguousarray(recording.df_over_f).data)
     return digest.hexdigest()

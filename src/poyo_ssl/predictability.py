@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -253,10 +253,20 @@ def partition_by_predictability(
         ],
         ignore_index=True,
     )
+    partition = partition_measured(units, config)
+    _check_some_are_predictable(partition.units, partition.thresholds, len(recordings))
+    return partition
+
+
+def partition_measured(units: pd.DataFrame, config: PredictabilityConfig) -> Partition:
+    """Divides units that :func:`measure_units` measured; perhaps nobody is predictable.
+
+    Raises:
+        ValueError: If knees are asked for and there are none, or lines are judged but a unit has
+            none.
+    """
     thresholds = find_thresholds(units, config)
     units = partition_units(units, thresholds, config)
-    _check_some_are_predictable(units, thresholds, len(recordings))
-    partition = Partition(units=units, thresholds=thresholds, config=config)
     logger.info(
         "%d of %d units are predictable (%s), %d excluded",
         units["is_predictable"].sum(),
@@ -265,7 +275,7 @@ def partition_by_predictability(
         (units["excluded"] != "").sum(),
     )
     _report_tracked_cells(units)
-    return partition
+    return Partition(units=units, thresholds=thresholds, config=config)
 
 
 def _report_tracked_cells(units: pd.DataFrame) -> None:
@@ -327,4 +337,5 @@ def summarize_partition(partition: Partition) -> dict[str, Any]:
         "excluded_reasons": _count_reasons(units),
         "line_means": thresholds.line_means.to_dict(orient="records"),
         "knee_lines": dict(thresholds.knee_lines),
+        "knee_bootstrap": asdict(thresholds.knee_bootstrap) if thresholds.knee_bootstrap else None,
     }

@@ -27,6 +27,10 @@ NUM_FOLDS = 8
 """Parts of the movie in cross-fitting."""
 
 
+NEVER_SHOWN = -1e3
+"""Logistic score of an answer that a recording never showed in training."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearReadout:
     """Scores that are linear in the binned activity of units.
@@ -81,23 +85,33 @@ class LinearReadout:
 
     @staticmethod
     def merge(readouts: list[LinearReadout]) -> LinearReadout:
-        """One readout for several recordings; a unit seen in several gets its mean weights."""
+        """One readout for several recordings; a unit seen in several gets its mean weights.
+
+        An answer that some recordings never showed is known from the others alone.
+        """
         unit_ids = list(dict.fromkeys(u for r in readouts for u in r.unit_ids))
         position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
         num_bins, _, num_scores = readouts[0].weights.shape
         weights = np.zeros((num_bins, len(unit_ids), num_scores), dtype=np.float32)
         center = np.zeros((num_bins, len(unit_ids)), dtype=np.float32)
         count = np.zeros(len(unit_ids), dtype=np.float32)
+        num_knowing = np.zeros((len(unit_ids), num_scores), dtype=np.float32)
         for readout in readouts:
             columns = [position[unit_id] for unit_id in readout.unit_ids]
             weights[:, columns] += readout.weights
             center[:, columns] += readout.center
             count[columns] += 1
+            num_knowing[columns] += readout.intercept > NEVER_SHOWN
+        intercepts = np.stack([readout.intercept for readout in readouts])
+        is_known = intercepts > NEVER_SHOWN
+        total = np.where(is_known, intercepts, 0).sum(axis=0)
         return LinearReadout(
             unit_ids=unit_ids,
-            weights=weights / count[:, None],
+            weights=weights / np.maximum(num_knowing, 1),
             center=center / count,
-            intercept=np.mean([readout.intercept for readout in readouts], axis=0),
+            intercept=np.where(
+                is_known.any(0), total / np.maximum(is_known.sum(0), 1), NEVER_SHOWN
+            ),
         )
 
 
@@ -192,7 +206,7 @@ def fit_logistic(
         else:
             model.fit(features - center, index)
     coefficients = np.zeros((num_classes, features.shape[1]))
-    intercept = np.full(num_classes, -1e3)
+    intercept = np.full(num_classes, NEVER_SHOWN)
     if len(present) == 2:
         coefficients[present[1]], intercept[present] = model.coef_[0], [0, model.intercept_[0]]
     else:

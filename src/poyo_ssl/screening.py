@@ -13,7 +13,7 @@ import pandas as pd
 
 from poyo_ssl.activity_statistics import ActivityConfig, measure_activity
 from poyo_ssl.parallel import map_in_parallel
-from poyo_ssl.predictability import Partition, measure_units, partition_units
+from poyo_ssl.predictability import Partition, measure_units, partition_measured
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -24,7 +24,7 @@ from poyo_ssl.recordings.splits import (
     training_intervals,
 )
 from poyo_ssl.recordings.tasks import TASKS, can_answer, split_task
-from poyo_ssl.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.thresholds import PredictabilityConfig
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ class Screening:
         Raises:
             ValueError: If knees are asked for and there are none; the units stay at hand.
         """
-        thresholds = find_thresholds(self.units, self.config)
-        units = partition_units(self.units, thresholds, self.config)
-        return Partition(units=units, thresholds=thresholds, config=self.config)
+        return partition_measured(self.units, self.config)
 
 
 def screen(

@@ -138,7 +138,7 @@ def load_recordings(
     *,
     skip_broken: bool = False,
 ) -> list[Recording]:
-    """Reads every recording among the paths into memory.
+    """Reads every recording among the paths; the traces of stored ones are mapped from disk.
 
     Pictures of a stimulus that are the same in several recordings are kept once. Files with the
     same recording id are told apart by their names, with a warning; their unit ids stay.
@@ -204,7 +204,11 @@ def _share_templates(recording: Recording, others: Sequence[Recording]) -> Recor
             for other in others
             if name in other.templates
         }
-        equal = (array for array in known.values() if np.array_equal(array, pictures))
+        equal = (
+            array
+            for array in known.values()
+            if array is pictures or np.array_equal(array, pictures)
+        )
         templates[name] = next(equal, pictures)
     return replace(recording, templates=templates)
 
