@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poyo_ssl.model.encoder import Encoder, EncoderConfig, GainTokens, QueryDecoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig, QueryDecoder
 
 UNITS = torch.arange(1, 7)
 
@@ -20,72 +20,97 @@ def activity() -> torch.Tensor:
     return torch.randn(3, 20, 6, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture
+def concatenated_encoder(tiny_config) -> Encoder:
+    """The tiny encoder with tokens as published: one for every imaging sample."""
+    torch.manual_seed(0)
+    encoder = Encoder(replace(tiny_config, tokens="concatenated", patch_length=0.0), 10.0)
+    encoder.add_units([f"tiny-{i}" for i in range(6)])
+    return encoder
+
+
+@pytest.fixture(params=["gain", "concatenated"])
+def encoder(request, tiny_encoder, concatenated_encoder) -> Encoder:
+    """Both kinds of token."""
+    return tiny_encoder if request.param == "gain" else concatenated_encoder
+
+
 @torch.no_grad()
-def test_reordering_units_leaves_latents_unchanged(tiny_encoder, activity):
+def test_reordering_units_leaves_latents_unchanged(encoder, activity):
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(
-        tiny_encoder(activity, UNITS),
-        tiny_encoder(activity[:, :, order], UNITS[order]),
+        encoder(activity, UNITS),
+        encoder(activity[:, :, order], UNITS[order]),
         atol=1e-5,
         rtol=1e-4,
     )
 
 
 @torch.no_grad()
-def test_swapping_the_activity_of_two_units_changes_latents(tiny_encoder, activity):
+def test_swapping_the_activity_of_two_units_changes_latents(encoder, activity):
     order = torch.tensor([1, 0, 2, 3, 4, 5])
-    difference = tiny_encoder(activity, UNITS) - tiny_encoder(activity[:, :, order], UNITS)
-    assert difference.abs().max() > 0.05
+    difference = encoder(activity, UNITS) - encoder(activity[:, :, order], UNITS)
+    assert difference.abs().max() > 1e-3  # rounding is a thousand times less
 
 
 @torch.no_grad()
-def test_a_window_does_not_depend_on_its_neighbours_in_the_batch(tiny_encoder, activity):
-    latents = tiny_encoder(activity, UNITS)
+def test_a_window_does_not_depend_on_its_neighbours_in_the_batch(encoder, activity):
+    latents = encoder(activity, UNITS)
     others = activity.clone()
     others[1:] = 100 * torch.randn(2, 20, 6)
-    assert torch.equal(latents[0], tiny_encoder(others, UNITS)[0])
-    alone = tiny_encoder(activity[1:2], UNITS)
+    assert torch.equal(latents[0], encoder(others, UNITS)[0])
+    alone = encoder(activity[1:2], UNITS)
     torch.testing.assert_close(latents[1:2], alone, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_hidden_patches_have_no_influence_and_others_have(tiny_encoder, activity):
-    is_hidden = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(1)) < 0.5
-    samples_hidden = is_hidden.repeat_interleave(5, dim=1)
-    before = tiny_encoder(activity, UNITS, is_hidden)
+def test_hidden_patches_have_no_influence_and_others_have(encoder, activity):
+    patch = encoder.patch_timesteps
+    shape = (3, 20 // patch, 6)
+    is_hidden = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    samples_hidden = is_hidden.repeat_interleave(patch, dim=1)
+    before = encoder(activity, UNITS, is_hidden)
     garbage = activity.masked_fill(samples_hidden, 1e6)
-    assert torch.equal(before, tiny_encoder(garbage, UNITS, is_hidden))
-    for window, patch, unit in (~is_hidden).nonzero():
+    assert torch.equal(before, encoder(garbage, UNITS, is_hidden))
+    for window, number, unit in (~is_hidden).nonzero():
         changed = activity.clone()
-        changed[window, 5 * patch : 5 * patch + 5, unit] += 3.0
-        after = tiny_encoder(changed, UNITS, is_hidden)
+        changed[window, patch * number : patch * (number + 1), unit] += 3.0
+        after = encoder(changed, UNITS, is_hidden)
         is_changed = (after != before).flatten(1).any(1)
         assert is_changed[window]
         assert is_changed.sum() == 1
 
 
 @torch.no_grad()
-def test_every_sample_of_a_window_counts(tiny_encoder, activity):
-    before = tiny_encoder(activity, UNITS)
+def test_every_sample_of_a_window_counts(encoder, activity):
+    before = encoder(activity, UNITS)
     for timestep in range(20):
         changed = activity.clone()
         changed[:, timestep] += 1.0
-        assert (tiny_encoder(changed, UNITS) - before).abs().max() > 1e-4
+        assert (encoder(changed, UNITS) - before).abs().max() > 1e-4
+
+
+def test_a_patch_holds_consecutive_samples_of_one_unit(tiny_encoder, activity):
+    patches = tiny_encoder.cut_patches(activity)
+    assert patches.shape == (3, 4, 6, 5)
+    for window, number, unit in ((0, 0, 0), (1, 3, 2), (2, 1, 5)):
+        wanted = activity[window, 5 * number : 5 * (number + 1), unit]
+        assert torch.equal(patches[window, number, unit], wanted)
 
 
 @torch.no_grad()
-def test_a_token_is_the_value_of_its_patch_times_the_embedding_of_its_unit():
-    tokenize = GainTokens(dim=4, patch_timesteps=3)
-    activity, units = torch.randn(2, 6, 5), torch.randn(5, 4)
-    tokens = tokenize(activity, units)
-    assert tokens.shape == (2, 2, 5, 4)
-    weight, bias = tokenize.value_map.weight, tokenize.value_map.bias
-    for window in range(2):
-        for patch in range(2):
-            for unit in range(5):
-                values = activity[window, 3 * patch : 3 * patch + 3, unit]
-                expected = (weight @ values + bias) * units[unit]
-                torch.testing.assert_close(tokens[window, patch, unit], expected)
+def test_latents_read_the_tokens_of_their_kind(encoder, activity):
+    seen = {}
+    encoder.read.register_forward_pre_hook(lambda _, arguments: seen.update(enumerate(arguments)))
+    encoder(activity, UNITS)
+    latents, patches, value_map, units = (seen[place] for place in range(4))
+    token_dim = 16 if encoder.config.tokens == "gain" else 8
+    assert torch.equal(latents, encoder.latent_embedding.repeat(4, 1))
+    assert torch.equal(patches, encoder.cut_patches(activity))
+    assert value_map is encoder.value_map
+    assert value_map.weight.shape == (token_dim, encoder.patch_timesteps)
+    assert torch.equal(units, encoder.unit_embedding.weight[UNITS])
+    assert units.shape == (6, token_dim)
 
 
 def test_adding_units_keeps_the_embeddings_of_old_ones_and_gives_new_ones(tiny_encoder):
@@ -166,10 +191,36 @@ def test_dropout_acts_in_training_only(tiny_config, activity):
     assert torch.equal(encoder(activity, UNITS), encoder(activity, UNITS))
 
 
-def test_every_parameter_of_the_encoder_learns(tiny_encoder, activity):
-    tiny_encoder(activity, UNITS).square().sum().backward()
-    for name, parameter in tiny_encoder.named_parameters():
+def test_every_parameter_of_the_encoder_learns(encoder, activity):
+    encoder(activity, UNITS).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_training_tells_which_of_two_units_is_active(encoder):
+    generator = torch.Generator().manual_seed(0)
+    activity = 0.3 * torch.randn(32, 20, 6, generator=generator)
+    labels = torch.arange(32) % 2
+    activity[labels == 0, :, 0] += 1.0
+    activity[labels == 1, :, 3] += 1.0
+    readout = torch.nn.Linear(16, 2)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *readout.parameters()], lr=1e-2)
+    losses = []
+    for _ in range(30):
+        logits = readout(encoder(activity, UNITS).mean(1))
+        losses.append(torch.nn.functional.cross_entropy(logits, labels))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_the_gradient_of_the_activity_is_its_slope(encoder, activity):
+    encoder.double()
+    one_window = activity[:1].double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda window: encoder.read_windows(window, UNITS), one_window, fast_mode=True
+    )
 
 
 def test_the_default_encoder_is_as_large_as_it_says():
@@ -208,8 +259,15 @@ def test_the_smallest_head_works(tiny_config, activity):
         ({"dim_head": 10}, "multiple of 4 and at least 8"),
         ({"dim_head": 4}, "multiple of 4 and at least 8"),
         ({"longest_period": 0.1}, "longest_period must exceed 0.1 s"),
-        ({"patch_length": 0.0}, "positive numbers of seconds"),
-        ({"latent_step": -1.0}, "positive numbers of seconds"),
+        ({"patch_length": -0.1}, "patch_length not negative, got 0.5 and -0.1"),
+        ({"latent_step": 0.0}, "latent_step must be a positive number of seconds"),
+        ({"latent_step": -1.0}, "latent_step must be a positive number of seconds"),
+        ({"tokens": "additive"}, "tokens must be one of gain, concatenated, got 'additive'"),
+        ({"tokens": "concatenated"}, "patch_length=0 and an even dim, got 0.333"),
+        (
+            {"tokens": "concatenated", "patch_length": 0.0, "dim": 15},
+            r"patch_length=0 and an even dim, got 0\.0 and 15",
+        ),
         ({"dropout": 1.0}, "dropout must lie in"),
     ],
 )
