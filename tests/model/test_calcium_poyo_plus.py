@@ -108,6 +108,11 @@ def test_latents_lie_where_the_published_ones_do(published, of_published_weights
     torch.testing.assert_close(times.unique(), published["inputs.latent_timestamps"].unique())
 
 
+def test_a_fresh_model_rotates_at_the_published_frequencies(published, of_published_weights):
+    fresh = CalciumPOYOPlus(of_published_weights[0].config, num_units=1, num_sessions=1)
+    torch.testing.assert_close(fresh.rotary_emb.omega, published["weights.rotary_emb.omega"])
+
+
 def small(readouts: dict[str, int] | None = None, **sizes: float) -> CalciumPOYOPlus:
     """A small model with random weights, none of them zero."""
     torch.manual_seed(0)
