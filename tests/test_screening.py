@@ -212,11 +212,8 @@ def test_pauses_in_a_stimulus_that_cannot_be_divided_are_measured(tiny_recording
     assert np.array_equal(inside, ~withheld)
 
 
-@pytest.mark.parametrize("missing", ["repeat", "movie_frame"])
-def test_a_movie_whose_table_lacks_a_column_is_withheld_whole(
-    tiny_recording, split_config, missing
-):
-    movie = tiny_recording.stimuli["natural_movie_one"].drop(columns=missing)
+def test_a_movie_whose_repeats_are_unknown_is_withheld_whole(tiny_recording, split_config):
+    movie = tiny_recording.stimuli["natural_movie_one"].drop(columns="repeat")
     recording = replace(tiny_recording, stimuli={"natural_movie_one": movie})
     training, undivided = find_training_time(recording, split_config)
     assert undivided
