@@ -96,7 +96,7 @@ def test_stimuli_are_checked_ordered_and_cut_to_the_traces(traces, caplog):
     assert table["orientation"].tolist() == [0.0, 90.0]
     assert "1 of 3 presentations" in caplog.text
     backwards = GRATINGS.assign(end=[3.0, 3.0])
-    with pytest.raises(RecordingError, match=r"day3', drifting_gratings: row 0 "):
+    with pytest.raises(RecordingError, match=r"day3': drifting_gratings: row 0 "):
         make(traces, stimuli={"drifting_gratings": backwards})
 
 

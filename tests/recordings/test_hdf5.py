@@ -1,4 +1,6 @@
+import contextlib
 import io
+import resource
 
 import h5py
 import numpy as np
@@ -107,6 +109,35 @@ def test_a_truncated_file_is_called_truncated(tmp_path, kept):
         open_hdf5(path),
     ):
         pytest.fail("opened")
+
+
+def test_running_out_of_file_handles_is_not_called_damage(tmp_path):
+    path = tmp_path / "whole.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = np.arange(3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    handles = []
+    try:
+        with contextlib.suppress(OSError):
+            handles.extend(path.open() for _ in range(101))
+        with pytest.raises(RecordingError, match=r"no more files open.*ulimit -n"), open_hdf5(path):
+            pytest.fail("opened")
+    finally:
+        for handle in handles:
+            handle.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_dataset_where_a_group_is_expected_is_reported_with_the_file(tmp_path):
+    path = tmp_path / "odd.h5"
+    with h5py.File(path, "w") as file:
+        file["processing"] = np.arange(3)
+    with (
+        pytest.raises(RecordingError, match=r"odd\.h5' .*'Dataset' .* unknown form"),
+        open_hdf5(path) as file,
+    ):
+        file["processing"].items()
 
 
 def test_damage_found_while_reading_is_reported_with_the_file(tmp_path):

@@ -11,7 +11,7 @@ from nwb_files import traces
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sources import SourceConfig, Suite2pConfig
+from poyo_ssl.recordings.sources import FluorescenceConfig, SourceConfig, Suite2pConfig
 from poyo_ssl.recordings.storage import save_recording
 
 
@@ -152,7 +152,9 @@ def write_suite2p(plane, num_units=3):
     np.save(plane / "iscell.npy", np.ones((num_units, 2), dtype=np.float32))
 
 
-SUITE2P = SourceConfig(suite2p=Suite2pConfig(sampling_rate=10.0, baseline_window=5.0))
+SUITE2P = SourceConfig(
+    suite2p=Suite2pConfig(sampling_rate=10.0), fluorescence=FluorescenceConfig(baseline_window=5.0)
+)
 
 
 def test_suite2p_sessions_of_one_name_are_other_recordings_of_other_cells(tmp_path):

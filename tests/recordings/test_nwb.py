@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 from poyo_ssl.recordings.fluorescence import compute_df_over_f
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, Suite2pConfig
+from poyo_ssl.recordings.sources import FluorescenceConfig, NwbConfig, SourceConfig
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 REAL_SESSIONS = {
@@ -294,7 +294,8 @@ def test_fluorescence_alone_becomes_df_over_f_by_the_stated_baseline(tmp_path, c
     nwb_files.add_fluorescence(session, neuropil, "Neuropil")
     nwb_files.add_fluorescence(session, {"Deconvolved": fluorescence - 9}, "Deconvolved")
     path = nwb_files.write(session, tmp_path / "raw.nwb")
-    source = SourceConfig(suite2p=Suite2pConfig(baseline_percentile=30, baseline_window=3))
+    baseline = FluorescenceConfig(baseline_percentile=30, baseline_window=3)
+    source = SourceConfig(fluorescence=baseline)
     with caplog.at_level(logging.WARNING):
         recording = read_nwb(path, source)
     expected = compute_df_over_f(fluorescence, 30.0, baseline_percentile=30, baseline_window=3)

@@ -91,15 +91,24 @@ def test_a_stimulus_that_was_not_shown_is_named_beside_those_that_were():
         ({"df_over_f": np.zeros(10)}, r"\(num_timesteps, num_units\), got \(10,\)"),
         ({"df_over_f": np.zeros((3, 10))}, "If ΔF/F is units x timesteps, transpose it"),
         ({"df_over_f": np.zeros((1, 3)), "timestamps": np.zeros(1)}, "at least two are needed"),
-        ({"timestamps": np.zeros(10)}, "finite and strictly increasing"),
-        ({"timestamps": np.r_[np.arange(9.0), np.nan]}, "finite and strictly increasing"),
+        ({"timestamps": np.zeros(10)}, "timestep 0 is at 0 s and the next at 0 s"),
+        ({"timestamps": np.r_[np.arange(9.0), np.nan]}, "timestep 8 is at 8 s and the next at nan"),
+        ({"timestamps": np.r_[np.nan, np.arange(9.0)]}, "timestep 0 is at nan s"),
+        ({"timestamps": np.r_[np.arange(9.0), np.inf]}, "timestep 8 is at 8 s .* at inf s"),
+        ({"timestamps": np.r_[-np.inf, np.arange(9.0)]}, "timestep 0 is at -inf s"),
         ({"units": pd.DataFrame({"unit_id": ["a", "b"]})}, "3 units but .* has 2 rows"),
         ({"units": pd.DataFrame({"name": ["a", "b", "c"]})}, r"columns \['name'\]"),
-        ({"units": pd.DataFrame({"unit_id": ["a", "b", "a"]})}, "twice or more: a"),
-        ({"stimuli": {"bars": pd.DataFrame({"start": [1.0]})}}, r"'bars' lacks \['end'\]"),
+        (
+            {"units": pd.DataFrame({"unit_id": ["a", "b", "a"]})},
+            r"twice or more: a\. If these are different cells, number",
+        ),
+        (
+            {"stimuli": {"bars": pd.DataFrame({"start": [1.0]})}},
+            r"'bars' lacks \['end'\] \(found: start",
+        ),
         (
             {"stimuli": {"bars": pd.DataFrame({"start": [0.0, 1.0], "end": [1.0, 1.0]})}},
-            "row 1 of 'bars' does not end after it starts",
+            r"row 1 of 'bars' does not end after it starts: it lasts from 1\.0 to 1\.0 s",
         ),
         (
             {"stimuli": {"bars": pd.DataFrame({"start": [0.0], "end": [np.nan]})}},
@@ -111,6 +120,11 @@ def test_a_recording_that_makes_no_sense_cannot_exist(changes, problem):
     with pytest.raises(RecordingError, match=problem) as caught:
         make_recording(**changes)
     assert "Recording 'mine'" in str(caught.value)
+
+
+def test_the_file_that_a_recording_came_from_is_named():
+    with pytest.raises(RecordingError, match=r"Recording 'mine' from '/data/day1\.npz': "):
+        make_recording(timestamps=np.zeros(10), source="/data/day1.npz")
 
 
 def test_all_problems_are_reported_at_once():

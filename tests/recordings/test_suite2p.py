@@ -20,14 +20,21 @@ from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sources import SourceConfig, StimulusTable, Suite2pConfig
+from poyo_ssl.recordings.sources import (
+    FluorescenceConfig,
+    SourceConfig,
+    StimulusTable,
+    Suite2pConfig,
+)
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.suite2p import read_suite2p
 from poyo_ssl.recordings.tasks import DIRECTION, find_windows
 from tiny_fits import fit_arm
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/suite2p_gratings"
-AT_10_HZ = SourceConfig(suite2p=Suite2pConfig(sampling_rate=10.0, baseline_window=5.0))
+AT_10_HZ = SourceConfig(
+    suite2p=Suite2pConfig(sampling_rate=10.0), fluorescence=FluorescenceConfig(baseline_window=5.0)
+)
 
 
 def make_plane(folder: Path, num_rois: int = 6, num_timesteps: int = 200) -> Path:
@@ -74,7 +81,8 @@ def test_df_over_f_is_that_of_the_neuropil_corrected_trace(plane):
     raw = np.load(plane / "F.npy")[3, :199] - 0.7 * 200.0
     for name in ("F.npy", "Fneu.npy"):
         edit(plane / name, lambda traces: traces[:, :199])
-    source = change(AT_10_HZ, baseline_window=1e3, baseline_percentile=50.0)
+    baseline = FluorescenceConfig(baseline_window=1e3, baseline_percentile=50.0)
+    source = replace(AT_10_HZ, fluorescence=baseline)
     found = read_suite2p(plane, source).df_over_f[99, 2]
     assert found == pytest.approx((raw[99] - np.median(raw)) / np.median(raw), rel=1e-5)
 
@@ -180,8 +188,9 @@ def test_files_that_do_not_fit_are_refused(plane, name, damage, message):
 
 
 def test_a_baseline_window_of_hardly_any_sample_is_refused(plane):
+    source = replace(AT_10_HZ, fluorescence=FluorescenceConfig(baseline_window=0.1))
     with pytest.raises(RecordingError, match=r"plane0': .* Raise baseline_window"):
-        read_suite2p(plane, change(AT_10_HZ, baseline_window=0.1))
+        read_suite2p(plane, source)
 
 
 def test_iscell_may_be_a_single_column(plane):

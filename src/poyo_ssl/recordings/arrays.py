@@ -31,6 +31,7 @@ def recording_from_arrays(
     unit_ids: Sequence[object] | np.ndarray | None = None,
     stimuli: Mapping[str, pd.DataFrame] | None = None,
     templates: Mapping[str, np.ndarray] | None = None,
+    source: str | None = None,
 ) -> Recording:
     """Makes a recording of arrays in memory.
 
@@ -48,11 +49,12 @@ def recording_from_arrays(
         stimuli: Stimulus name to table, with the columns that ``Recording.stimuli`` documents,
             times on the clock of the traces.
         templates: Stimulus name to the pictures shown, (num_pictures, height, width), uint8.
+        source: Where the arrays came from, such as a file; errors name it.
 
     Raises:
         RecordingError: If the arrays do not fit together.
     """
-    what = f"Recording '{recording_id}'"
+    what = f"'{source}'" if source else f"Recording '{recording_id}'"
     num_timesteps = None if timestamps is None else np.size(timestamps)
     num_units = None if unit_ids is None else len(unit_ids)
     traces = _orient(_as_traces(df_over_f, what), num_timesteps, num_units, what)
@@ -65,8 +67,9 @@ def recording_from_arrays(
         timestamps=times,
         units=pd.DataFrame({"unit_id": [as_text(unit_id) for unit_id in unit_ids]}),
         templates={name: _as_pictures(array, name) for name, array in (templates or {}).items()},
+        source=source,
     )
-    return replace(recording, stimuli=_read_tables(stimuli or {}, recording))
+    return replace(recording, stimuli=_read_tables(stimuli or {}, recording, what))
 
 
 def read_npz(path: str | Path, source: SourceConfig) -> Recording:
@@ -108,10 +111,11 @@ def read_npz(path: str | Path, source: SourceConfig) -> Recording:
             unit_ids=arrays["unit_ids"].ravel() if "unit_ids" in arrays else None,
             stimuli=_read_stimuli(path, arrays, set(source.stimuli)),
             templates=_read_templates(arrays),
+            source=str(path),
         )
     imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
     listed = read_stimulus_files(path.parent, source.stimuli, imaged)
-    return replace(recording, stimuli={**recording.stimuli, **listed}, source=str(path))
+    return replace(recording, stimuli={**recording.stimuli, **listed})
 
 
 def _as_traces(df_over_f: np.ndarray, what: str) -> np.ndarray:
@@ -172,7 +176,7 @@ def _as_pictures(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _read_tables(
-    stimuli: Mapping[str, pd.DataFrame], recording: Recording
+    stimuli: Mapping[str, pd.DataFrame], recording: Recording, what: str
 ) -> dict[str, pd.DataFrame]:
     imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
     tables = {}
@@ -180,8 +184,7 @@ def _read_tables(
         stored = {str(column): table[column].to_numpy() for column in table}
         own = {column: column for column in stored if column not in ("start", "end")}
         form = StimulusTable(table=name, columns=own, start="start", end="end")
-        where = f"Recording '{recording.recording_id}', {name}"
-        tables[name] = read_presentations(stored, form, imaged, where)
+        tables[name] = read_presentations(stored, form, imaged, f"{what}: {name}")
     return tables
 
 

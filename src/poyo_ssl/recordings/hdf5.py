@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,13 +59,23 @@ def open_hdf5(source: str | Path | BinaryIO, *, name: str | None = None) -> Iter
     except (
         OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError
     ) as error:  # fmt: skip
-        if isinstance(opened, Path):
-            what = f"'{opened}' ({opened.stat().st_size} bytes)"
-            advice = "It is truncated, damaged or of an unknown form; download or copy it again."
-        else:
-            what = f"'{opened}'"
-            advice = "It is out of reach or damaged; try again, or download it first."
-        raise RecordingError(f"{what} cannot be read: {_first_line(error)} {advice}") from error
+        raise RecordingError(_explain(opened, error)) from error
+
+
+def _explain(opened: Path | _NamedFile, error: Exception) -> str:
+    """What it means that a file cannot be opened or read, and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return (
+            f"'{opened}' cannot be opened: this process may have no more files open, and every "
+            "open recording takes one. Allow more ('ulimit -n 4096') or open fewer at a time."
+        )
+    if isinstance(opened, Path):
+        what = f"'{opened}' ({opened.stat().st_size} bytes)"
+        advice = "It is truncated, damaged or of an unknown form; download or copy it again."
+    else:
+        what = f"'{opened}'"
+        advice = "It is out of reach or damaged; try again, or download it first."
+    return f"{what} cannot be read: {_first_line(error)} {advice}"
 
 
 class _NamedFile:

@@ -83,7 +83,7 @@ def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, n
     traces = _read_array(series)
     timestamps = read_imaging_times(series, len(traces))
     if not _is_df_over_f(series):
-        baseline = source.suite2p
+        baseline = source.fluorescence
         logger.warning(
             "%s is %sfluorescence; ΔF/F is computed with percentile %g of %g s as baseline.",
             where,

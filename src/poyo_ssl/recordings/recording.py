@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -40,6 +40,7 @@ class Recording:
     - ``static_gratings``: ``orientation``, ``spatial_frequency``, ``phase``; NaN in a blank sweep
     - ``natural_movie_*``: ``movie_frame`` (0-based), ``repeat`` (0-based)
     - ``natural_scenes``: ``image`` (0-based; -1 in a blank sweep)
+    - ``locally_sparse_noise*``: ``image`` (0-based)
     """
     templates: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Stimulus name to the grey pictures shown, shape (num_pictures, height, width), uint8."""
@@ -59,46 +60,54 @@ class Recording:
     def __post_init__(self) -> None:
         problems = list(self._problems())
         if problems:
-            raise RecordingError(f"Recording '{self.recording_id}': " + " ".join(problems))
+            origin = f" from '{self.source}'" if self.source else ""
+            raise RecordingError(f"Recording '{self.recording_id}'{origin}: " + " ".join(problems))
 
-    def _problems(self) -> Sequence[str]:
+    def _problems(self) -> Iterator[str]:
         if self.df_over_f.ndim != 2:
-            return [
+            yield (
                 "df_over_f must have shape (num_timesteps, num_units), "
                 f"got {self.df_over_f.shape}. For one trace, use df_over_f[:, None]."
-            ]
-        problems = []
-        num_timesteps, num_units = self.df_over_f.shape
-        if self.timestamps.shape != (num_timesteps,):
-            problems.append(
-                f"df_over_f has {num_timesteps} timesteps but timestamps has shape "
+            )
+            return
+        yield from self._problems_of_times()
+        yield from self._problems_of_units()
+        for name, table in self.stimuli.items():
+            yield from _problems_of_presentations(name, table)
+
+    def _problems_of_times(self) -> Iterator[str]:
+        if self.timestamps.shape != (self.num_timesteps,):
+            yield (
+                f"df_over_f has {self.num_timesteps} timesteps but timestamps has shape "
                 f"{self.timestamps.shape}. If ΔF/F is units x timesteps, transpose it."
             )
-        elif num_timesteps < 2:
-            problems.append(f"it has {num_timesteps} timesteps; at least two are needed.")
-        elif not np.all(np.isfinite(self.timestamps)) or not np.all(np.diff(self.timestamps) > 0):
-            problems.append("timestamps must be finite and strictly increasing.")
-        if "unit_id" not in self.units or len(self.units) != num_units:
-            problems.append(
-                f"df_over_f has {num_units} units but the table of units has {len(self.units)} "
-                f"rows and columns {list(self.units.columns)}; one row per unit with a unit_id "
-                "is needed."
+            return
+        if self.num_timesteps < 2:
+            yield f"it has {self.num_timesteps} timesteps; at least two are needed."
+            return
+        before, after = self.timestamps[:-1], self.timestamps[1:]
+        bad = np.flatnonzero(~((after > before) & np.isfinite(before) & np.isfinite(after)))
+        if len(bad):
+            first = bad[0]
+            yield (
+                f"timestamps must be finite and strictly increasing, but timestep {first} is at "
+                f"{before[first]:.6g} s and the next at {after[first]:.6g} s. Correct the times, "
+                "or give a sampling rate instead."
+            )
+
+    def _problems_of_units(self) -> Iterator[str]:
+        if "unit_id" not in self.units or len(self.units) != self.num_units:
+            yield (
+                f"df_over_f has {self.num_units} units but the table of units has "
+                f"{len(self.units)} rows and columns {list(self.units.columns)}; one row per unit "
+                "with a unit_id is needed."
             )
         elif self.units["unit_id"].duplicated().any():
             twice = self.units.loc[self.units["unit_id"].duplicated(), "unit_id"].unique()
-            problems.append(f"unit ids must be unique; twice or more: {', '.join(twice[:5])}.")
-        for name, table in self.stimuli.items():
-            missing = {"start", "end"} - set(table.columns)
-            if missing:
-                problems.append(f"stimulus table '{name}' lacks {sorted(missing)}.")
-                continue
-            backwards = np.flatnonzero(~(table["end"].to_numpy() > table["start"].to_numpy()))
-            if len(backwards):
-                problems.append(
-                    f"row {backwards[0]} of '{name}' does not end after it starts "
-                    f"({len(backwards)} such rows)."
-                )
-        return problems
+            yield (
+                f"unit ids must be unique; twice or more: {', '.join(map(str, twice[:5]))}. If "
+                "these are different cells, number them anew; if not, keep one trace of each."
+            )
 
     @property
     def num_timesteps(self) -> int:
@@ -181,4 +190,22 @@ class Recording:
             self,
             df_over_f=self.df_over_f[:, is_selected],
             units=self.units.loc[np.asarray(is_selected)].reset_index(drop=True),
+        )
+
+
+def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
+    missing = {"start", "end"} - set(table.columns)
+    if missing:
+        yield (
+            f"stimulus table '{name}' lacks {sorted(missing)} (found: "
+            f"{', '.join(map(str, table.columns)) or 'nothing'}); both are needed, in seconds."
+        )
+        return
+    start, end = table["start"].to_numpy(), table["end"].to_numpy()
+    backwards = np.flatnonzero(~(end > start))
+    if len(backwards):
+        row = backwards[0]
+        yield (
+            f"row {row} of '{name}' does not end after it starts: it lasts from {start[row]} to "
+            f"{end[row]} s ({len(backwards)} such rows). Correct or remove such rows."
         )

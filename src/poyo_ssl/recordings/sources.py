@@ -146,18 +146,35 @@ def _as_counts(column: pd.Series, smallest: int, what: str) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FluorescenceConfig:
+    """How raw fluorescence becomes ΔF/F, of suite2p and of NWB files without ΔF/F."""
+
+    baseline_percentile: float = 8.0
+    """Percentile of the fluorescence in a sliding window that counts as baseline F0."""
+    baseline_window: float = 60.0
+    """Length of that window in seconds."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 <= self.baseline_percentile < 100:
+            problems.append(
+                f"baseline_percentile must lie in [0, 100), got {self.baseline_percentile}."
+            )
+        if not self.baseline_window > 0:
+            problems.append(f"baseline_window must be positive, got {self.baseline_window}.")
+        if problems:
+            raise ValueError(" ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite2pConfig:
-    """How fluorescence of suite2p becomes ΔF/F."""
+    """What of a suite2p folder is read."""
 
     sampling_rate: float | None = None
     """Imaging rate of the plane in Hz; None takes it from the folder's own settings (``fs`` in
     ``ops.npy`` or ``settings.npy``), which are not opened otherwise."""
     neuropil_factor: float = 0.7
     """Part of the surrounding neuropil's fluorescence that is subtracted."""
-    baseline_percentile: float = 8.0
-    """Percentile of the fluorescence in a sliding window that counts as baseline F0."""
-    baseline_window: float = 60.0
-    """Length of that window in seconds."""
     only_cells: bool = True
     """Whether ROIs that ``iscell.npy`` calls no cells are left out."""
 
@@ -167,12 +184,6 @@ class Suite2pConfig:
             problems.append(f"sampling_rate must be positive, got {self.sampling_rate}.")
         if not 0 <= self.neuropil_factor <= 1:
             problems.append(f"neuropil_factor must lie in [0, 1], got {self.neuropil_factor}.")
-        if not 0 <= self.baseline_percentile < 100:
-            problems.append(
-                f"baseline_percentile must lie in [0, 100), got {self.baseline_percentile}."
-            )
-        if not self.baseline_window > 0:
-            problems.append(f"baseline_window must be positive, got {self.baseline_window}.")
         if problems:
             raise ValueError(" ".join(problems))
 
@@ -196,6 +207,8 @@ class SourceConfig:
     stimuli: dict[str, StimulusTable] = field(default_factory=dict)
     """Name of a stimulus, as in ``Recording.stimuli``, to the table that lists it. Takes the
     place of a table of that name that the file's layout already tells."""
+    fluorescence: FluorescenceConfig = field(default_factory=FluorescenceConfig)
+    """For raw fluorescence: suite2p folders, and NWB files without ΔF/F."""
     suite2p: Suite2pConfig = field(default_factory=Suite2pConfig)
     """For suite2p folders."""
     nwb: NwbConfig = field(default_factory=NwbConfig)

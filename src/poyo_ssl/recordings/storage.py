@@ -7,7 +7,6 @@ from the disk where they lie there as they are, so a recording that is open cost
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -104,17 +103,9 @@ def open_recording(path: str | Path) -> Recording:
             a later version, is damaged, or refers to other files.
     """
     path = Path(path)
-    try:
-        with open_hdf5(path) as file:
-            _require_calcium_traces(file)
-            return _read_recording(file, path)
-    except RecordingError as error:
-        if getattr(error.__cause__, "errno", None) == errno.EMFILE:
-            raise RecordingError(
-                f"'{path}' cannot be opened: this process may have no more files open, and every "
-                "open recording takes one. Allow more ('ulimit -n 4096') or open fewer at a time."
-            ) from error
-        raise
+    with open_hdf5(path) as file:
+        _require_calcium_traces(file)
+        return _read_recording(file, path)
 
 
 def _read_recording(file: h5py.File, path: Path) -> Recording:

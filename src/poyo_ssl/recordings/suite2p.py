@@ -65,8 +65,8 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
     df_over_f = compute_df_over_f(
         _read_fluorescence(plane, rois, source.suite2p),
         sampling_rate,
-        baseline_percentile=source.suite2p.baseline_percentile,
-        baseline_window=source.suite2p.baseline_window,
+        baseline_percentile=source.fluorescence.baseline_percentile,
+        baseline_window=source.fluorescence.baseline_window,
         where=f"'{plane}'",
     )
     is_lit = np.isfinite(df_over_f).any(axis=0)
