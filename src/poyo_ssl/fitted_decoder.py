@@ -48,20 +48,33 @@ class DecoderFrame:
         Raises:
             RecordingError: If there is none.
         """
-        known = self.scale.table_for(recording.recording_id).index
-        shared = recording.unit_ids[np.isin(recording.unit_ids, known.to_numpy(dtype=str))]
-        if not len(shared):
-            raise RecordingError(
-                f"The decoder '{self.arm}' knows none of the {recording.num_units} units of "
-                f"recording '{recording.recording_id}' (it knows {len(known)}, such as "
-                f"{known[0]}; found, such as {recording.unit_ids[0]}). "
-                "Score it on recordings of the same cells, or fit a new decoder."
-            )
+        shared = self.known_among(recording.unit_ids, recording.recording_id)
         rate = recording.sampling_rate
         if not 0.98 < rate / self.sampling_rate < 1.02:
             raise RecordingError(
                 f"Recording '{recording.recording_id}' is sampled at {rate:.2f} Hz but the decoder "
                 f"was fitted at {self.sampling_rate:.2f} Hz. Resample it first."
+            )
+        return shared
+
+    def known_among(self, unit_ids: np.ndarray, recording_id: str) -> list[str]:
+        """Those of a recording's units that the decoder uses, in their order.
+
+        Args:
+            unit_ids: Units of the recording, (num_units,); at least one.
+            recording_id: Whose units they are.
+
+        Raises:
+            RecordingError: If there is none.
+        """
+        known = self.scale.table_for(recording_id).index
+        shared = unit_ids[np.isin(unit_ids, known.to_numpy(dtype=str))]
+        if not len(shared):
+            raise RecordingError(
+                f"The decoder '{self.arm}' knows none of the {len(unit_ids)} units of "
+                f"recording '{recording_id}' (it knows {len(known)}, such as "
+                f"{known[0]}; found, such as {unit_ids[0]}). "
+                "Score it on recordings of the same cells, or fit a new decoder."
             )
         return [str(unit_id) for unit_id in shared]
 

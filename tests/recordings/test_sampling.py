@@ -8,6 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from poyo_ssl.recordings.activity import Activity
 from poyo_ssl.recordings.sampling import (
@@ -16,7 +18,7 @@ from poyo_ssl.recordings.sampling import (
     TrainingBatches,
     WindowBatch,
     WindowSource,
-    drop_units,
+    draw_units,
     thin,
 )
 
@@ -133,22 +135,97 @@ def test_unit_dropout_leaves_out_the_same_units_in_every_window():
 
 
 def test_unit_dropout_keeps_the_activity_of_a_unit_with_its_row():
-    values = torch.randn(3, 5, NUM_UNITS)
-    rows = torch.arange(11, 17)
-    batch = WindowBatch(activity=values, unit_index=rows, target=torch.zeros(3))
-    for seed in range(10):
-        dropped = drop_units(batch, np.random.default_rng(seed), 0.8)
-        assert torch.equal(dropped.activity, values[:, :, dropped.unit_index - 11])
-        assert torch.equal(dropped.target, batch.target)
+    source = make_source()
+    values = torch.randn(len(source.may_start), NUM_UNITS)
+    source = replace(
+        source,
+        activity=replace(source.activity, values=values),
+        unit_index=torch.tensor([16, 11, 15, 12, 14, 13]),
+    )
+    for step in range(10):
+        [group] = make_batches(source, jitter=0, unit_dropout=0.8).step(step)
+        steps = source.first_timestep[group.target][:, None] + np.arange(5)
+        column = [source.unit_index.tolist().index(row) for row in group.unit_index]
+        assert torch.equal(group.activity, values[steps][:, :, column])
 
 
 def test_at_least_one_unit_stays_and_without_dropout_all_do(rng):
-    batch = WindowBatch(
-        activity=torch.randn(3, 5, 2), unit_index=torch.tensor([4, 9]), target=torch.zeros(3)
+    kept = [draw_units(2, rng, 0.999).tolist() for _ in range(300)]
+    assert {tuple(columns) for columns in kept} == {(0,), (1,), (0, 1)}
+    assert draw_units(2, rng, 0.0).tolist() == [0, 1]
+    assert draw_units(1, rng, 0.999).tolist() == [0]
+
+
+def first_formula(batches: TrainingBatches, step: int) -> list[WindowBatch]:
+    """Step ``step`` from its definition: a permutation of every epoch, one draw after another."""
+    owner = [o for o, s in enumerate(batches.sources) for _ in s.first_timestep]
+    position = [i for s in batches.sources for i in range(len(s.first_timestep))]
+    total, size = len(owner), batches.batch_size
+    drawn = []
+    for place in range(step * size, (step + 1) * size):
+        order = np.random.default_rng([batches.seed, 1, place // total]).permutation(total)
+        drawn.append(order[place % total])
+    rng = np.random.default_rng([batches.seed, 2, step])
+    groups = []
+    for o, source in enumerate(batches.sources):
+        index = np.array([position[d] for d in drawn if owner[d] == o], dtype=int)
+        if len(index) == 0:
+            continue
+        first = source.first_timestep[index]
+        shift = rng.integers(-batches.jitter, batches.jitter + 1, len(index))
+        shifted = np.clip(first + shift, 0, len(source.may_start) - 1)
+        first = np.where(source.may_start[shifted], shifted, first)
+        steps = torch.from_numpy(first)[:, None] + torch.arange(batches.num_timesteps)
+        is_kept = rng.random(len(source.unit_index)) >= rng.uniform(0, batches.unit_dropout)
+        is_kept[rng.integers(len(is_kept))] = True
+        groups.append(
+            WindowBatch(
+                activity=source.activity.values[steps][:, :, is_kept],
+                unit_index=source.unit_index[torch.from_numpy(is_kept)],
+                target=torch.from_numpy(source.target[index]),
+            )
+        )
+    return groups
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    batch_size=st.integers(1, 40),
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=4).filter(any),
+    steps=st.lists(st.integers(0, 30), min_size=1, max_size=6),
+    jitter=st.integers(0, 8),
+    unit_dropout=st.floats(0.0, 0.99),
+)
+def test_steps_hold_what_their_definition_says_in_whatever_order_they_are_asked_for(
+    seed, batch_size, counts, steps, jitter, unit_dropout
+):
+    sources = [make_source(str(i), n, spacing=7) for i, n in enumerate(counts)]
+    for source in sources:
+        source.may_start[::3] = False
+        source.may_start[-5:] = False
+    options = {"seed": seed, "jitter": jitter, "unit_dropout": unit_dropout}
+    batches = make_batches(*sources, batch_size=batch_size, **options)
+    for step in steps:
+        assert same(batches.step(step), first_formula(batches, step))
+
+
+def test_a_batch_larger_than_all_windows_runs_through_several_epochs():
+    batches = make_batches(make_source(num_windows=3), batch_size=10)
+    drawn = np.concatenate([batches.draw(step) for step in range(3)])
+    assert np.array_equal(np.sort(drawn.reshape(10, 3), axis=1), np.tile(np.arange(3), (10, 1)))
+
+
+def test_an_epoch_is_put_in_order_once_however_many_steps_it_has(monkeypatch):
+    batches = make_batches(make_source(num_windows=50), batch_size=4)
+    shuffled = []
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(
+        np.random, "default_rng", lambda seed: (shuffled.append(seed[1:]), default_rng(seed))[1]
     )
-    kept = [drop_units(batch, rng, 0.999).unit_index.tolist() for _ in range(300)]
-    assert {tuple(rows) for rows in kept} == {(4,), (9,), (4, 9)}
-    assert drop_units(batch, rng, 0.0).unit_index.tolist() == [4, 9]
+    for step in range(25):  # two epochs
+        batches.draw(step)
+    assert shuffled == [[1, 0], [1, 1]]
 
 
 def test_answers_of_a_teacher_stay_with_their_windows():

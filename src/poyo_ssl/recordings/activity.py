@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,8 @@ from poyo_ssl.recordings.recording import Recording
 
 LARGEST_Z = 8.0
 """Standard deviations beyond which activity is clipped; a few artefacts would dominate it."""
+VALUES_AT_A_TIME = 2**18
+"""Samples of a recording that are looked at together: 1 MB in float32, so they stay in cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,18 @@ class UnitScale:
     @staticmethod
     def measure(recording: Recording, intervals: np.ndarray, unit_ids: list[str]) -> UnitScale:
         """Measures the scale of the named units inside the intervals (seconds, (n, 2))."""
-        is_chosen = np.isin(recording.unit_ids, unit_ids)
-        recording = recording.select_units(is_chosen)
-        traces = recording.df_over_f[recording.is_inside(intervals)]
-        mean = traces.mean(axis=0, dtype=np.float64)
-        sd = traces.std(axis=0, dtype=np.float64)
-        index = pd.Index(recording.unit_ids, name="unit_id")
+        columns = np.flatnonzero(np.isin(recording.unit_ids, unit_ids))
+        is_inside = recording.is_inside(intervals)
+
+        def blocks() -> Iterator[np.ndarray]:
+            for rows in _row_blocks(recording.num_timesteps, len(columns)):
+                yield recording.df_over_f[rows][is_inside[rows]][:, columns].astype(np.float64)
+
+        zero = np.zeros(len(columns))
+        mean = sum((block.sum(axis=0) for block in blocks()), zero) / is_inside.sum()
+        squares = sum((np.square(block - mean).sum(axis=0) for block in blocks()), zero)
+        sd = np.sqrt(squares / is_inside.sum())
+        index = pd.Index(recording.unit_ids[columns], name="unit_id")
         table = pd.DataFrame({"mean": mean, "sd": sd}, index=index)
         return UnitScale({recording.recording_id: table})
 
@@ -63,19 +71,52 @@ class UnitScale:
             return self._average
         return self.tables[recording_id]
 
+    def statistics(self, recording_id: str, unit_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of known units of a recording, (U,) each, float32.
+
+        The deviation of a unit that was constant is given as 1: it is only shifted.
+        """
+        table = self.table_for(recording_id)
+        mean, sd = table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
+        return mean, np.where(sd > 0, sd, 1)
+
     @cached_property
     def _average(self) -> pd.DataFrame:
         everything = pd.concat(self.tables.values())
         return everything.groupby(level="unit_id", sort=False).mean()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Activity:
-    """Normalised activity of some units of one recording: signed square root of clipped z-scores.
+def normalise(df_over_f: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Signed square root of clipped z-scores.
 
     The square root tames the long tail of calcium transients; it is worth 0.03 to 0.1 of accuracy
     to linear decoders and transformers alike on the sessions we measured.
+
+    Args:
+        df_over_f: ΔF/F, shape (..., num_units), dimensionless. A sample that is not a number
+            counts as the unit's mean, as a missing unit does.
+        mean: Of every unit, (num_units,).
+        sd: Standard deviation of every unit, (num_units,), above zero.
+
+    Returns:
+        The shape of ``df_over_f``.
     """
+    z = np.clip((df_over_f - mean) / sd, -LARGEST_Z, LARGEST_Z)
+    z[np.isnan(z)] = 0.0
+    result: np.ndarray = np.sign(z) * np.sqrt(np.abs(z))
+    return result
+
+
+def _row_blocks(num_timesteps: int, num_units: int) -> Iterator[slice]:
+    """Stretches of a recording that cover it, each small enough to stay in cache."""
+    length = max(1, VALUES_AT_A_TIME // max(1, num_units))
+    for first in range(0, num_timesteps, length):
+        yield slice(first, first + length)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Activity:
+    """Activity of some units of one recording, normalised by :func:`normalise`."""
 
     recording_id: str
     values: Tensor
@@ -87,7 +128,8 @@ class Activity:
     def of(recording: Recording, unit_ids: list[str], scale: UnitScale) -> Activity:
         """Cuts out and normalises the units with these ids, in this order.
 
-        A sample that is not a number counts as the unit's mean, as a missing unit does.
+        Traces that are mapped from disk are read once, a block at a time: the result is all that
+        comes into memory.
 
         Args:
             recording: The session.
@@ -96,22 +138,40 @@ class Activity:
                 recording are used; a unit that was constant there is only shifted.
         """
         column = {unit_id: i for i, unit_id in enumerate(recording.unit_ids)}
-        traces = recording.df_over_f[:, [column[unit_id] for unit_id in unit_ids]]
-        table = scale.table_for(recording.recording_id)
-        mean, sd = table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
-        z = np.clip((traces - mean) / np.where(sd > 0, sd, 1), -LARGEST_Z, LARGEST_Z)
-        z[np.isnan(z)] = 0.0
-        values = np.sign(z) * np.sqrt(np.abs(z))
+        columns = [column[unit_id] for unit_id in unit_ids]
+        mean, sd = scale.statistics(recording.recording_id, unit_ids)
+        values = np.empty((recording.num_timesteps, len(unit_ids)), dtype=np.float32)
+        for rows in _row_blocks(*values.shape):
+            values[rows] = normalise(recording.df_over_f[rows][:, columns], mean, sd)
         return Activity(
             recording_id=recording.recording_id,
-            values=torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)),
+            values=torch.from_numpy(values),
             unit_ids=list(unit_ids),
         )
 
-    def windows(self, first_timestep: np.ndarray, num_timesteps: int) -> Tensor:
-        """Gathers windows, shape (num_windows, num_timesteps, num_units)."""
-        steps = torch.from_numpy(np.asarray(first_timestep))[:, None] + torch.arange(num_timesteps)
-        return self.values[steps]
+    def windows(
+        self, first_timestep: np.ndarray, num_timesteps: int, columns: np.ndarray | None = None
+    ) -> Tensor:
+        """Gathers windows of some units, or of all.
+
+        Args:
+            first_timestep: Of every window, (num_windows,).
+            num_timesteps: Imaging samples in a window.
+            columns: Positions of the units, (U,); None for all in order.
+
+        Returns:
+            Shape (num_windows, num_timesteps, U).
+        """
+        rows = self.values.numpy()
+        if columns is None:
+            return torch.from_numpy(
+                rows.take(first_timestep[:, None] + np.arange(num_timesteps), 0)
+            )
+        windows = np.empty((len(first_timestep), num_timesteps, len(columns)), dtype=np.float32)
+        for window, first in zip(windows, first_timestep.tolist(), strict=True):
+            # mode="raise" would write through a buffer; the columns are known to be there
+            rows[first : first + num_timesteps].take(columns, axis=1, out=window, mode="clip")
+        return torch.from_numpy(windows)
 
     def binned(self, first_timestep: np.ndarray, num_timesteps: int, num_bins: int) -> np.ndarray:
         """Mean activity in equal bins of every window, shape (num_windows, num_bins * num_units).
@@ -126,8 +186,8 @@ class Activity:
                 f"A window cannot be divided into {num_bins} bins: it has {num_timesteps} imaging "
                 "samples. Ask for fewer bins or a longer window."
             )
-        total = torch.cumsum(self.values.double(), dim=0)
-        total = torch.cat([torch.zeros_like(total[:1]), total])
+        total = torch.zeros(len(self.values) + 1, len(self.unit_ids), dtype=torch.float64)
+        torch.cumsum(self.values, dim=0, dtype=torch.float64, out=total[1:])
         edges = np.linspace(0, num_timesteps, num_bins + 1).round().astype(int)
         at = total[torch.from_numpy(np.asarray(first_timestep)[:, None] + edges)]
         means = at.diff(dim=1) / torch.from_numpy(np.diff(edges))[:, None]

@@ -54,20 +54,38 @@ class WindowSource:
             teacher_answer=None if answer is None else answer[index],
         )
 
-    def batch(self, index: np.ndarray, shift: np.ndarray, num_timesteps: int) -> WindowBatch:
-        """The windows at these positions, each moved by so many timesteps, with all units.
+    def batch(
+        self,
+        index: np.ndarray,
+        shift: np.ndarray,
+        num_timesteps: int,
+        columns: np.ndarray | None = None,
+    ) -> WindowBatch:
+        """The windows at these positions, each moved by so many timesteps.
 
         A window whose shift would take it out of its part is not moved.
+
+        Args:
+            index: Positions among the windows, (B,).
+            shift: Timesteps, (B,).
+            num_timesteps: Imaging samples in a window.
+            columns: Positions of the units to keep, (U,); None for all.
         """
         first = self.first_timestep[index]
-        shifted = np.clip(first + shift, 0, len(self.may_start) - 1)
+        shifted = np.minimum(np.maximum(first + shift, 0), len(self.may_start) - 1)
         first = np.where(self.may_start[shifted], shifted, first)
+        units, answer = self.unit_index, self.teacher_answer
         return WindowBatch(
-            activity=self.activity.windows(first, num_timesteps),
-            unit_index=self.unit_index,
+            activity=self.activity.windows(first, num_timesteps, columns),
+            unit_index=units if columns is None else _rows(units, columns),
             target=torch.from_numpy(self.target[index]),
-            teacher_answer=None if self.teacher_answer is None else self.teacher_answer[index],
+            teacher_answer=None if answer is None else _rows(answer, index),
         )
+
+
+def _rows(values: Tensor, index: np.ndarray) -> Tensor:
+    """Chosen rows; for so few, numpy takes a third of the time that indexing a tensor takes."""
+    return torch.from_numpy(values.numpy()[index])
 
 
 def thin(sources: list[WindowSource], max_windows: int) -> list[WindowSource]:
@@ -77,16 +95,15 @@ def thin(sources: list[WindowSource], max_windows: int) -> list[WindowSource]:
     return [source.take(np.arange(0, len(source.first_timestep), step)) for source in sources]
 
 
-def drop_units(batch: WindowBatch, rng: np.random.Generator, largest_rate: float) -> WindowBatch:
-    """Leaves out a random part of the units, the same in every window of the batch.
+def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) -> np.ndarray:
+    """Positions of the units that a step keeps, in order; the others are left out of it.
 
-    The rate is drawn from U(0, ``largest_rate``); at least one unit stays.
+    The rate at which units are left out is drawn from U(0, ``largest_rate``); one at least stays.
     """
-    num_units = len(batch.unit_index)
-    is_kept = rng.random(num_units) >= rng.uniform(0, largest_rate)
+    drawn = rng.random(num_units + 1)
+    is_kept = drawn[:-1] >= largest_rate * drawn[-1]
     is_kept[rng.integers(num_units)] = True
-    kept = torch.from_numpy(np.flatnonzero(is_kept))
-    return replace(batch, activity=batch.activity[:, :, kept], unit_index=batch.unit_index[kept])
+    return is_kept.nonzero()[0]
 
 
 class TrainingBatches(IterableDataset[list[WindowBatch]]):
@@ -128,26 +145,37 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
             )
         self.owner = np.repeat(np.arange(len(sources)), counts)
         self.position = np.concatenate([np.arange(count) for count in counts])
+        self._ordered_epoch = -1
 
     def draw(self, step: int) -> np.ndarray:
         """Positions of the windows of one step among all windows, (batch_size,)."""
-        wanted = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        first, stop = step * self.batch_size, (step + 1) * self.batch_size
         drawn = []
-        for epoch in np.unique(wanted // len(self.owner)):
-            order = np.random.default_rng([self.seed, 1, int(epoch)]).permutation(len(self.owner))
-            drawn.append(order[wanted[wanted // len(self.owner) == epoch] % len(self.owner)])
+        while first < stop:
+            epoch, begin = divmod(first, len(self.owner))
+            drawn.append(self._order(epoch)[begin : begin + stop - first])
+            first += len(drawn[-1])
         return np.concatenate(drawn)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """All windows in the order of an epoch; that of the last one asked for is remembered."""
+        if epoch != self._ordered_epoch:
+            rng = np.random.default_rng([self.seed, 1, epoch])
+            self._remembered, self._ordered_epoch = rng.permutation(len(self.owner)), epoch
+        return self._remembered
 
     def step(self, step: int) -> list[WindowBatch]:
         """The batch of one step: a dense group of windows for each recording drawn."""
         drawn = self.draw(step)
+        owners = self.owner[drawn]
         rng = np.random.default_rng([self.seed, 2, step])
         groups = []
-        for owner in np.unique(self.owner[drawn]):
-            index = self.position[drawn[self.owner[drawn] == owner]]
+        for owner in np.unique(owners):
+            source = self.sources[owner]
+            index = self.position[drawn[owners == owner]]
             shift = rng.integers(-self.jitter, self.jitter + 1, len(index))
-            batch = self.sources[owner].batch(index, shift, self.num_timesteps)
-            groups.append(drop_units(batch, rng, self.unit_dropout))
+            kept = draw_units(len(source.unit_index), rng, self.unit_dropout)
+            groups.append(source.batch(index, shift, self.num_timesteps, kept))
         return groups
 
     def __iter__(self) -> Iterator[list[WindowBatch]]:
