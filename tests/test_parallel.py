@@ -10,6 +10,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poyo_ssl import parallel
 from poyo_ssl.parallel import Outcome, iterate_in_parallel, map_in_parallel
 from poyo_ssl.recordings.recording import RecordingError
 
@@ -160,6 +161,20 @@ def test_a_worker_that_dies_costs_its_own_item_only(two_workers):
     outcomes = map_in_parallel(die, range(4), **two_workers)
     assert [outcome.value for outcome in outcomes] == [0, None, 2, 3]
     assert "worker process died" in str(outcomes[1].error)
+
+
+def test_an_item_without_an_end_is_given_up_and_the_others_go_on(two_workers, monkeypatch):
+    monkeypatch.setattr(parallel, "LONGEST", 3.0)
+    monkeypatch.setattr(parallel, "_GLANCE", 0.2)
+
+    def sleep(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    endless, short = map_in_parallel(sleep, [600.0, 0.1], **two_workers)
+    assert endless.value is None
+    assert "Given up after" in endless.error
+    assert short.value == 0.1
 
 
 def test_an_interrupt_stops_what_runs_in_the_workers(two_workers, tmp_path):

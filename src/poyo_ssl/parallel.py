@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,15 @@ EXPECTED = (ValueError, OSError, MemoryError)
 """What bad data or a bad machine can cause; anything else is a mistake in the code."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # results are small tables; Ray takes no less than 75 MiB
+LONGEST = 3600.0
+"""Seconds that a worker process may spend on one item: damaged files have made libhdf5 loop for
+ever."""
+_GLANCE = 5.0  # seconds between looks at how long the running items have taken
 _RETRIES = 1  # of an item whose process died: the fault may have been its neighbour's
+_TOO_LONG = (
+    f"Given up after {LONGEST:.0f} s: the file is too large for one worker, or so damaged that "
+    "its reader does not come to an end. Look at it with 'poyo-ssl inspect', or make it again."
+)
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -58,7 +67,8 @@ def map_in_parallel(
 
     Returns:
         One outcome per item, in the order of the items. Errors of the families ``EXPECTED`` keep
-        their text; so does the death of a worker process. Other exceptions are raised.
+        their text; the death of a worker process, or its end after ``LONGEST`` seconds, becomes
+        one. Other exceptions are raised.
 
     Raises:
         ValueError: If ``workers`` is negative.
@@ -125,15 +135,21 @@ def _on_ray(
         function_reference = ray.put(function)
         waiting = iter(enumerate(items))
         running: dict[Any, int] = {}
+        deadlines: dict[Any, float] = {}
         finished: dict[int, Outcome[Value]] = {}
         try:
             for turn in range(len(items)):
                 while turn not in finished:
                     while len(running) < at_once and (following := next(waiting, None)):
                         index, item = following
-                        running[task.remote(function_reference, item)] = index
-                    for reference in ray.wait(list(running))[0]:
+                        reference = task.remote(function_reference, item)
+                        running[reference] = index
+                        deadlines[reference] = time.monotonic() + LONGEST
+                    for reference in ray.wait(list(running), timeout=_GLANCE)[0]:
                         finished[running.pop(reference)] = _fetch(ray, reference)
+                    for reference in [r for r in running if deadlines[r] < time.monotonic()]:
+                        ray.cancel(reference, force=True)
+                        finished[running.pop(reference)] = Outcome(None, _TOO_LONG)
                 yield finished.pop(turn)
         finally:
             for reference in running:
