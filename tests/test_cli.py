@@ -107,6 +107,15 @@ def names_of(config, prefix: str = "") -> list[str]:
     return names
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_calls_a_path_a_path_and_fits_80_columns(call, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(command, "--help")
+    assert "class 'Path'" not in out
+    assert "%%" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_the_version_is_that_of_the_package(call):
     from importlib.metadata import version
 
@@ -253,6 +262,24 @@ def test_prepare_goes_on_past_broken_files_and_says_which(call, observatory, tmp
     assert str(broken) in err
 
 
+def test_prepare_counts_the_sources_of_this_call_alone(call, observatory, tmp_path):
+    broken, output = tmp_path / "page.nwb", tmp_path / "prepared"
+    broken.write_text("<html>")
+    assert call("prepare", broken, "--output", output)[0] == 1
+    for _ in range(2):
+        status, out, _ = call("prepare", *observatory, "--output", output)
+        assert (status, out) == (0, f"2 of 2 prepared in {output}.\n")
+
+
+def test_progress_and_log_leave_standard_output_to_results(call, tmp_path):
+    """A bar and a log on two streams would overwrite each other in a terminal."""
+    np.savez(tmp_path / "day1.npz", df_over_f=np.eye(600, 3), sampling_rate=10.0)
+    status, out, err = call("prepare", tmp_path / "day1.npz", "--output", tmp_path / "o")
+    assert status == 0
+    assert out.count("\n") == 1
+    assert re.search(r"^recordings .* 1/1 ", err, flags=re.MULTILINE)
+
+
 def test_download_lists_sessions_without_fetching_any(call):
     status, out, _ = call("download", "--list", "--session", "527745328", "527676626")
     assert status == 0
@@ -288,7 +315,7 @@ def test_a_source_file_says_what_a_recording_does_not(call, tmp_path):
 def refused(call, *arguments: object) -> str:
     status, _, complaint = call(*arguments)
     assert status == 1
-    assert complaint.startswith("Error: ")
+    assert re.search("^Error: ", complaint, flags=re.MULTILINE)
     return complaint
 
 
@@ -388,6 +415,6 @@ def test_ctrl_c_says_that_the_work_can_go_on(call, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(COMMANDS, "report", COMMANDS["report"]._replace(call=interrupt))
-    status, out, _ = call("report", tmp_path)
+    status, _, err = call("report", tmp_path)
     assert status == 130
-    assert "goes on where it stopped" in out
+    assert "goes on where it stopped" in err

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from argparse import Action
 
-from jsonargparse import ArgumentParser, set_parsing_settings
-from rich.console import Console
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 from rich.logging import RichHandler
 
 from poyo_ssl.commands import COMMANDS
-from poyo_ssl.terminal import console
+from poyo_ssl.terminal import messages
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help texts of the options
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+        handlers=[RichHandler(console=messages, show_path=False, show_time=False)],
     )
     logging.getLogger("poyo_ssl").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="lightning")
@@ -32,12 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         COMMANDS[options.command].call(options[options.command])
     except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on where it stopped.")
+        messages.print("Interrupted. The same command goes on where it stopped.")
         return 130
     except (ValueError, OSError, ImportError) as error:
-        errors = Console(stderr=True)
-        errors.print("[bold red]Error:[/] ", end="")
-        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        messages.print("[bold red]Error:[/] ", end="")
+        messages.print(str(error), highlight=False, soft_wrap=True, markup=False)
         return 1
     return 0
 
@@ -50,6 +49,8 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
         description="Cell-pattern-aware pretraining and decoding for two-photon calcium imaging.",
         epilog=EPILOG,
         version=_version(),
+        usage="poyo-ssl COMMAND ... [options]",
+        formatter_class=_HelpFormatter,
     )
     commands = parser.add_subcommands(dest="command")
     for name, (add_options, _, text) in COMMANDS.items():
@@ -57,8 +58,16 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
         if name == called:
             add_options(command)
             command.usage = _usage(name, command)
-        commands.add_subcommand(name, command, help=text.split(". ")[0])
+        commands.add_subcommand(name, command, help=text.split(". ")[0].rstrip("."))
     return parser
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Help that calls a path a path."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        text = super()._get_type_str(action)
+        return "path" if text == "<class 'Path'>" else text
 
 
 def _usage(name: str, command: ArgumentParser) -> str:

@@ -170,10 +170,11 @@ def _inspect(options: Namespace) -> None:
     from poyo_ssl.recordings.loading import find_recording_files, identify, load_recording
     from poyo_ssl.recordings.recording import RecordingError
 
+    source = _source(options)
     broken = []
     for path in find_recording_files(options.files):
         try:
-            recording = load_recording(path, _source(options))
+            recording = load_recording(path, source)
         except RecordingError as error:
             broken.append(str(error))
             continue
@@ -223,7 +224,7 @@ def _add_predictability(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sensitivity",
         type=Path,
-        help="PNG or PDF of who changes side when the thresholds move by 10 and 20 %%",
+        help="PNG or PDF of who changes side when the thresholds move by 10 and 20 %",
     )
     parser.add_argument(
         "--statistics",

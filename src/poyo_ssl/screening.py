@@ -109,8 +109,9 @@ def screen(
         elif outcome.value.recording_id in measured:
             left_out[file] = (
                 f"'{file}' holds recording '{outcome.value.recording_id}', as "
-                f"'{first_files[outcome.value.recording_id]}' does. Remove the copy, or give the "
-                "sessions ids of their own."
+                f"'{first_files[outcome.value.recording_id]}' does. Remove it if it is a copy; "
+                "else rename its folder or file, which suite2p's and .npz recordings are called "
+                "after."
             )
         else:
             measured[outcome.value.recording_id] = outcome.value

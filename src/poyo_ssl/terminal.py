@@ -1,4 +1,4 @@
-"""What commands print: lines, tables and progress. Everything goes through one console."""
+"""What commands print: results on one console, and on another what happens on the way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +23,9 @@ from rich.progress import (
 from rich.table import Table
 
 console = Console()
+"""Results: standard output."""
+messages = Console(stderr=True)
+"""Progress, log and errors: standard error, through one console so that none overwrites another."""
 
 
 def say(text: object) -> None:
@@ -31,11 +36,11 @@ def say(text: object) -> None:
 @contextmanager
 def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars of named stages; gives the function to report (stage, done, total) to."""
-    with Progress(
+    with _bars(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=console,
-    ) as progress:  # fmt: skip
-        yield _report_to(progress)
+        TextColumn("left"), TimeRemainingColumn(),
+    ) as report:  # fmt: skip
+        yield report
 
 
 @contextmanager
@@ -48,29 +53,38 @@ def item_progress(name: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars of named downloads; gives the function to report (name, bytes done, bytes) to."""
-    with Progress(
+    with _bars(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=console,
-    ) as progress:  # fmt: skip
-        yield _report_to(progress)
+        TimeRemainingColumn(),
+    ) as report:  # fmt: skip
+        yield report
 
 
-def _report_to(progress: Progress) -> Callable[[str, int, int], None]:
-    bars: dict[str, Any] = {}
+@contextmanager
+def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars by name, each from its first report on; nothing is shown where none comes."""
+    progress = Progress(*columns, console=messages)
+    bars: dict[str, TaskID] = {}
 
     def report(name: str, done: int, total: int) -> None:
+        if not bars:
+            progress.start()
         if name not in bars:
             bars[name] = progress.add_task(name, total=total)
         progress.update(bars[name], completed=done)
 
-    return report
+    try:
+        yield report
+    finally:
+        if bars:
+            progress.stop()
 
 
 def print_facts(facts: dict[str, str]) -> None:
-    """Names and facts in two columns."""
+    """Names and facts in two columns; further lines of a fact stand below its first."""
     width = max(map(len, facts))
     for name, fact in facts.items():
-        say(f"{name:<{width}}  {fact}")
+        say(f"{name:<{width}}  " + fact.replace("\n", "\n" + " " * (width + 2)))
 
 
 def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:

@@ -8,10 +8,16 @@ import nwb_files
 import pytest
 from nwb_files import traces
 
+from poyo_ssl.recordings.arrays import recording_from_arrays
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sources import FluorescenceConfig, SourceConfig, Suite2pConfig
+from poyo_ssl.recordings.sources import (
+    FluorescenceConfig,
+    SourceConfig,
+    StimulusTable,
+    Suite2pConfig,
+)
 from poyo_ssl.recordings.storage import save_recording
 
 
@@ -155,6 +161,17 @@ def write_suite2p(plane, num_units=3):
 SUITE2P = SourceConfig(
     suite2p=Suite2pConfig(sampling_rate=10.0), fluorescence=FluorescenceConfig(baseline_window=5.0)
 )
+
+
+def test_a_stored_recording_says_that_it_keeps_its_stimuli(tmp_path, caplog):
+    recording = recording_from_arrays(
+        np.random.default_rng(0).normal(size=(60, 3)), recording_id="day1", sampling_rate=10.0
+    )
+    path = save_recording(recording, tmp_path)
+    source = SourceConfig(stimuli={"bars": StimulusTable(table="log.csv")})
+    with caplog.at_level(logging.WARNING):
+        load_recording(path, source)
+    assert "keeps its stimuli: the source's tables of bars are not read" in caplog.text
 
 
 def test_suite2p_sessions_of_one_name_are_other_recordings_of_other_cells(tmp_path):

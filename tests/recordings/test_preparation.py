@@ -18,7 +18,7 @@ from poyo_ssl.recordings.manifest import read_manifest
 from poyo_ssl.recordings.partial_files import partial_file
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
+from poyo_ssl.recordings.sources import SourceConfig, StimulusTable, Suite2pConfig
 from poyo_ssl.recordings.storage import open_recording, save_recording
 
 RATE = 30.0
@@ -80,7 +80,7 @@ def test_every_source_becomes_a_recording_that_the_manifest_describes(raw, tmp_p
     assert table["sampling_rate"].tolist() == [RATE] * 3
     assert table["minutes"].tolist() == [2.0] * 3
     assert table["stimuli"].tolist() == ["natural_movie_one"] * 3
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
     for row in table.itertuples():
         stored = open_recording(out / row.file)
         assert stored.recording_id == row.recording_id
@@ -98,7 +98,7 @@ def test_what_is_prepared_is_not_read_again(raw, tmp_path, loads):
         on_progress=lambda *done: progress.append(done),
     )
     assert loads == ["a.h5", "b.h5", "c.h5"]
-    assert progress == []
+    assert progress == [(3, 3)]
     assert_frame_equal(first, second)
 
 
@@ -131,6 +131,35 @@ def test_other_options_and_changed_tables_prepare_all_again(raw, tmp_path, loads
     (raw / "trials.csv").write_text("start_time,stop_time\n1,2.5\n")
     prepare(raw, tmp_path / "out", source=config)
     assert len(loads) == 9
+
+
+def test_a_changed_table_beside_a_suite2p_session_prepares_it_again(tmp_path, loads):
+    session, out = tmp_path / "day1", tmp_path / "out"
+    plane = session / "suite2p" / "plane0"
+    plane.mkdir(parents=True)
+    traces = np.random.default_rng(0).uniform(50, 100, size=(3, 600)).astype(np.float32)
+    np.save(plane / "F.npy", traces)
+    np.save(plane / "Fneu.npy", traces / 4)
+    np.save(plane / "iscell.npy", np.ones((3, 2)))
+    config = SourceConfig(
+        stimuli={"bars": StimulusTable(table="log.csv")}, suite2p=Suite2pConfig(sampling_rate=10.0)
+    )
+    (session / "log.csv").write_text("start_time,stop_time\n1,2\n")
+    prepare(session, out, source=config)
+    prepare(session, out, source=config)
+    assert loads == ["plane0"]
+    (session / "log.csv").write_text("start_time,stop_time\n1,2\n3,4\n")
+    prepare(session, out, source=config)
+    assert loads == ["plane0"] * 2
+    assert open_recording(out / "day1.h5").stimuli["bars"]["start"].tolist() == [1.0, 3.0]
+
+
+def test_what_failed_before_is_no_failure_of_other_sources(raw, tmp_path):
+    broken, out = tmp_path / "page.nwb", tmp_path / "out"
+    broken.write_text("<html>")
+    assert prepare(broken, out, source=SourceConfig())["status"].tolist() == ["failed"]
+    assert prepare(raw, out, source=SourceConfig())["status"].tolist() == ["ok"] * 3
+    assert sorted(read_manifest(out)["status"]) == ["failed", "ok", "ok", "ok"]
 
 
 def test_a_broken_source_is_recorded_and_tried_again(raw, tmp_path, loads, caplog):

@@ -22,13 +22,12 @@ def summarize_recording(recording: Recording) -> dict[str, str]:
         "ΔF/F": _summarize_activity(recording),
         "running": _summarize_samples(recording.running),
         "pupil": _summarize_samples(recording.pupil),
-        "can decode": ", ".join(name for name, task in TASKS.items() if can_answer(recording, task))
-        or "nothing: it has no stimulus that a task asks about",
+        "can decode": _summarize_tasks(recording),
     }
 
 
 def summarize_stimuli(recording: Recording) -> dict[str, str]:
-    """Every stimulus by name, in order of its first presentation."""
+    """Every stimulus by name, in order of its first presentation; a line for each column."""
     by_start = sorted(recording.stimuli.items(), key=lambda item: item[1]["start"].min())
     return {name: _summarize_stimulus(recording, name, table) for name, table in by_start}
 
@@ -42,7 +41,21 @@ def _summarize_stimulus(recording: Recording, name: str, table: pd.DataFrame) ->
     facts += [f"{column} {_list(columns[column])}" for column in columns]
     if name in recording.templates:
         facts.append(f"pictures {' x '.join(map(str, recording.templates[name].shape))}")
-    return "; ".join(facts)
+    return "\n".join(facts)
+
+
+def _summarize_tasks(recording: Recording) -> str:
+    able = [name for name, task in TASKS.items() if can_answer(recording, task)]
+    if able:
+        return ", ".join(able)
+    lacking = {
+        f"{task.stimulus} lacks {task.column}"
+        for task in TASKS.values()
+        if task.stimulus in recording.stimuli
+        and task.column not in recording.stimuli[task.stimulus]
+    }
+    problem = "; ".join(sorted(lacking)) or "no stimulus that a task asks about"
+    return f"nothing: {problem} (a source can name the tables that list stimuli)"
 
 
 def _summarize_origin(recording: Recording) -> dict[str, str]:

@@ -58,7 +58,7 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
         elif path.is_file():
             files = [path]
         else:
-            problems.append(f"'{path}' does not exist.")
+            problems.append(f"'{path}' does not exist. Correct the path.")
             continue
         for file in files:
             found.setdefault(file.resolve(), file)
@@ -118,7 +118,14 @@ def _identify_hdf5(file: h5py.File) -> str:
     )
 
 
-def _open_stored(path: str | Path, _: SourceConfig) -> Recording:
+def _open_stored(path: str | Path, source: SourceConfig) -> Recording:
+    if source.stimuli:
+        logger.warning(
+            "'%s' is a stored recording and keeps its stimuli: the source's tables of %s are not "
+            "read. Prepare it from its original again, with this source.",
+            path,
+            ", ".join(source.stimuli),
+        )
     return open_recording(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 from poyo_ssl.recordings.partial_files import partial_file, publish
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.recordings.suite2p import session_folder
 
 MANIFEST = "manifest.csv"
 _COLUMNS = {
@@ -51,7 +53,7 @@ class Source:
     @staticmethod
     def describe(path: Path, directory: Path, config: SourceConfig) -> Source:
         """Sizes are added up, and the latest time is taken, over all files of the source."""
-        folder = path if path.is_dir() else path.parent
+        folder = session_folder(path) if path.is_dir() else path.parent
         tables = [folder / table.table for table in config.stimuli.values()]
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         states = [file.stat() for file in [*files, *tables] if file.is_file()]
@@ -104,9 +106,10 @@ class Manifest:
             row["source"]: row for row in read_manifest(directory).to_dict(orient="records")
         }
 
-    def table(self) -> pd.DataFrame:
-        """One row per source, in alphabetical order."""
-        rows = [self._rows[key] for key in sorted(self._rows)]
+    def table(self, sources: Iterable[Source] | None = None) -> pd.DataFrame:
+        """One row for each of these sources, or for all there are; in alphabetical order."""
+        keys = self._rows if sources is None else {source.key for source in sources}
+        rows = [self._rows[key] for key in sorted(keys)]
         return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
 
     def is_up_to_date(self, source: Source) -> bool:

@@ -72,7 +72,12 @@ def read_stimuli(
     tables = {name: table for name, table in tables.items() if len(table)}
     tables |= read_mapped_stimuli(file, imaged, mapped)
     if not tables:
-        logger.info("%s: no stimulus table that could be read.", file.filename)
+        logger.info(
+            "%s: no stimulus table that is known (TimeIntervals in the file: %s). Name those to "
+            "read in the source's stimuli.",
+            file.filename,
+            ", ".join(_list_interval_tables(file)) or "none",
+        )
     return tables
 
 

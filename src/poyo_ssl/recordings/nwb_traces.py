@@ -54,7 +54,7 @@ def find_series(file: h5py.File, wanted: str | None) -> tuple[h5py.Group, str]:
         raise RecordingError(
             f"'{file.filename}' holds several {'' if wanted else _kind(found[0])}series"
             f"{f' that end in {wanted!r}' if wanted else ''}: {names}. A recording is one imaging "
-            "plane: choose one by its path in the source's nwb.series."
+            "plane: choose one by its path, --source.nwb.series or nwb.series of the source."
         )
     if wanted is not None:
         raise RecordingError(

@@ -63,14 +63,14 @@ def prepare(
         workers: Recordings prepared at a time; see :func:`map_in_parallel`. With more than one,
             a file that crashes its reader costs that worker alone.
         address: A Ray cluster to run on.
-        on_progress: Called with the sources done and those in all.
+        on_progress: Called with the sources done, at first those done before, and those in all.
 
     Returns:
-        The manifest, one row per source that was ever given: ``source`` (relative to the
-        directory), its ``size`` (bytes) and ``mtime_ns``, ``options`` (a hash), ``status`` (``ok``
-        or ``failed``), ``message``, ``recording_id``, ``file``, ``num_units``, ``num_timesteps``,
+        The rows of the manifest for these sources: ``source`` (relative to the directory), its
+        ``size`` (bytes) and ``mtime_ns``, ``options`` (a hash), ``status`` (``ok`` or ``failed``),
+        ``message``, ``recording_id``, ``file``, ``num_units``, ``num_timesteps``,
         ``sampling_rate`` (Hz), ``minutes`` (without gaps), ``stimuli``, ``seconds`` (that it
-        took) and ``version``.
+        took) and ``version``. ``read_manifest`` gives those of all sources ever given.
 
     Raises:
         RecordingError: If a path does not exist or holds no recording, another process prepares
@@ -82,24 +82,26 @@ def prepare(
         manifest = Manifest(directory)
         sources = [Source.describe(file, directory, source) for file in files]
         missing = [item for item in sources if not manifest.is_up_to_date(item)]
-        logger.info("%d of %d recordings are to be prepared", len(missing), len(sources))
+        done = len(sources) - len(missing)
+        logger.info("%d of %d recordings are prepared already", done, len(sources))
+        if on_progress is not None:
+            on_progress(done, len(sources))
         stage = partial(_stage, directory=directory, config=source)
         outcomes = iterate_in_parallel(
             stage, [item.path for item in missing], workers=workers, address=address
         )
         with closing(outcomes):
-            for done, (item, outcome) in enumerate(
-                zip(missing, outcomes, strict=True), start=len(sources) - len(missing) + 1
-            ):
+            for item, outcome in zip(missing, outcomes, strict=True):
                 problem = outcome.error
                 if outcome.value is not None:
                     problem = _name(outcome.value, item, manifest, directory)
                 if problem is not None:
                     logger.warning("Not prepared: %s", problem)
                     manifest.add_failed(item, problem)
+                done += 1
                 if on_progress is not None:
                     on_progress(done, len(sources))
-        return manifest.table()
+        return manifest.table(sources)
 
 
 def _stage(path: Path, directory: Path, config: SourceConfig) -> _Staged:
@@ -132,8 +134,8 @@ def _name(staged: _Staged, source: Source, manifest: Manifest, directory: Path) 
     problem = None
     if owner not in (None, source.key):
         problem = (
-            f"{holds}, as '{owner}' does, which was prepared before. Remove the copy, or give the "
-            "sessions ids of their own."
+            f"{holds}, as '{owner}' does, which was prepared before. Remove it if it is a copy; "
+            "else rename its folder or file, which suite2p's and .npz recordings are called after."
         )
     elif owner is None and path.exists():
         problem = (

@@ -65,7 +65,7 @@ class StimulusTable:
         if missing:
             raise RecordingError(
                 f"{where} lacks {', '.join(missing)} (found: {', '.join(map(str, stored))}). "
-                "Name its columns in the source's stimuli."
+                "Rename its columns, or name them in the source's stimuli."
             )
         taken = {name: name for name in OUR_COLUMNS if name in stored} | self.columns
         start = _as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)

@@ -101,7 +101,10 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
     try:
         table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
     except OSError as error:
-        raise RecordingError(f"'{path}' cannot be opened: {error.strerror or error}.") from error
+        raise RecordingError(
+            f"'{path.absolute()}' cannot be opened: {error.strerror or error}. Put the table "
+            "there, or correct its name in the source's stimuli."
+        ) from error
     except ValueError as error:  # no text, no columns, or lines of different length
         raise RecordingError(
             f"'{path}' is no table with one line of column names: {str(error).strip()}."

@@ -59,7 +59,8 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
             is left, or the sampling rate is not known.
     """
     plane = _find_plane(Path(os.path.abspath(folder)))
-    session, recording_id = _name_session(plane)
+    session = session_folder(plane)
+    recording_id = _name(plane, session)
     rois = _choose_rois(plane, source.suite2p)
     sampling_rate = source.suite2p.sampling_rate or _read_sampling_rate(plane)
     df_over_f = compute_df_over_f(
@@ -102,14 +103,19 @@ def _find_plane(folder: Path) -> Path:
     )
 
 
-def _name_session(plane: Path) -> tuple[Path, str]:
-    """The session's folder, and the id of the recording of this plane."""
-    session = plane
-    while session.name == COMBINED or session.name == "suite2p" or _PLANE.fullmatch(session.name):
-        session = session.parent
+def session_folder(plane: Path) -> Path:
+    """The first folder, from that of a plane upwards, that suite2p did not name."""
+    folder = Path(os.path.abspath(plane))
+    while folder.name in (COMBINED, "suite2p") or _PLANE.fullmatch(folder.name):
+        folder = folder.parent
+    return folder
+
+
+def _name(plane: Path, session: Path) -> str:
+    """The id of the recording of a plane."""
     name = session.name or "suite2p"
     is_one_of_several = _PLANE.fullmatch(plane.name) and len(list(plane.parent.glob("plane*"))) > 1
-    return session, f"{name}-{plane.name}" if is_one_of_several else name
+    return f"{name}-{plane.name}" if is_one_of_several else name
 
 
 def _choose_rois(plane: Path, config: Suite2pConfig) -> np.ndarray:
@@ -213,8 +219,8 @@ def _read_sampling_rate(plane: Path) -> float:
     absent = f"there is none of {', '.join(_SETTINGS)}"
     found = f"no usable 'fs' in {', '.join(searched)}" if searched else absent
     raise RecordingError(
-        f"'{plane}' does not tell its sampling rate ({found}). Set suite2p.sampling_rate to the "
-        "imaging rate of the plane in Hz."
+        f"'{plane}' does not tell its sampling rate ({found}). Give the imaging rate of the plane "
+        "in Hz: --source.suite2p.sampling_rate, or suite2p.sampling_rate of the source."
     )
 
 
