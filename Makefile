@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench peer clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets
@@ -36,9 +36,19 @@ format: setup  ## Rewrites the code in the house style
 	$(BIN)/ruff check --fix .
 
 DATA ?= ../shared/data
-bench: setup  ## Reproduces the tables of the README (an hour) and times SSIM; results in benchmarks/results
+bench: setup peer  ## Reproduces the tables of the README (an hour), times SSIM and encoders; benchmarks/results
 	$(BIN)/python benchmarks/ssim.py
+	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/decoding.py --data $(DATA)
+
+PEER := .peer
+peer: $(PEER)/.installed  ## Builds .peer with torch-brain 0.1.2, whose model benchmarks/encoder.py runs beside ours
+
+$(PEER)/.installed:
+	test -d $(PEER) || $(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -c "import torch" 2>/dev/null || $(PEER)/bin/pip install --quiet --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
+	$(PEER)/bin/pip install --quiet "torch-brain==0.1.2"
+	touch $(PEER)/.installed
 
 clean:  ## Removes .venv and runs/
 	rm -rf $(VENV) runs

@@ -114,17 +114,17 @@ def calcium_poyo_plus(setting: Setting, groups: Groups) -> tuple[nn.Module, Call
         num_units=1 + setting.recordings * setting.units,
         num_sessions=1 + setting.recordings,
     ).to(setting.device)
-    options = {"device": setting.device}
+    device = torch.device(setting.device)
     shape, task = (setting.batch, NUM_QUERIES), 1 + list(READOUTS).index(READOUT)
-    session_index = torch.ones(shape, dtype=torch.long, **options)
-    task_id = torch.full(shape, task, **options)
-    query_times = setting.window_seconds * torch.rand(shape, **options)
-    timestamps = torch.arange(setting.timesteps, **options) / RATE
-    target = torch.randint(NUM_CLASSES, (setting.batch * NUM_QUERIES,), **options)
+    session_index = torch.ones(shape, dtype=torch.long, device=device)
+    task_id = torch.full(shape, task, device=device)
+    query_times = setting.window_seconds * torch.rand(shape, device=device)
+    timestamps = torch.arange(setting.timesteps, device=device) / RATE
+    target = torch.randint(NUM_CLASSES, (setting.batch * NUM_QUERIES,), device=device)
 
     def loss() -> Tensor:
-        latents = [model.encode(group.activity, timestamps, group.unit_index) for group in groups]
-        latents = model.process(torch.cat(latents))
+        read = [model.encode(group.activity, timestamps, group.unit_index) for group in groups]
+        latents = model.process(torch.cat(read))
         answers = model.answer(latents, session_index, task_id, query_times)
         return F.cross_entropy(model.readout(answers, task_id)[READOUT], target)
 

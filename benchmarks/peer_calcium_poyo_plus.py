@@ -18,7 +18,12 @@ import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
-from temporaldata import ArrayDict, Data, Interval, RegularTimeSeries
+from temporaldata import (  # type: ignore[import-not-found]  # the peer's environment has it
+    ArrayDict,
+    Data,
+    Interval,
+    RegularTimeSeries,
+)
 from torch import Tensor
 from torch_brain.data import collate
 from torch_brain.models import CalciumPOYOPlus
@@ -120,14 +125,14 @@ def loss_of(setting: Setting, model: CalciumPOYOPlus, inputs: dict) -> Callable[
     if not (num_tokens == setting.timesteps * setting.units).all():
         raise RuntimeError(f"Windows have {num_tokens.tolist()} tokens; they must be alike.")
     inputs = {name: value.to(setting.device) for name, value in inputs.items()}
+    device = torch.device(setting.device)
     shape, task = (setting.batch, NUM_QUERIES), MODALITY_REGISTRY[READOUT].id
-    options = {"device": setting.device}
     inputs |= {
-        "output_session_index": torch.ones(shape, dtype=torch.long, **options),
-        "output_timestamps": setting.window_seconds * torch.rand(shape, **options),
-        "output_decoder_index": torch.full(shape, task, **options),
+        "output_session_index": torch.ones(shape, dtype=torch.long, device=device),
+        "output_timestamps": setting.window_seconds * torch.rand(shape, device=device),
+        "output_decoder_index": torch.full(shape, task, device=device),
     }
-    target = torch.randint(NUM_CLASSES, (setting.batch * NUM_QUERIES,), **options)
+    target = torch.randint(NUM_CLASSES, (setting.batch * NUM_QUERIES,), device=device)
     return lambda: F.cross_entropy(model(**inputs)[READOUT], target)
 
 

@@ -152,9 +152,13 @@ def measure(
         optimizer.step()
         watch.mark()
 
+    def drawing(watch: Stopwatch) -> None:
+        watch.mark()
+        draw()
+        watch.mark()
+
     phases = repeat(setting, step)
-    step_peak = resident_megabytes("VmHWM")
-    drawing = repeat(setting, lambda watch: (watch.mark(), draw(), watch.mark()))
+    draws = repeat(setting, drawing)
     result = {
         **dataclasses.asdict(setting),
         "torch": torch.__version__,
@@ -162,9 +166,9 @@ def measure(
         "forward_seconds": [forward for forward, _, _ in phases],
         "backward_seconds": [backward for _, backward, _ in phases],
         "step_seconds": [sum(step) for step in phases],
-        "pipeline_seconds": [seconds for (seconds,) in drawing],
+        "pipeline_seconds": [seconds for (seconds,) in draws],
         "imports_megabytes": imports_megabytes,
-        "peak_megabytes": max(step_peak, resident_megabytes("VmHWM")),
+        "peak_megabytes": resident_megabytes("VmHWM"),
         "device_megabytes": device_megabytes(setting),
     }
     result["windows_per_second"] = setting.batch / (
@@ -289,5 +293,5 @@ def profile_steps(setting: Setting, step: Callable[[Stopwatch], None]) -> str:
     with profile(activities=activities) as profiler:
         for _ in range(3):
             step(Stopwatch(device))
-    order = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"
+    order = "self_device_time_total" if is_cuda else "self_cpu_time_total"
     return profiler.key_averages().table(sort_by=order, row_limit=20)
