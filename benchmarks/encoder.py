@@ -6,7 +6,8 @@
 
 Each run is a process of its own and takes its turn: ours, peer, ours, peer. Same shapes, same
 optimiser, training mode with dropout. Writes benchmarks/results/encoder.json (every repetition),
-encoder.md (medians) and encoder.*.txt (where the time goes, by torch's profiler).
+encoder.md (medians) and encoder.*.txt (where the time goes, by torch's profiler). Needs Linux,
+which tells the memory of a process.
 """
 
 import json
@@ -90,13 +91,15 @@ def main() -> None:
     options = vars(parser.parse_args())
     is_quick = options.pop("quick")
     base = Setting(**options)
+    sweeps = {} if is_quick else SWEEPS
+    plans = [(setting, plan(setting, sweeps)) for setting in precisions(base)]
     if not (ROOT / PEER.command[0]).exists():
         parser.error("The peer needs an environment of its own; run 'make peer' first.")
     started = time.perf_counter()
     result: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/encoder.py", *sys.argv[1:]]),
         "hardware": describe_hardware(base),
-        "precisions": [compare(setting, is_quick) for setting in precisions(base)],
+        "precisions": [compare(setting, sweeps) for setting, sweeps in plans],
     }
     result["minutes"] = round((time.perf_counter() - started) / 60, 1)
     (RESULTS / "encoder.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -126,7 +129,12 @@ def precisions(base: Setting) -> list[Setting]:
     return [base, replace(base, device="cuda"), replace(base, device="cuda", bf16=True)]
 
 
-def compare(base: Setting, is_quick: bool) -> dict:
+def plan(base: Setting, sweeps: dict[str, list[dict[str, Any]]]) -> dict[str, list[Setting]]:
+    """The settings of every sweep, made before anything runs: impossible ones are refused."""
+    return {name: [replace(base, **sizes) for sizes in values] for name, values in sweeps.items()}
+
+
+def compare(base: Setting, sweeps: dict[str, list[Setting]]) -> dict:
     """Both main shapes in several rounds, then the sweeps in one."""
     speed = measure_speed(base)
     runs: Runs = {}
@@ -136,13 +144,12 @@ def compare(base: Setting, is_quick: bool) -> dict:
         check_same_model(runs, here)
     main_rows = [summarise(*entry, runs) | floor_of(*entry, runs, speed) for entry in runs]
     write_profiles(runs, base)
-    sweeps = {} if is_quick else {name: sweep(name, base, runs) for name in SWEEPS}
     return {
         "device": base.device,
         "bf16": base.bf16,
         "speed": asdict(speed),
         "main": main_rows,
-        "sweeps": sweeps,
+        "sweeps": {name: sweep(settings, runs) for name, settings in sweeps.items()},
         "runs": [
             {
                 "contestant": contestant.name,
@@ -305,11 +312,10 @@ def write_profiles(runs: Runs, base: Setting) -> None:
             path.write_text(f"{command}\n\n{rounds[-1]['profile']}")
 
 
-def sweep(name: str, base: Setting, runs: Runs) -> list[dict]:
+def sweep(settings: list[Setting], runs: Runs) -> list[dict]:
     """One size varied, by all contestants, once; what has run already is not run again."""
     rows = []
-    for sizes in SWEEPS[name]:
-        setting = replace(base, **sizes)
+    for setting in settings:
         alternate(runs, [(OURS, setting), (PEER, setting), (DEFAULT, setting)], rounds=1)
         rows += [summarise(who, setting, runs) for who in (OURS, DEFAULT, PEER)]
     return rows
