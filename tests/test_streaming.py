@@ -192,7 +192,7 @@ def test_the_decoder_is_not_shown_more_than_its_window(fitted, tiny_recording, m
     for activity, first in seen:
         assert isinstance(activity, Activity)
         assert activity.windows(first, length).shape == (1, length, len(KNOWN))
-        assert len(activity.values) == length  # noqa: PD011 (a tensor, not a table)
+        assert len(activity.values) == length
         assert first.tolist() == [0]
 
 

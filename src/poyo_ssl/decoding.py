@@ -79,13 +79,15 @@ class NetworkDecoder(FittedDecoder):
     def pictures(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], starting from the teacher's where there is one, (n, 64, 128)."""
         index = unit_rows(self.network.encoder, activity.unit_ids)
+        num_timesteps, teacher = self.frame.num_timesteps, self.teacher
+        if teacher is not None:  # bins of all windows at once: they are found over the recording
+            features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)
         pictures = []
-        for first in in_batches(first_timestep):
+        for at in in_batches(np.arange(len(first_timestep))):
             scores = None
-            if self.teacher is not None:
-                features = activity.binned(first, self.frame.num_timesteps, self.teacher.num_bins)
-                scores = torch.from_numpy(self.teacher.scores(features, activity.unit_ids)).float()
-            windows = activity.windows(first, self.frame.num_timesteps)
+            if teacher is not None:
+                scores = torch.from_numpy(teacher.scores(features[at], activity.unit_ids)).float()
+            windows = activity.windows(first_timestep[at], num_timesteps)
             pictures.append(self.network(windows, index, scores))
         result: np.ndarray = torch.cat(pictures).numpy()
         return result

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
+from poyo_ssl.recordings import activity as module
 from poyo_ssl.recordings.activity import LARGEST_Z, Activity, UnitScale
 from poyo_ssl.recordings.recording import Recording
 
@@ -156,12 +159,116 @@ def test_a_unit_that_was_silent_in_training_stays_finite(recording):
     assert np.isfinite(normalise(replace(recording, df_over_f=silent))).all()
 
 
+def test_a_sample_that_is_no_number_counts_as_the_mean_whatever_its_neighbours(rng):
+    mean, sd = rng.normal(size=(2, 3)).astype(np.float32)
+    traces = rng.normal(size=(4, 3)).astype(np.float32)
+    traces[1, 2] = traces[3, 0] = np.nan
+    values = module.normalise(traces, mean, np.abs(sd))
+    assert values[1, 2] == values[3, 0] == 0
+    # a row alone is normalised as in the grid
+    np.testing.assert_array_equal(
+        values, [module.normalise(row, mean, np.abs(sd)) for row in traces]
+    )
+
+
+def grid(traces: np.ndarray, unit_ids: list[str]) -> Recording:
+    return Recording(
+        recording_id="grid",
+        df_over_f=traces,
+        timestamps=np.arange(float(len(traces))),
+        units=pd.DataFrame({"unit_id": unit_ids}),
+    )
+
+
+def first_formula(recording: Recording, unit_ids: list[str], scale: UnitScale) -> np.ndarray:
+    """All traces at once, in the fewest words."""
+    columns = [recording.unit_ids.tolist().index(unit_id) for unit_id in unit_ids]
+    table = scale.tables["grid"].loc[unit_ids].to_numpy(dtype=np.float32)
+    sd = np.where(table[:, 1] > 0, table[:, 1], 1)
+    z = np.clip((recording.df_over_f[:, columns] - table[:, 0]) / sd, -LARGEST_Z, LARGEST_Z)
+    z[np.isnan(z)] = 0.0
+    return (np.sign(z) * np.sqrt(np.abs(z))).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_timesteps=st.integers(2, 50),
+    num_units=st.integers(1, 5),
+    at_a_time=st.integers(1, 60),
+    seed=st.integers(0, 2**32),
+    order=st.sampled_from("CF"),
+)
+def test_block_by_block_is_the_same_as_all_at_once(
+    num_timesteps, num_units, at_a_time, seed, order
+):
+    rng = np.random.default_rng(seed)
+    traces = np.asarray(rng.normal(size=(num_timesteps, num_units)), np.float32, order=order)
+    names = [f"u{i}" for i in range(num_units)]
+    recording = grid(traces, names)
+    asked = rng.permutation(names)[: rng.integers(1, num_units + 1)].tolist()
+    intervals = np.array([[0.0, 1.0], [num_timesteps / 2, num_timesteps]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "VALUES_AT_A_TIME", at_a_time)
+        scale = UnitScale.measure(recording, intervals, names)
+        found = values_of(Activity.of(recording, asked, scale))
+    training = traces[recording.is_inside(intervals)].astype(np.float64)
+    np.testing.assert_allclose(scale.tables["grid"]["mean"], training.mean(0), atol=1e-12)
+    np.testing.assert_allclose(scale.tables["grid"]["sd"], training.std(0), atol=1e-12)
+    np.testing.assert_array_equal(found, first_formula(recording, asked, scale))
+
+
+def peak_bytes(function) -> int:
+    tracemalloc.start()
+    kept = function()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del kept
+    return peak
+
+
+@pytest.mark.parametrize("num_chosen", [120, 60, 2])
+def test_traces_on_disk_come_into_memory_once(tmp_path, rng, monkeypatch, num_chosen):
+    monkeypatch.setattr(module, "VALUES_AT_A_TIME", 2**14)
+    shape = num_timesteps, num_units = 20_000, 120
+    mapped = np.memmap(tmp_path / "traces", np.float32, "w+", shape=shape)
+    mapped[:] = rng.random(shape, dtype=np.float32)
+    names = [f"u{i}" for i in range(num_units)]
+    recording = grid(np.memmap(tmp_path / "traces", np.float32, "r", shape=shape), names)
+    everything = np.array([[0.0, num_timesteps]])
+    recording.is_inside(everything)
+    chosen, scale = names[:num_chosen], UnitScale.measure(recording, everything, names)
+    few = 15 * 4 * module.VALUES_AT_A_TIME  # blocks, some of them in float64
+    assert few < 0.11 * mapped.nbytes
+    assert peak_bytes(lambda: UnitScale.measure(recording, everything, chosen)) < few
+    size = 4 * num_timesteps * num_chosen
+    peak = peak_bytes(lambda: Activity.of(recording, chosen, scale))
+    assert size <= peak < size + few
+
+
 def test_windows_are_slices(recording):
     activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
     windows = activity.windows(np.array([4, 0, 4]), 3)
     assert windows.shape == (3, 3, 3)
     for window, first in zip(windows, [4, 0, 4], strict=True):
         np.testing.assert_array_equal(window, values_of(activity)[first : first + 3])
+
+
+def test_windows_of_some_units_are_cut_from_windows_of_all(recording):
+    activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
+    first = np.array([7, 0, 4, 4])
+    everyone = activity.windows(first, 3)
+    for columns in ([0], [2, 0], [0, 1, 2]):
+        some = activity.windows(first, 3, np.array(columns))
+        assert torch.equal(some, everyone[:, :, columns])
+        assert some.is_contiguous()
+    assert activity.windows(np.empty(0, dtype=int), 3, np.array([1])).shape == (0, 3, 1)
+
+
+@pytest.mark.parametrize("columns", [None, np.array([1])])
+def test_a_window_beyond_the_end_is_refused(recording, columns):
+    activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
+    with pytest.raises((IndexError, ValueError)):
+        activity.windows(np.array([0, 8]), 3, columns)
 
 
 @settings(max_examples=60, deadline=None)

@@ -38,7 +38,7 @@ class UnitScale:
 
         def blocks() -> Iterator[np.ndarray]:
             for rows in _row_blocks(recording.num_timesteps, len(columns)):
-                yield recording.df_over_f[rows][is_inside[rows]][:, columns].astype(np.float64)
+                yield recording.df_over_f[rows][:, columns][is_inside[rows]].astype(np.float64)
 
         zero = np.zeros(len(columns))
         mean = sum((block.sum(axis=0) for block in blocks()), zero) / is_inside.sum()

@@ -1,0 +1,194 @@
+"""Times decoding while the microscope runs: one imaging sample in, one answer out.
+
+    python benchmarks/streaming.py
+
+Writes benchmarks/results/streaming.json and .md: milliseconds per sample on one core, from ΔF/F to
+the answer, once the first window is full; the default encoder, windows of two seconds at 30 Hz.
+The clock counts what other work on the machine takes away; the processor time of the thread, given
+beside it, does not. Weights are random, since only sizes matter here: a teacher is a ridge readout
+of twelve bins, and a picture has 64 components and 64 x 128 pixels.
+
+The largest difference is to the answers of ``predict`` for every tenth of the same windows.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from poyo_ssl.decoding import NetworkDecoder
+from poyo_ssl.fitted_decoder import DecoderFrame
+from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.recordings.activity import UnitScale
+from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
+from poyo_ssl.reference import LinearReadout
+from poyo_ssl.streaming import StreamingDecoder
+
+RATE, WINDOW_SECONDS = 30.0, 2.0
+NUM_SAMPLES = 3000
+NUM_DIRECTIONS, NUM_MOVIE_FRAMES, NUM_COMPONENTS, NUM_BINS = 8, 900, 64, 12
+TARGET = 5.0  # ms, 99 of 100 samples, at 300 units
+COMPARE_EVERY = 10
+FIGURES = ("p50", "p99", "max")
+RESULTS = Path(__file__).parent / "results" / "streaming.json"
+
+
+def draw_recording(num_units: int, rng: np.random.Generator) -> Recording:
+    return Recording(
+        recording_id="synthetic",
+        df_over_f=rng.standard_normal((NUM_SAMPLES, num_units), dtype=np.float32),
+        timestamps=np.arange(NUM_SAMPLES) / RATE,
+        units=pd.DataFrame({"unit_id": [f"synthetic/{unit}" for unit in range(num_units)]}),
+    )
+
+
+def make_frame(task: Task, recording: Recording, num_timesteps: int, answers: int) -> DecoderFrame:
+    unit_ids = recording.unit_ids.tolist()
+    return DecoderFrame(
+        arm="random",
+        task=task,
+        classes=np.arange(answers),
+        num_timesteps=num_timesteps,
+        sampling_rate=RATE,
+        scale=UnitScale.measure(recording, np.array([[0.0, NUM_SAMPLES / RATE]]), unit_ids),
+    )
+
+
+def make_teacher(recording: Recording, num_scores: int, rng: np.random.Generator) -> LinearReadout:
+    shape = (NUM_BINS, recording.num_units, num_scores)
+    return LinearReadout(
+        unit_ids=recording.unit_ids.tolist(),
+        weights=0.01 * rng.standard_normal(shape, dtype=np.float32),
+        center=np.zeros(shape[:2], dtype=np.float32),
+        intercept=np.zeros(num_scores, dtype=np.float32),
+    )
+
+
+def make_encoder(recording: Recording) -> tuple[Encoder, int]:
+    encoder = Encoder(EncoderConfig(), RATE)
+    encoder.add_units(recording.unit_ids.tolist())
+    return encoder, encoder.window_timesteps(WINDOW_SECONDS)
+
+
+def direction(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+    encoder, length = make_encoder(recording)
+    network = LabelDecoder(encoder, num_classes=NUM_DIRECTIONS, query_time=WINDOW_SECONDS / 2)
+    return NetworkDecoder(make_frame(DIRECTION, recording, length, NUM_DIRECTIONS), network)
+
+
+def direction_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+    alone = direction(recording, rng)
+    return NetworkDecoder(
+        alone.frame, alone.network, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
+    )
+
+
+def movie_frame_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+    encoder, length = make_encoder(recording)
+    network = LabelDecoder(encoder, num_classes=NUM_MOVIE_FRAMES, query_time=WINDOW_SECONDS / 2)
+    frame = make_frame(MOVIE_FRAME, recording, length, NUM_MOVIE_FRAMES)
+    return NetworkDecoder(frame, network, make_teacher(recording, NUM_MOVIE_FRAMES, rng), blend=0.5)
+
+
+def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+    encoder, length = make_encoder(recording)
+    network = MovieDecoder(
+        encoder,
+        mean_frame=torch.full((64, 128), 0.5),
+        query_time=WINDOW_SECONDS / 2,
+        components=0.01 * torch.randn(NUM_COMPONENTS, 64, 128),
+    )
+    frame = make_frame(MOVIE_HELD_OUT, recording, length, NUM_MOVIE_FRAMES)
+    return NetworkDecoder(frame, network, make_teacher(recording, NUM_COMPONENTS, rng))
+
+
+DECODERS: dict[str, Callable[[Recording, np.random.Generator], NetworkDecoder]] = {
+    "direction": direction,
+    "direction, with a teacher": direction_with_teacher,
+    "one of 900 movie frames, with a teacher": movie_frame_with_teacher,
+    "picture, with a teacher": picture_with_teacher,
+}
+
+
+SETTINGS = [
+    ("direction", 50),
+    ("direction", 300),
+    ("direction", 1000),
+    ("direction, with a teacher", 300),
+    ("one of 900 movie frames, with a teacher", 300),
+    ("picture, with a teacher", 300),
+]
+
+
+def measure(name: str, num_units: int) -> dict[str, object]:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    recording = draw_recording(num_units, rng)
+    decoder = DECODERS[name](recording, rng)
+    stream = StreamingDecoder(decoder, recording.unit_ids.tolist(), recording.recording_id)
+    answers, clock, processor = [], [], []
+    for sample in recording.df_over_f:
+        started, started_processor = time.perf_counter(), time.thread_time()
+        answer = stream.push(sample)
+        stopped, stopped_processor = time.perf_counter(), time.thread_time()
+        if answer is not None:
+            answers.append(answer)
+            clock.append(1e3 * (stopped - started))
+            processor.append(1e3 * (stopped_processor - started_processor))
+    compared = np.arange(0, len(answers), COMPARE_EVERY)
+    difference = np.stack(answers)[compared] - decoder.predict(recording, compared)
+    return {
+        "decoder": name,
+        "num_units": num_units,
+        "num_answers": len(answers),
+        "clock_ms": summary(clock),
+        "processor_ms": summary(processor),
+        "largest_difference": float(np.abs(difference).max()),
+    }
+
+
+def summary(milliseconds: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    return {"p50": float(p50), "p99": float(p99), "max": max(milliseconds)}
+
+
+def as_markdown(results: list[dict]) -> str:
+    lines = [
+        "`python benchmarks/streaming.py`",
+        "",
+        f"Milliseconds per imaging sample on one core, {NUM_SAMPLES} samples at {RATE:.0f} Hz (one "
+        f"every {1e3 / RATE:.0f} ms), windows of {WINDOW_SECONDS:.0f} s, the default encoder, "
+        f"torch {torch.__version__}. Goal: p99 below {TARGET:.0f} ms at 300 units.",
+        "",
+        "| answer | units | p50 | p99 | max | processor: p50 | p99 | max | difference to offline |",
+        "|---" * 9 + "|",
+    ]
+    for row in results:
+        figures = [row[kind][name] for kind in ("clock_ms", "processor_ms") for name in FIGURES]
+        cells = " | ".join(f"{figure:.2f}" for figure in figures)
+        lines.append(
+            f"| {row['decoder']} | {row['num_units']} | {cells} | {row['largest_difference']:.0e} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    results = [measure(name, num_units) for name, num_units in SETTINGS]
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(as_markdown(results))
+    print(as_markdown(results))
+
+
+if __name__ == "__main__":
+    main()
