@@ -145,7 +145,7 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
             )
         self.owner = np.repeat(np.arange(len(sources)), counts)
         self.position = np.concatenate([np.arange(count) for count in counts])
-        self._ordered_epoch = -1
+        self._ordered_epoch, self._remembered = -1, np.empty(0, dtype=int)
 
     def draw(self, step: int) -> np.ndarray:
         """Positions of the windows of one step among all windows, (batch_size,)."""
