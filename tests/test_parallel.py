@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import time
 
 import pytest
@@ -75,6 +77,23 @@ def test_an_address_without_a_cluster_says_how_to_start_one(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ConnectionError, match=r"at 'auto'.*ray start --head"):
         map_in_parallel(abs, [1], address="auto")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}"])
+def test_a_port_that_nobody_listens_at_is_refused_without_waiting_for_ray(monkeypatch, form):
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray would wait for minutes"))
+    with socket.socket() as bound:  # reserves a port, and does not listen
+        bound.bind(("127.0.0.1", 0))
+        address = form.format(bound.getsockname()[1])
+        with pytest.raises(
+            ConnectionError, match=re.escape(f"No Ray cluster answers at '{address}'")
+        ):
+            map_in_parallel(abs, [1], address=address)
+
+
+def test_without_items_nothing_is_started(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    assert map_in_parallel(abs, [], workers=4) == []
 
 
 def test_outcomes_come_one_by_one_in_one_process():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # results are small tables; Ray takes no less
 LONGEST = 3600.0
 """Seconds that a worker process may spend on one item: damaged files have made libhdf5 loop for
 ever."""
+_GREETING = 10.0  # seconds until a cluster's port must answer
 _GLANCE = 5.0  # seconds between looks at how long the running items have taken
 _RETRIES = 1  # of an item whose process died: the fault may have been its neighbour's
 _TOO_LONG = (
@@ -98,7 +100,7 @@ def iterate_in_parallel(
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 (one per core) or more, got {workers}.")
-    if workers == 1 and address is None:
+    if not items or (workers == 1 and address is None):
         return (_attempt(function, item) for item in items)
     return _on_ray(function, items, workers, address)
 
@@ -174,6 +176,13 @@ def _fetch(ray: Any, reference: Any) -> Outcome[Any]:
     return outcome
 
 
+def _require_listener(address: str) -> None:
+    """Checks that anyone listens at a host and port: Ray would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_GREETING).close()
+
+
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
     """Ray, started here (and then stopped here) unless it is running already."""
@@ -193,11 +202,12 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
                     **quietly,
                 )
             else:
+                _require_listener(address)
                 ray.init(address=address, **quietly)
-        except ConnectionError as error:
+        except OSError as error:
             raise ConnectionError(
-                f"No Ray cluster answers at '{address}'. Start one with 'ray start --head', or "
-                "leave the address out to run on this machine."
+                f"No Ray cluster answers at '{address}' ({error}). Start one with "
+                "'ray start --head', or leave the address out to run on this machine."
             ) from error
     try:
         yield ray

@@ -104,6 +104,9 @@ def test_what_can_be_decoded_or_is_lacking_is_said():
     assert facts["can decode"] == "direction, temporal_frequency"
     bare = {"drifting_gratings": GRATINGS[["start", "end"]]}
     facts = summarize_recording(make_recording(stimuli=bare))
-    assert "nothing: drifting_gratings lacks orientation" in facts["can decode"]
+    assert (
+        "nothing: it lacks drifting_gratings/orientation, drifting_gratings/temporal"
+        in facts["can decode"]
+    )
     facts = summarize_recording(make_recording())
-    assert "nothing: no stimulus that a task asks about" in facts["can decode"]
+    assert "nothing: it has no known stimulus" in facts["can decode"]

@@ -49,13 +49,13 @@ def _summarize_tasks(recording: Recording) -> str:
     if able:
         return ", ".join(able)
     lacking = {
-        f"{task.stimulus} lacks {task.column}"
+        f"{task.stimulus}/{task.column}"
         for task in TASKS.values()
         if task.stimulus in recording.stimuli
         and task.column not in recording.stimuli[task.stimulus]
     }
-    problem = "; ".join(sorted(lacking)) or "no stimulus that a task asks about"
-    return f"nothing: {problem} (a source can name the tables that list stimuli)"
+    problem = f"it lacks {', '.join(sorted(lacking))}" if lacking else "it has no known stimulus"
+    return f"nothing: {problem}.\nA source can name the tables that list stimuli (--source)."
 
 
 def _summarize_origin(recording: Recording) -> dict[str, str]:
