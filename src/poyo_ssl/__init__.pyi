@@ -3,6 +3,7 @@ from .evaluation import evaluate as evaluate
 from .experiment import RunConfig as RunConfig
 from .finetuning import FinetuningConfig as FinetuningConfig
 from .finetuning import finetune as finetune
+from .model.calcium_poyo_plus import load_calcium_poyo_plus as load_calcium_poyo_plus
 from .model.checkpoints import load_encoder as load_encoder
 from .model.checkpoints import save_encoder as save_encoder
 from .model.encoder import EncoderConfig as EncoderConfig
@@ -12,7 +13,9 @@ from .population import divide as divide
 from .predictability import partition_by_predictability as partition_by_predictability
 from .pretraining import PretrainingConfig as PretrainingConfig
 from .pretraining import pretrain as pretrain
+from .recordings.arrays import recording_from_arrays as recording_from_arrays
 from .recordings.loading import load_recordings as load_recordings
+from .recordings.preparation import prepare as prepare
 from .recordings.recording import Recording as Recording
 from .recordings.recording import RecordingError as RecordingError
 from .recordings.simulator import SimulatorConfig as SimulatorConfig
@@ -21,4 +24,6 @@ from .recordings.splits import SplitConfig as SplitConfig
 from .recordings.storage import save_recording as save_recording
 from .recordings.tasks import find_task as find_task
 from .report import write_report as write_report
+from .screening import screen as screen
+from .streaming import StreamingDecoder as StreamingDecoder
 from .thresholds import PredictabilityConfig as PredictabilityConfig

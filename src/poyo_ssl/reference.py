@@ -63,8 +63,10 @@ class LinearReadout:
         Returns:
             (num_windows, num_scores).
         """
-        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
-        columns = [position[unit_id] for unit_id in unit_ids]
+        columns: slice | list[int] = slice(None)  # a list would copy all weights
+        if unit_ids != self.unit_ids:
+            position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+            columns = [position[unit_id] for unit_id in unit_ids]
         centred = features.reshape(len(features), self.num_bins, -1) - self.center[:, columns]
         weights = self.weights[:, columns].reshape(-1, self.weights.shape[-1])
         result: np.ndarray = centred.reshape(len(features), -1) @ weights + self.intercept

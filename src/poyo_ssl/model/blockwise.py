@@ -4,11 +4,13 @@ On a CPU the textbook order of operations is bound by memory: every intermediate
 hundreds of megabytes, is written once and read once. Here one block of windows at a time goes
 through all operations in scratch memory that stays in the caches; the backward pass computes the
 attention weights again from their saved logarithmic sums (as FlashAttention does, Dao et al.
-2022). Accelerators have fused kernels for this and do not come here.
+2022). Scores are logarithms to the base 2, since ``exp2`` takes a fifth of the time of ``exp``.
+Accelerators have fused kernels for this and do not come here.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 TOKENS_IN_CACHE = 2**18
 """Numbers in the tokens of a block of windows: 1 MB in single precision."""
+BITS = math.log2(math.e)
+"""A natural logarithm in units of those to the base 2."""
 
 
 class PoolGainTokens(torch.autograd.Function):
@@ -42,14 +46,15 @@ class PoolGainTokens(torch.autograd.Function):
         num_readers = queries.shape[1]
         pooled = patches.new_empty(num_windows, num_times, num_readers, units.shape[1])
         log_sum = patches.new_empty(num_windows, 1, num_readers, 1)
+        in_bits = queries * BITS
         for block in _blocks(num_windows, num_times * num_units * units.shape[1]):
             tokens = _gains(patches[block], weight, bias).mul_(units)
-            scores = _scores(queries, tokens, is_left_out, block)  # (b, T, R, U)
+            scores = _scores(in_bits, tokens, is_left_out, block)  # (b, T, R, U)
             largest = scores.amax((1, 3), keepdim=True)
-            weights = scores.sub_(largest).exp_()
+            weights = scores.sub_(largest).exp2_()
             total = weights.sum((1, 3), keepdim=True)
             torch.div(weights @ tokens, total, out=pooled[block])
-            log_sum[block] = largest + total.log()
+            log_sum[block] = largest + total.log2()
         ctx.save_for_backward(patches, units, weight, bias, queries, pooled, log_sum)
         ctx.is_left_out = is_left_out
         return pooled
@@ -64,12 +69,13 @@ class PoolGainTokens(torch.autograd.Function):
         patches, units, weight, bias, queries, pooled, log_sum = ctx.saved_tensors
         d_units, d_weight = torch.zeros_like(units), weight.new_zeros(weight.T.shape)
         d_bias, d_queries = torch.zeros_like(bias), torch.zeros_like(queries)
+        in_bits = queries * BITS
         mean_gradient = (d_pooled * pooled).sum((1, 3), keepdim=True)  # (B, 1, R, 1)
         for block in _blocks(len(patches), pooled[0, :, 0].numel() * len(units)):
             gains = _gains(patches[block], weight, bias)
             tokens = gains * units
-            scores = _scores(queries, tokens, ctx.is_left_out, block)
-            attention = scores.sub_(log_sum[block]).exp_()
+            scores = _scores(in_bits, tokens, ctx.is_left_out, block)
+            attention = scores.sub_(log_sum[block]).exp2_()
             gradient = d_pooled[block]
             d_scores = (gradient @ tokens.transpose(-1, -2)).sub_(mean_gradient[block])
             d_scores.mul_(attention)  # (b, T, R, U)
@@ -109,7 +115,8 @@ class AttendScaledGrid(torch.autograd.Function):
     The key of unit ``u`` at time ``t`` in a window with activity ``a`` is
     ``(a key_slope + key_of_unit) * scale + key_offset``, and so is the value. The products of the
     keys with the latents' queries are the same for every window, so no window multiplies queries
-    by keys: its scores take three passes of one operation each.
+    by keys: its scores take three passes of one operation each. The products come in bits
+    (:data:`BITS`): the weight of a score ``s`` is ``2^s``.
     """
 
     @staticmethod
@@ -150,13 +157,13 @@ class AttendScaledGrid(torch.autograd.Function):
         log_sum = activity.new_empty(len(activity), *score_slope.shape[:2], 1)
         for window in range(len(activity)):
             left_out = None if is_left_out is None else is_left_out[window]
-            scores = grid.scores(activity[window], scale[window], left_out).flatten(-2)
+            scores = grid.scores(activity[window], scale[window], score_offset, left_out)
             largest = scores.amax(-1, keepdim=True)
-            weights = scores.sub_(largest).exp_()
+            weights = scores.sub_(largest).exp2_()  # (H, L, T * U)
             total = weights.sum(-1, keepdim=True)
             values = grid.values(activity[window], scale[window]).flatten(1, 2)
             torch.bmm(weights, values, out=read[window]).div_(total)
-            log_sum[window] = largest + total.log()
+            log_sum[window] = largest + total.log2()
         ctx.save_for_backward(activity, scale, *grid.shared, read, log_sum)
         ctx.is_left_out = is_left_out
         return read
@@ -195,12 +202,16 @@ class _ScaledGrid:
         self._scores = torch.empty_like(shared[1])
         self._values = torch.empty_like(shared[4])
 
-    def scores(self, activity: Tensor, scale: Tensor, is_left_out: Tensor | None) -> Tensor:
-        """(H, L, T, U), in scratch memory."""
-        slope, of_unit, offset, *_ = self.shared
+    def scores(
+        self, activity: Tensor, scale: Tensor, offset: Tensor, is_left_out: Tensor | None
+    ) -> Tensor:
+        """(H, L, T * U), in scratch memory; the offset (H, L, T) may be less a constant."""
+        slope, of_unit, *_ = self.shared
         scores = torch.addcmul(of_unit, slope[..., None], activity, out=self._scores)
         scores.mul_(scale).add_(offset[..., None])
-        return scores if is_left_out is None else scores.masked_fill_(is_left_out, float("-inf"))
+        if is_left_out is not None:
+            scores.masked_fill_(is_left_out, float("-inf"))
+        return scores.flatten(-2)
 
     def values(self, activity: Tensor, scale: Tensor) -> Tensor:
         """(H, T, U, E), in scratch memory."""
@@ -221,8 +232,8 @@ class _ScaledGrid:
         """Adds one window's gradients of the shared tensors; returns that of its scale, (T, U)."""
         d_score_slope, d_score_of_unit, d_score_offset = gradients[:3]
         d_value_slope, d_value_of_unit, d_value_offset = gradients[3:]
-        score_slope, score_of_unit = self.shared[:2]
-        attention = self.scores(activity, scale, is_left_out).flatten(-2).sub_(log_sum).exp_()
+        score_slope, score_of_unit, offset = self.shared[:3]
+        attention = self.scores(activity, scale, offset - log_sum, is_left_out).exp2_()
 
         d_values = (attention.transpose(1, 2) @ d_read).unflatten(1, activity.shape)  # (H,T,U,E)
         unscaled = torch.addcmul(
@@ -234,7 +245,8 @@ class _ScaledGrid:
         d_value_slope += d_values.mul_(activity[..., None]).sum(2)
 
         values = self.values(activity, scale).flatten(1, 2)
-        d_scores = (d_read @ values.transpose(1, 2)).sub_(mean_gradient).mul_(attention)
+        d_weights = (d_read / BITS) @ values.transpose(1, 2)
+        d_scores = d_weights.sub_(mean_gradient / BITS).mul_(attention)  # of scores in bits
         d_scores = d_scores.unflatten(2, activity.shape)  # (H, L, T, U)
         d_score_offset += d_scores.sum(-1)
         unscaled = torch.addcmul(score_of_unit, score_slope[..., None], activity, out=self._scores)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch_brain.nn import RotaryCrossAttention, RotaryTimeEmbedding
 
 from poyo_ssl.model.checkpoints import CheckpointError
+from poyo_ssl.model.dropout import Dropout
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
@@ -98,7 +99,7 @@ class FeedForward(nn.Module):
     def __init__(self, *, dim: int, dropout: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(dim, 8 * dim), GEGLU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            nn.Linear(dim, 8 * dim), GEGLU(), Dropout(dropout), nn.Linear(4 * dim, dim)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ class CalciumPOYOPlus(nn.Module):
             )
             for _ in range(config.depth)
         )
-        self.dropout = nn.Dropout(config.lin_dropout)
+        self.dropout = Dropout(config.lin_dropout)
         self.dec_atn = RotaryCrossAttention(
             dim=dim, heads=config.cross_heads, dim_head=config.dim_head, rotate_value=False
         )

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.blockwise import AttendScaledGrid, PoolGainTokens
+from poyo_ssl.model.blockwise import BITS, AttendScaledGrid, PoolGainTokens
 from poyo_ssl.model.rotary import rotate
 
 
@@ -283,6 +283,7 @@ def _attend_blockwise(
 ) -> Tensor:
     """As :func:`attend_scaled_grid`, with the queries multiplied by the shared keys only."""
     slope, of_unit, offset = keys
+    queries = queries * BITS
     of_unit_scores = (queries @ of_unit.flatten(1, 2).transpose(1, 2)).unflatten(
         -1, of_unit.shape[1:3]
     )
