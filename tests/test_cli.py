@@ -286,6 +286,31 @@ def test_download_lists_sessions_without_fetching_any(call):
     assert "de Vries" in out
 
 
+@pytest.mark.parametrize(
+    ("function", "extra"), [("download_sessions", []), ("stream_sessions", ["--only_activity"])]
+)
+def test_download_fetches_what_was_asked_for_and_says_what_to_cite(
+    call, monkeypatch, tmp_path, function, extra
+):
+    asked = {}
+
+    def fetch(assets, directory, *_, on_progress, **options):
+        asked.update(options, sessions=assets["session_id"].tolist(), directory=directory)
+        on_progress("527745328", 5, 5)
+        return [directory / "one.nwb"]
+
+    monkeypatch.setattr(f"poyo_ssl.recordings.download.{function}", fetch)
+    status, out, err = call(
+        "download", "--session", "527745328", "--output", tmp_path, "--retries=2", *extra
+    )
+    assert status == 0
+    assert (asked["sessions"], asked["directory"]) == (["527745328"], tmp_path)
+    assert (asked["retries"], asked["timeout"]) == (2, 30.0)
+    assert out.startswith(f"{tmp_path / 'one.nwb'}\n")
+    assert "de Vries" in out
+    assert "1/1" in err or "5/5" in err
+
+
 def test_download_of_an_unknown_session_says_what_comes_near(call):
     status, _, err = call("download", "--list", "--session", "527745329")
     assert status == 1

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from poyo_ssl.cli import build_parser, main
-from poyo_ssl.commands import _build
+from poyo_ssl.command_options import build
 from poyo_ssl.experiment import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
 
@@ -20,9 +20,9 @@ def parse(path: Path):
     """The config that a YAML file describes, as the command line reads it."""
     if "observatory" in path.name:
         options = ["simulate", "--output", "unused", "--config", str(path)]
-        return _build(SimulatorConfig, build_parser(options).parse_args(options).simulate)
+        return build(SimulatorConfig, build_parser(options).parse_args(options).simulate)
     options = ["run", "unused", "--output", "unused", "--config", str(path)]
-    return _build(RunConfig, build_parser(options).parse_args(options).run)
+    return build(RunConfig, build_parser(options).parse_args(options).run)
 
 
 def test_there_are_configs_of_real_and_simulated_experiments():

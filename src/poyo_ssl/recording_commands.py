@@ -1,0 +1,182 @@
+"""The commands that invent, fetch, show and convert recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from jsonargparse import ArgumentParser, Namespace
+
+from poyo_ssl.command_options import (
+    Command,
+    add_config,
+    add_files,
+    add_source,
+    add_workers,
+    build,
+    read_source,
+)
+from poyo_ssl.terminal import byte_progress, console, item_progress, print_facts, print_frame, say
+
+# What a command needs is imported when it is called: torch alone takes seconds.
+
+
+def _add_simulate(parser: ArgumentParser) -> None:
+    from poyo_ssl.recordings.simulator import SimulatorConfig
+
+    parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
+    add_config(parser, SimulatorConfig)
+
+
+def _simulate(options: Namespace) -> None:
+    from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_recordings
+    from poyo_ssl.recordings.storage import save_recording
+
+    config = build(SimulatorConfig, options)
+    for recording in simulate_recordings(config):
+        say(save_recording(recording, options.output))
+
+
+def _add_download(parser: ArgumentParser) -> None:
+    parser.add_argument("--stimulus_set", nargs="+", help="A, B, C or C2")
+    parser.add_argument("--session", nargs="+", help="ids of imaging sessions")
+    parser.add_argument("--subject", nargs="+", help="ids of mice")
+    parser.add_argument("--output", type=Path, help="directory for the sessions")
+    parser.add_argument("--list", action="store_true", help="show what is there, fetch nothing")
+    parser.add_argument(
+        "--only_activity",
+        action="store_true",
+        help="store ΔF/F, stimulus tables and behaviour as .h5, a tenth of the bytes; "
+        "needs pip install 'poyo-ssl[remote]'",
+    )
+    parser.add_argument("--connections", type=int, default=4, help="files fetched at a time")
+    parser.add_argument("--retries", type=int, default=5, help="attempts after a failure, in a row")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a byte")
+
+
+def _download(options: Namespace) -> None:
+    from poyo_ssl.recordings.allen import CITATION, describe_assets, find_sessions
+
+    assets = find_sessions(options.stimulus_set, options.session, options.subject)
+    if options.list or options.output is None:
+        if options.list:
+            say(assets.drop(columns=["path", "sha256"]).to_string(index=False))
+        print_frame(describe_assets(assets), "Sessions of DANDI:000728")
+        say("--list shows each, --output DIRECTORY fetches them.")
+        say(CITATION)
+        return
+    fetch = _stream if options.only_activity else _fetch
+    for file in fetch(assets, options):
+        say(file)
+    say(CITATION)
+
+
+def _fetch(assets: pd.DataFrame, options: Namespace) -> list[Path]:
+    """Whole files."""
+    from poyo_ssl.recordings.download import download_sessions
+
+    with byte_progress() as report:
+        return download_sessions(
+            assets,
+            options.output,
+            connections=options.connections,
+            retries=options.retries,
+            timeout=options.timeout,
+            on_progress=report,
+        )
+
+
+def _stream(assets: pd.DataFrame, options: Namespace) -> list[Path]:
+    """The activity alone."""
+    from poyo_ssl.recordings.download import stream_sessions
+    from poyo_ssl.recordings.sources import NwbConfig, SourceConfig
+
+    done: set[str] = set()
+    with item_progress("sessions") as report:
+
+        def count(session_id: str, *_: int) -> None:
+            done.add(session_id)
+            report(len(done), len(assets))
+
+        return stream_sessions(
+            assets,
+            options.output,
+            SourceConfig(nwb=NwbConfig(with_templates=False)),
+            retries=options.retries,
+            timeout=options.timeout,
+            on_progress=count,
+        )
+
+
+def _add_inspect(parser: ArgumentParser) -> None:
+    add_files(parser)
+    add_source(parser)
+
+
+def _inspect(options: Namespace) -> None:
+    from poyo_ssl.recordings.inspection import summarize_recording, summarize_stimuli
+    from poyo_ssl.recordings.loading import find_recording_files, identify, load_recording
+    from poyo_ssl.recordings.recording import RecordingError
+
+    source = read_source(options)
+    broken = []
+    for path in find_recording_files(options.files):
+        try:
+            recording = load_recording(path, source)
+        except RecordingError as error:
+            broken.append(str(error))
+            continue
+        facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
+        print_facts(facts | summarize_stimuli(recording))
+        console.print()
+    if broken:
+        raise RecordingError(f"{len(broken)} cannot be read:\n- " + "\n- ".join(broken))
+
+
+def _add_prepare(parser: ArgumentParser) -> None:
+    add_files(parser)
+    parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
+    add_source(parser)
+    add_workers(parser)
+
+
+def _prepare(options: Namespace) -> None:
+    from poyo_ssl.recordings.manifest import MANIFEST
+    from poyo_ssl.recordings.preparation import prepare
+    from poyo_ssl.recordings.recording import RecordingError
+
+    with item_progress("recordings") as report:
+        manifest = prepare(
+            options.files,
+            options.output,
+            source=read_source(options),
+            workers=options.workers,
+            address=options.address,
+            on_progress=report,
+        )
+    failed = manifest[manifest["status"] != "ok"]
+    say(f"{len(manifest) - len(failed)} of {len(manifest)} prepared in {options.output}.")
+    if len(failed):
+        raise RecordingError(
+            f"{len(failed)} could not be prepared (all in {options.output / MANIFEST}):\n- "
+            + "\n- ".join(failed["message"].astype(str)[:20])
+        )
+
+
+INSPECT = Command(
+    _add_inspect,
+    _inspect,
+    "Shows what recordings hold. Units, imaging, stimuli, what can be decoded and what is missing.",
+)
+DOWNLOAD = Command(
+    _add_download,
+    _download,
+    "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; goes on "
+    "where it stopped, and checks what it fetched.",
+)
+PREPARE = Command(
+    _add_prepare,
+    _prepare,
+    "Converts recordings to torch-brain HDF5. In parallel, resumable, with a manifest.",
+)
+SIMULATE = Command(_add_simulate, _simulate, "Invents recordings of a simulated brain observatory.")
