@@ -50,5 +50,5 @@ $(PEER)/.installed:
 	$(PEER)/bin/pip install --quiet "torch-brain==0.1.2"
 	touch $(PEER)/.installed
 
-clean:  ## Removes .venv and runs/
-	rm -rf $(VENV) runs
+clean:  ## Removes .venv, .peer and runs/
+	rm -rf $(VENV) $(PEER) runs

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from poyo_ssl.activity_statistics import compute_activity_statistics
-from poyo_ssl.predictability import compute_predictability
+from poyo_ssl.predictability.activity_statistics import compute_activity_statistics
+from poyo_ssl.predictability.partition import compute_predictability
+from poyo_ssl.predictability.screening import find_training_time
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.screening import find_training_time
-from poyo_ssl.thresholds import PredictabilityConfig
 
 SESSIONS = {
     "drifting gratings": "sub-527550471_ses-527745328-StimA_ophys.nwb",

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.activity_statistics import STATISTICS
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.commands import COMMANDS
 from poyo_ssl.experiment import RunConfig
+from poyo_ssl.predictability.activity_statistics import STATISTICS
 from poyo_ssl.recordings.simulator import SimulatorConfig
 from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.stages import FinetuneStage, PredictabilityStage, PretrainStage

@@ -14,6 +14,7 @@ from poyo_ssl.decoding import load_decoder
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pipeline import run
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining import PretrainingConfig
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -27,7 +28,6 @@ from poyo_ssl.stages import (
     measure_predictability,
     pretrain_encoder,
 )
-from poyo_ssl.thresholds import PredictabilityConfig
 from tiny_fits import ENCODER, few_steps, with_units_in_order
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 

@@ -18,12 +18,12 @@ from poyo_ssl.evaluation import evaluate
 from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population, divide, unit_rows
-from poyo_ssl.predictability import partition_by_predictability
+from poyo_ssl.predictability.partition import partition_by_predictability
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_HELD_OUT, ORIENTATION
 from poyo_ssl.recordings.tracked_cells import with_own_units
-from poyo_ssl.thresholds import PredictabilityConfig
 from tiny_fits import ENCODER, fit_arm, setting_of, with_units_in_order
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -295,7 +295,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
     bursts[::500, [0, 2]] += 60.0  # c and e
     recordings = [days["monday"], replace(days["tuesday"], df_over_f=bursts)]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
-    with caplog.at_level(logging.INFO, "poyo_ssl.predictability"):
+    with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
         partition = partition_by_predictability(recordings, intervals, PredictabilityConfig())
     assert partition.is_predictable(recordings[0]).tolist() == [True, True, True, True]
     assert partition.is_predictable(recordings[1]).tolist() == [False, True, False, True]
@@ -305,7 +305,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
 def test_recordings_without_common_cells_say_nothing_of_tracked_ones(days, caplog):
     recordings = [with_own_units(day) for day in days.values()]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
-    with caplog.at_level(logging.INFO, "poyo_ssl.predictability"):
+    with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
         partition_by_predictability(recordings, intervals, PredictabilityConfig())
     assert "measured in several recordings" not in caplog.text
 

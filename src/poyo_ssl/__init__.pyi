@@ -10,7 +10,9 @@ from .model.encoder import EncoderConfig as EncoderConfig
 from .pipeline import run as run
 from .population import Population as Population
 from .population import divide as divide
-from .predictability import partition_by_predictability as partition_by_predictability
+from .predictability.partition import partition_by_predictability as partition_by_predictability
+from .predictability.screening import screen as screen
+from .predictability.thresholds import PredictabilityConfig as PredictabilityConfig
 from .pretraining import PretrainingConfig as PretrainingConfig
 from .pretraining import pretrain as pretrain
 from .recordings.arrays import recording_from_arrays as recording_from_arrays
@@ -24,6 +26,4 @@ from .recordings.splits import SplitConfig as SplitConfig
 from .recordings.storage import save_recording as save_recording
 from .recordings.tasks import find_task as find_task
 from .report import write_report as write_report
-from .screening import screen as screen
 from .streaming import StreamingDecoder as StreamingDecoder
-from .thresholds import PredictabilityConfig as PredictabilityConfig

@@ -16,12 +16,12 @@ from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.checkpoints import write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide
-from poyo_ssl.predictability import Partition, partition_by_predictability
+from poyo_ssl.predictability.partition import Partition, partition_by_predictability
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, Task, can_answer, find_task
-from poyo_ssl.thresholds import PredictabilityConfig
 from poyo_ssl.training import TrainingConfig
 
 logger = logging.getLogger(__name__)

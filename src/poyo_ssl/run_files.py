@@ -21,8 +21,8 @@ from poyo_ssl.experiment import Experiment, Fit
 from poyo_ssl.metrics import confusion_matrix
 from poyo_ssl.model.checkpoints import write_json
 from poyo_ssl.population import DividedRecording, Population
-from poyo_ssl.predictability import Partition, summarize_partition
-from poyo_ssl.predictability_figure import plot_predictability
+from poyo_ssl.predictability.figure import plot_predictability
+from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulator import SIMULATED_BY
 from poyo_ssl.recordings.tasks import Task, find_task

@@ -10,15 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from poyo_ssl.activity_statistics import ActivityConfig
 from poyo_ssl.arms import Setting, label_teacher
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide
-from poyo_ssl.predictability import Partition, partition_by_predictability
-from poyo_ssl.predictability_figure import plot_predictability, plot_sensitivity
+from poyo_ssl.predictability.activity_statistics import ActivityConfig
+from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
+from poyo_ssl.predictability.partition import Partition, partition_by_predictability
+from poyo_ssl.predictability.screening import Screening, screen
+from poyo_ssl.predictability.sensitivity import vary_thresholds
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining import PretrainingConfig, pretrain
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -27,9 +30,6 @@ from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
 from poyo_ssl.run_evaluation import score_decoder
 from poyo_ssl.run_files import describe_splits
-from poyo_ssl.screening import Screening, screen
-from poyo_ssl.threshold_sensitivity import vary_thresholds
-from poyo_ssl.thresholds import PredictabilityConfig
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.activity_statistics import ActivityConfig, measure_activity
 from poyo_ssl.parallel import map_in_parallel
-from poyo_ssl.predictability import Partition, measure_units, partition_measured
+from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_activity
+from poyo_ssl.predictability.partition import Partition, measure_units, partition_measured
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -24,7 +25,6 @@ from poyo_ssl.recordings.splits import (
     training_intervals,
 )
 from poyo_ssl.recordings.tasks import TASKS, can_answer, split_task
-from poyo_ssl.thresholds import PredictabilityConfig
 
 logger = logging.getLogger(__name__)
 

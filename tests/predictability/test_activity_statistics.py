@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-import poyo_ssl.activity_statistics
-from poyo_ssl.activity_statistics import (
+from poyo_ssl.predictability import activity_statistics
+from poyo_ssl.predictability.activity_statistics import (
     STATISTICS,
     ActivityConfig,
     compute_activity_statistics,
     find_runs,
     measure_activity,
 )
-from poyo_ssl.predictability import measure_units
+from poyo_ssl.predictability.partition import measure_units
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.thresholds import PredictabilityConfig
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_without_two_successive_timesteps_nothing_is_measured(rng, runs):
 def test_a_large_population_is_measured_in_groups_with_the_same_result(rng, monkeypatch):
     traces = rng.gamma(0.3, size=(300, 23)).astype(np.float32)
     expected = compute_activity_statistics(traces, 10.0)
-    monkeypatch.setattr(poyo_ssl.activity_statistics, "_BYTES_AT_A_TIME", 8 * 300 * 4)
+    monkeypatch.setattr(activity_statistics, "_BYTES_AT_A_TIME", 8 * 300 * 4)
     assert_frame_equal(compute_activity_statistics(traces, 10.0), expected)
 
 

@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pandas.testing import assert_frame_equal
 
-from poyo_ssl.predictability import (
+from poyo_ssl.predictability.figure import plot_predictability
+from poyo_ssl.predictability.partition import (
     compute_predictability,
     measure_units,
     partition_by_predictability,
     partition_units,
     summarize_partition,
 )
-from poyo_ssl.predictability_figure import plot_predictability
+from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.thresholds import PredictabilityConfig, find_thresholds
 
 ALLEN_SESSION = (
-    Path(__file__).resolve().parents[1]
+    Path(__file__).resolve().parents[2]
     / "../shared/data/sub-527550471_ses-527745328-StimA_ophys.nwb"
 )
 

@@ -1,7 +1,8 @@
 """What else tells units apart: event rate, Fano factor, autocorrelation and noise.
 
-Skewness and kurtosis decide who is predictable (:mod:`poyo_ssl.predictability`). The statistics
-here are the alternatives: a study of the choice joins their table to the units' on ``unit_id``.
+Skewness and kurtosis decide who is predictable (:mod:`poyo_ssl.predictability.partition`). The
+statistics here are the alternatives: a study of the choice joins their table to the units' on
+``unit_id``.
 """
 
 from __future__ import annotations

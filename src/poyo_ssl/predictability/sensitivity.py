@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.predictability import Partition, partition_units
-from poyo_ssl.thresholds import Thresholds
+from poyo_ssl.predictability.partition import Partition, partition_units
+from poyo_ssl.predictability.thresholds import Thresholds
 
 CHANGES = (-0.2, -0.1, 0.1, 0.2)
 """Relative changes of a threshold."""
@@ -58,7 +58,7 @@ def vary_thresholds(partition: Partition, changes: Sequence[float] = CHANGES) ->
     """Divides the units again with each threshold alone, and then both, raised and lowered.
 
     Units, or whole Cre lines, are judged again as the partition judged them; knees are not looked
-    for again, which :func:`poyo_ssl.knees.bootstrap_knees` does.
+    for again, which :func:`poyo_ssl.predictability.knees.bootstrap_knees` does.
 
     Args:
         partition: Measured units and their thresholds.

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.moments import Moments, compute_moments
+from poyo_ssl.predictability.moments import Moments, compute_moments
+from poyo_ssl.predictability.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 
 logger = logging.getLogger(__name__)
 

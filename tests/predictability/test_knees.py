@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kneed import KneeLocator
 
-from poyo_ssl.knees import bootstrap_knees, locate_knee
+from poyo_ssl.predictability.knees import bootstrap_knees, locate_knee
 
 MEANS = {"A": 4.0, "B": 5.0, "C": 6.0, "D": 7.0, "E": 8.0, "F": 40.0, "G": 80.0, "H": 120.0}
 """Kurtosis per line: a flat part up to E, a steep one after it."""
@@ -179,7 +179,7 @@ def test_a_unit_of_two_sessions_is_drawn_with_both(rng):
 def test_lines_larger_than_a_block_of_draws_are_drawn_in_parts(rng, monkeypatch):
     units = draw_units(rng, spread=0.2)
     expected = bootstrap_knees(units, num_resamples=64)
-    monkeypatch.setattr("poyo_ssl.knees._DRAWS_PER_BLOCK", 100)
+    monkeypatch.setattr("poyo_ssl.predictability.knees._DRAWS_PER_BLOCK", 100)
     assert bootstrap_knees(units, num_resamples=64) == expected
 
 

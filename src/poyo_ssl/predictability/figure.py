@@ -15,9 +15,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter
 
-from poyo_ssl.knees import KneeBootstrap
-from poyo_ssl.predictability import Partition
-from poyo_ssl.threshold_sensitivity import ALL_UNITS, MOVED, Sensitivity
+from poyo_ssl.predictability.knees import KneeBootstrap
+from poyo_ssl.predictability.partition import Partition
+from poyo_ssl.predictability.sensitivity import ALL_UNITS, MOVED, Sensitivity
 
 _STYLES = {"predictable": ("#0072B2", "o"), "unpredictable": ("#D55E00", "^")}
 """Group to colour and marker: two Okabe-Ito colours that all colour-blind readers tell apart."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 
 MEANS = {"A": 4.0, "B": 5.0, "C": 6.0, "D": 7.0, "E": 8.0, "F": 40.0, "G": 80.0, "H": 120.0}
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.knees import STATISTICS, KneeBootstrap, bootstrap_knees, locate_knee
+from poyo_ssl.predictability.knees import STATISTICS, KneeBootstrap, bootstrap_knees, locate_knee
 
 _MIN_LINES_FOR_KNEE = 4
 """A knee needs a flat part, a steep part and a point between them; 3 lines cannot show one."""

@@ -15,10 +15,10 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import poyo_ssl.moments
-from poyo_ssl.moments import Moments, compute_moments
+import poyo_ssl.predictability.moments
+from poyo_ssl.predictability.moments import Moments, compute_moments
 
-DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 SESSIONS = [
     "sub-527550471_ses-527745328-StimA_ophys.nwb",
     "sub-527550471_ses-527676626-StimB_ophys.nwb",
@@ -132,7 +132,7 @@ def test_statistics_do_not_depend_on_how_much_is_read_at_a_time(seed, bytes_at_a
     is_inside = rng.random(len(traces)) < rng.uniform(0.1, 1.0)
     is_inside[:2] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poyo_ssl.moments, "_BYTES_AT_A_TIME", bytes_at_a_time)
+        patch.setattr(poyo_ssl.predictability.moments, "_BYTES_AT_A_TIME", bytes_at_a_time)
         moments = compute_moments(traces, is_inside)
     expected = traces[is_inside].astype(np.float64)
     assert moments.count == is_inside.sum()
@@ -189,7 +189,7 @@ def test_a_chunk_that_is_empty_or_no_grid_is_refused(shape):
 
 @pytest.mark.parametrize("chunks", [None, (64, 12), (700, 1), (7, 5), (700, 12)])
 def test_statistics_of_an_hdf5_dataset_are_those_of_its_array(rng, tmp_path, monkeypatch, chunks):
-    monkeypatch.setattr(poyo_ssl.moments, "_BYTES_AT_A_TIME", 4000)
+    monkeypatch.setattr(poyo_ssl.predictability.moments, "_BYTES_AT_A_TIME", 4000)
     traces = rng.exponential(size=(700, 12)).astype(np.float32)
     is_inside = rng.random(700) < 0.8
     with h5py.File(tmp_path / "traces.h5", "w") as file:
@@ -214,7 +214,7 @@ class Spy:
 
 
 def test_every_timestep_is_read_once_and_stretches_without_a_wanted_one_never(rng, monkeypatch):
-    monkeypatch.setattr(poyo_ssl.moments, "_BYTES_AT_A_TIME", 100 * 6 * 8)
+    monkeypatch.setattr(poyo_ssl.predictability.moments, "_BYTES_AT_A_TIME", 100 * 6 * 8)
     spy = Spy(rng.normal(size=(1000, 6)))
     is_inside = everywhere(spy.traces)
     is_inside[250:750] = False
@@ -234,7 +234,7 @@ def test_twenty_thousand_units_on_disk_are_measured_in_bounded_memory(rng, tmp_p
     moments = compute_moments(traces, is_inside)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2.5 * poyo_ssl.moments._BYTES_AT_A_TIME < traces.nbytes
+    assert peak < 2.5 * poyo_ssl.predictability.moments._BYTES_AT_A_TIME < traces.nbytes
     some = traces[is_inside][:, ::997].astype(np.float64)
     kurtosis = scipy.stats.kurtosis(some, axis=0, fisher=False)
     assert np.allclose(moments.kurtosis[::997], kurtosis, rtol=1e-9)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poyo_ssl.predictability import Partition, partition_units
-from poyo_ssl.predictability_figure import plot_predictability, plot_sensitivity
-from poyo_ssl.threshold_sensitivity import ALL_UNITS, CHANGES, UNKNOWN_LINE, vary_thresholds
-from poyo_ssl.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
+from poyo_ssl.predictability.partition import Partition, partition_units
+from poyo_ssl.predictability.sensitivity import ALL_UNITS, CHANGES, UNKNOWN_LINE, vary_thresholds
+from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 
 CONFIG = PredictabilityConfig(skewness_max=2.0, kurtosis_max=10.0)
 
