@@ -175,11 +175,16 @@ def measure(name: str, workers: int, number: int, stage: Stage) -> dict:
             ended.wait(SAMPLING_PERIOD)
 
     times: list[float] = []
+
+    def report(done: int, total: int) -> None:
+        if done:  # the first report of a resumable stage is of what was there
+            times.append(time.perf_counter() - started)
+
     watcher = threading.Thread(target=look)
     started = time.perf_counter()
     watcher.start()
     try:
-        stage(workers, lambda done, total: times.append(time.perf_counter() - started))
+        stage(workers, report)
     finally:
         ended.set()
         watcher.join()
