@@ -164,7 +164,7 @@ def teacher_scores(
     return centred
 
 
-def load_decoder(directory: Path) -> FittedDecoder:
+def load_decoder(directory: str | Path) -> FittedDecoder:
     """Loads what :meth:`FittedDecoder.save` wrote; nothing in the files is executed.
 
     Raises:

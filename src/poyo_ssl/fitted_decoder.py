@@ -171,7 +171,7 @@ class FittedDecoder(ABC):
     def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Inverse of ``state``."""
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: str | Path) -> None:
         """Writes weights, config and units; see :func:`poyo_ssl.decoding.load_decoder`."""
         settings, tensors = self.state()
         save_checkpoint(

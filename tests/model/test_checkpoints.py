@@ -69,8 +69,8 @@ def test_saving_again_replaces_the_checkpoint(tiny_encoder, saved):
     with torch.no_grad():
         tiny_encoder.latent_embedding.fill_(2.5)
     tiny_encoder.add_units(["late"])
-    save_encoder(tiny_encoder, saved)
-    loaded = load_encoder(saved)
+    save_encoder(tiny_encoder, str(saved))
+    loaded = load_encoder(str(saved))
     assert torch.equal(loaded.latent_embedding, torch.full((2, 16), 2.5))
     assert "late" in loaded.unit_embedding.vocab
     assert sorted(path.name for path in saved.iterdir()) == [CONFIG, WEIGHTS]

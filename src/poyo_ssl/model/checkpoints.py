@@ -23,13 +23,16 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded; the message says why and what to do."""
 
 
-def save_checkpoint(directory: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+def save_checkpoint(
+    directory: str | Path, tensors: dict[str, Tensor], config: dict[str, Any]
+) -> None:
     """Writes tensors and a JSON config so that the directory is complete or not there at all.
 
     Both files are written beside their final place and flushed to disk before either is renamed;
     the config, without which a checkpoint does not load, comes last. If writing fails, what was
     there before stays.
     """
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights, config_path = _temporary(directory / WEIGHTS), _temporary(directory / CONFIG)
     try:
@@ -44,12 +47,13 @@ def save_checkpoint(directory: Path, tensors: dict[str, Tensor], config: dict[st
         config_path.unlink(missing_ok=True)
 
 
-def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads what :func:`save_checkpoint` wrote; nothing in the files is executed.
 
     Raises:
         CheckpointError: If the directory holds no complete, readable checkpoint.
     """
+    directory = Path(directory)
     missing = [name for name in (WEIGHTS, CONFIG) if not (directory / name).is_file()]
     if missing:
         found = sorted(path.name for path in directory.glob("*"))[:8] if directory.is_dir() else []
@@ -136,14 +140,14 @@ def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
             value.copy_(tensors[name])
 
 
-def save_encoder(encoder: Encoder, directory: Path) -> None:
+def save_encoder(encoder: Encoder, directory: str | Path) -> None:
     """Saves a pretrained encoder."""
     save_checkpoint(
         directory, network_tensors(encoder), {"kind": "encoder", **encoder_settings(encoder)}
     )
 
 
-def load_encoder(directory: Path) -> Encoder:
+def load_encoder(directory: str | Path) -> Encoder:
     """Loads a pretrained encoder.
 
     Raises:
