@@ -68,7 +68,7 @@ class NetworkDecoder(FittedDecoder):
         """Centred logits of the network alone, (n, K)."""
         index = unit_rows(self.network.encoder, activity.unit_ids)
         logits = [
-            self.network(activity.windows(first, self.frame.num_timesteps), index)
+            self.network((activity.windows(first, self.frame.num_timesteps), index))
             for first in in_batches(first_timestep)
         ]
         out = torch.cat(logits)
@@ -88,7 +88,7 @@ class NetworkDecoder(FittedDecoder):
             if teacher is not None:
                 scores = torch.from_numpy(teacher.scores(features[at], activity.unit_ids)).float()
             windows = activity.windows(first_timestep[at], num_timesteps)
-            pictures.append(self.network(windows, index, scores))
+            pictures.append(self.network((windows, index), scores=scores))
         result: np.ndarray = torch.cat(pictures).numpy()
         return result
 

@@ -92,12 +92,12 @@ class LabelDecoding(WindowModule):
         taught = [group for group in batch if group.teacher_answer is not None]
         terms: dict[str, Tensor] = {}
         if labelled:
-            logits = torch.cat([self.network(g.activity, g.unit_index) for g in labelled])
+            logits = self.network(*(group.group for group in labelled))
             target = torch.cat([g.target for g in labelled])
             terms["cross_entropy"] = label_loss(logits, target, self.config.label_smoothing)
             terms["accuracy"] = (logits.argmax(1) == target).float().mean()
         if taught:
-            logits = torch.cat([self.network(g.activity, g.unit_index) for g in taught])
+            logits = self.network(*(group.group for group in taught))
             answers = torch.cat([g.teacher_answer for g in taught if g.teacher_answer is not None])
             terms["teacher"] = teacher_loss(logits, answers)
         zero = torch.zeros((), device=self.device)
@@ -123,8 +123,9 @@ class MovieDecoding(WindowModule):
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss`` and its terms."""
-        predicted = torch.cat(
-            [self.network(g.activity, g.unit_index, g.teacher_answer) for g in batch]
+        scores = [group.teacher_answer for group in batch if group.teacher_answer is not None]
+        predicted = self.network(
+            *(group.group for group in batch), scores=torch.cat(scores) if scores else None
         )
         assert isinstance(self.pictures, Tensor)
         true = self.pictures[torch.cat([g.target for g in batch])]

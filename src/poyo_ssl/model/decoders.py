@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, QueryDecoder
+from poyo_ssl.model.encoder import Encoder, Group, QueryDecoder
 from poyo_ssl.model.movie_decoder import SkipDecoder
 
 
@@ -30,10 +32,11 @@ class InstantReader(nn.Module):
         """Size of the concatenated answers."""
         return self.query_embedding.numel()
 
-    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
-        """Windows (B, timesteps, U) of the units (U,) -> answers (B, num_queries * D)."""
-        latents = self.encoder(activity, unit_index)
-        queries = self.query_embedding.expand(len(activity), -1, -1)
+    def forward(self, groups: Sequence[Group]) -> Tensor:
+        """Windows of one or several recordings -> answers (all windows, num_queries * D)."""
+        activity, _ = groups[0]
+        latents = self.encoder.encode_groups(groups)
+        queries = self.query_embedding.expand(len(latents), -1, -1)
         times = activity.new_full(queries.shape[:2], self.query_time)
         answers = self.query_decoder(
             queries,
@@ -63,9 +66,9 @@ class LabelDecoder(nn.Module):
         """The encoder inside."""
         return self.reader.encoder
 
-    def forward(self, activity: Tensor, unit_index: Tensor) -> Tensor:
-        """Windows (B, timesteps, U) -> logits (B, num_classes)."""
-        logits: Tensor = self.readout(self.reader(activity, unit_index))
+    def forward(self, *groups: Group) -> Tensor:
+        """Windows of one or several recordings -> logits (all windows, num_classes)."""
+        logits: Tensor = self.readout(self.reader(groups))
         return logits
 
 
@@ -100,12 +103,13 @@ class MovieDecoder(nn.Module):
         """The encoder inside."""
         return self.reader.encoder
 
-    def forward(self, activity: Tensor, unit_index: Tensor, scores: Tensor | None = None) -> Tensor:
-        """Windows (B, timesteps, U) -> grey pictures in [0, 1], (B, 64, 128).
+    def forward(self, *groups: Group, scores: Tensor | None = None) -> Tensor:
+        """Windows of one or several recordings -> grey pictures in [0, 1], (all, 64, 128).
 
-        ``scores`` are the linear teacher's component scores, (B, num_components).
+        ``scores`` are the linear teacher's component scores, (all windows, num_components).
         """
+        answers = self.reader(groups)
         if scores is None:
-            scores = activity.new_zeros(len(activity), len(self.image_decoder.components))
-        pictures: Tensor = self.image_decoder(self.reader(activity, unit_index), scores)
+            scores = answers.new_zeros(len(answers), len(self.image_decoder.components))
+        pictures: Tensor = self.image_decoder(answers, scores)
         return pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from poyo_ssl.model.self_attention import RotarySelfAttention
 
 SHORTEST_PERIOD = 0.1
 """Shortest rotary period in seconds; calcium is smooth below it."""
+Group = tuple[Tensor, Tensor]
+"""Windows of one recording: activity (B, timesteps, U) and rows of the unit embedding (U,)."""
 CROSS_ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
 """Kind of token to the attention that reads a grid of them."""
 
@@ -238,6 +241,15 @@ class Encoder(nn.Module):
         """Windows of activity (B, timesteps, U) -> latents (B, L, D)."""
         latents = self.read_windows(activity, unit_index, is_hidden)
         return self.process(latents, activity.shape[1])
+
+    def encode_groups(self, groups: Sequence[Group]) -> Tensor:
+        """Windows of several recordings -> latents (all windows, L, D), in order.
+
+        Every group is read with its own units; what follows does not know units any more and
+        runs once for all. The windows are equally long.
+        """
+        latents = torch.cat([self.read_windows(activity, units) for activity, units in groups])
+        return self.process(latents, groups[0][0].shape[1])
 
 
 class QueryDecoder(nn.Module):

@@ -27,6 +27,11 @@ class WindowBatch:
     """A linear teacher's answer, (B, K), where there is one: probabilities of the classes, or
     component scores of the picture."""
 
+    @property
+    def group(self) -> tuple[Tensor, Tensor]:
+        """What a network reads: the activity and whose it is."""
+        return self.activity, self.unit_index
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WindowSource:
