@@ -143,7 +143,7 @@ def default_encoder(setting: Setting, groups: Groups) -> tuple[nn.Module, Callab
     ).to(setting.device)
 
     def loss() -> Tensor:
-        logits = torch.cat([model(group.activity, group.unit_index) for group in groups])
+        logits = model(*(group.group for group in groups))
         return F.cross_entropy(logits, torch.cat([group.target for group in groups]))
 
     return model, loss
