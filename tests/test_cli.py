@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.cli import build_parser, main
-from poyo_ssl.commands import COMMANDS
+from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.experiment import RunConfig
 from poyo_ssl.predictability.activity_statistics import STATISTICS
 from poyo_ssl.recordings.simulator import SimulatorConfig

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from poyo_ssl.cli import build_parser, main
-from poyo_ssl.command_options import build
+from poyo_ssl.cli.options import build
 from poyo_ssl.experiment import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
 

@@ -10,8 +10,8 @@ from argparse import Action
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 from rich.logging import RichHandler
 
-from poyo_ssl.commands import COMMANDS
-from poyo_ssl.terminal import messages
+from poyo_ssl.cli.commands import COMMANDS
+from poyo_ssl.cli.terminal import messages
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help texts of the options
 

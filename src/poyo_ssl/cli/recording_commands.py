@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.command_options import (
+from poyo_ssl.cli.options import (
     Command,
     add_config,
     add_files,
@@ -16,7 +16,14 @@ from poyo_ssl.command_options import (
     build,
     read_source,
 )
-from poyo_ssl.terminal import byte_progress, console, item_progress, print_facts, print_frame, say
+from poyo_ssl.cli.terminal import (
+    byte_progress,
+    console,
+    item_progress,
+    print_facts,
+    print_frame,
+    say,
+)
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -46,7 +53,7 @@ def _add_download(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--only_activity",
         action="store_true",
-        help="store ΔF/F, stimulus tables and behaviour as .h5, a tenth of the bytes; "
+        help="store ΔF/F, stimulus tables and behaviour as .h5, a part of the bytes; "
         "needs pip install 'poyo-ssl[remote]'",
     )
     parser.add_argument("--connections", type=int, default=4, help="files fetched at a time")

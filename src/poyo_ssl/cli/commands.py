@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.command_options import (
+from poyo_ssl.cli.options import (
     Command,
     add_config,
     add_files,
@@ -20,8 +20,8 @@ from poyo_ssl.command_options import (
     build,
     read_source,
 )
-from poyo_ssl.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
-from poyo_ssl.terminal import (
+from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
+from poyo_ssl.cli.terminal import (
     console,
     item_progress,
     print_rows,
