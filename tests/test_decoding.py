@@ -16,24 +16,7 @@ from poyo_ssl.model.checkpoints import CheckpointError, save_encoder
 from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.activity import Activity
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT
-from tiny_fits import fit_arm, setting_of, with_units_in_order
-
-KINDS = [
-    ("direction", "ridge"),
-    ("direction", "ridge, time bins"),
-    ("direction", "logistic"),
-    ("direction", "scratch"),
-    ("direction", "scratch + teacher"),
-    ("movie_frame", "nearest frame"),
-    ("movie_frame", "scratch"),
-    ("movie_held_out", "mean frame"),
-    ("movie_held_out", "nearest frame"),
-    ("movie_held_out", "ridge to pixels"),
-    ("movie_held_out", "scratch"),
-    ("movie_held_out", "scratch + teacher"),
-]
-TASKS = {task.name: task for task in (DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT)}
+from tiny_fits import KINDS, TASKS, fit_arm, setting_of, with_units_in_order
 
 FIRST = np.array([700, 730, 1000, 2000, 2210])
 """Windows of the tiny session to predict."""

@@ -12,25 +12,9 @@ from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.activity import LARGEST_Z, Activity
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT
 from poyo_ssl.streaming import StreamingDecoder
-from tiny_fits import fit_arm, setting_of, with_units_in_order
+from tiny_fits import KINDS, TASKS, fit_arm, setting_of, with_units_in_order
 
-KINDS = [
-    ("direction", "ridge"),
-    ("direction", "ridge, time bins"),
-    ("direction", "logistic"),
-    ("direction", "scratch"),
-    ("direction", "scratch + teacher"),
-    ("movie_frame", "nearest frame"),
-    ("movie_frame", "scratch"),
-    ("movie_held_out", "mean frame"),
-    ("movie_held_out", "nearest frame"),
-    ("movie_held_out", "ridge to pixels"),
-    ("movie_held_out", "scratch"),
-    ("movie_held_out", "scratch + teacher"),
-]
-TASKS = {task.name: task for task in (DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT)}
 KNOWN = [0, 1, 2, 3, 5]
 """Units of the tiny session that the decoders are fitted on."""
 

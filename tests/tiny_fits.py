@@ -12,7 +12,7 @@ from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import Population
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.tasks import Task
+from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
 from poyo_ssl.training import TrainingConfig
 
 ENCODER = EncoderConfig(
@@ -25,6 +25,23 @@ ENCODER = EncoderConfig(
     patch_length=0.5,
     dropout=0.0,
 )
+
+KINDS = [
+    ("direction", "ridge"),
+    ("direction", "ridge, time bins"),
+    ("direction", "logistic"),
+    ("direction", "scratch"),
+    ("direction", "scratch + teacher"),
+    ("movie_frame", "nearest frame"),
+    ("movie_frame", "scratch"),
+    ("movie_held_out", "mean frame"),
+    ("movie_held_out", "nearest frame"),
+    ("movie_held_out", "ridge to pixels"),
+    ("movie_held_out", "scratch"),
+    ("movie_held_out", "scratch + teacher"),
+]
+"""Task and arm of every kind of fitted decoder."""
+TASKS = {task.name: task for task in (DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT)}
 
 
 def few_steps(max_steps: int = 5, **options) -> FinetuningConfig:

@@ -40,6 +40,16 @@ REAL_SESSION = (
 RATE = 30.0
 
 
+def allen_brainset() -> BrainsetDescription:
+    return BrainsetDescription(
+        id="allen_visual_coding_ophys_2016",
+        origin_version="unknown",
+        derived_version="1.0.0",
+        source="https://observatory.brain-map.org/visualcoding/",
+        description="Allen",
+    )
+
+
 def make_recording(
     rng: np.random.Generator, segments: tuple[int, ...] = (40, 30), num_units: int = 3, **changes
 ) -> Recording:
@@ -383,13 +393,7 @@ def _write_like_brainsets(folder: Path, rng: np.random.Generator) -> tuple[Path,
     gratings.orientation_id = np.array([1, 2])
     times = np.array([8.0, 8.5, 9.0])
     data = Data(
-        brainset=BrainsetDescription(
-            id="allen_visual_coding_ophys_2016",
-            origin_version="unknown",
-            derived_version="1.0.0",
-            source="https://observatory.brain-map.org/visualcoding/",
-            description="Allen",
-        ),
+        brainset=allen_brainset(),
         subject=SubjectDescription(id="511510753", cre_line="Ntsr1_Cre_GN220"),
         session=SessionDescription(id="501794235"),
         device=DeviceDescription(id="501794235", imaging_depth=350, target_area="VISp"),
@@ -683,13 +687,7 @@ def _store_like_brainsets(recording: Recording, number: int, folder: Path) -> Pa
         domain_start=times[0],
     )
     data = Data(
-        brainset=BrainsetDescription(
-            id="allen_visual_coding_ophys_2016",
-            origin_version="unknown",
-            derived_version="1.0.0",
-            source="https://observatory.brain-map.org/visualcoding/",
-            description="Allen",
-        ),
+        brainset=allen_brainset(),
         subject=SubjectDescription(id="511510753", cre_line="Sst_IRES_Cre"),
         session=SessionDescription(id=str(number)),
         device=DeviceDescription(id=str(number), imaging_depth=350, target_area="VISp"),

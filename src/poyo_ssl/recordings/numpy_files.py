@@ -23,6 +23,8 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _DAMAGED = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError)
+"""What numpy and zipfile raise for damaged files; the last but one for encrypted members, the one
+before it for kinds of compression that Python cannot unpack. All become a ``RecordingError``."""
 
 
 def open_array(path: Path) -> np.ndarray:
