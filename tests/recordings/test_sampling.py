@@ -15,6 +15,7 @@ from poyo_ssl.recordings.activity import Activity
 from poyo_ssl.recordings.sampling import (
     EvaluationBatches,
     MixedBatches,
+    StepParts,
     TrainingBatches,
     WindowBatch,
     WindowSource,
@@ -266,6 +267,75 @@ def test_streams_are_mixed_step_by_step():
     labelled, unlabelled = make_batches(make_source("a")), make_batches(make_source("b"), seed=5)
     for step, groups in enumerate(islice(MixedBatches([labelled, unlabelled]), 3)):
         assert same(groups, labelled.step(step) + unlabelled.step(step))
+
+
+def joined(parts: list[list[WindowBatch]]) -> dict[int, tuple]:
+    """Every window of a step by its place in it: what is read, from whom, and the answer."""
+    return {
+        int(place): (window.numpy().tobytes(), group.unit_index.tolist(), int(target))
+        for groups in parts
+        for group in groups
+        for place, window, target in zip(group.position, group.activity, group.target, strict=True)
+    }
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 6])
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_the_parts_of_a_step_together_are_the_undivided_step(num_parts, is_mixed):
+    batches = make_batches(make_source("a"), make_source("b", 7), batch_size=6)
+    if is_mixed:
+        batches = MixedBatches([batches, make_batches(make_source("b"), batch_size=6, seed=5)])
+    num_windows = 12 if is_mixed else 6
+    for step in range(8):
+        parts = [batches.step(step, part, num_parts) for part in range(num_parts)]
+        sizes = [sum(len(group.target) for group in groups) for groups in parts]
+        assert sizes == [num_windows // num_parts] * num_parts
+        whole = joined([batches.step(step)])
+        assert sorted(whole) == list(range(num_windows))
+        assert joined(parts) == whole
+
+
+def test_a_process_goes_through_its_parts_of_every_step_from_any_step_on():
+    batches = make_batches(make_source("a"), make_source("b", 7), batch_size=8)
+    mine = StepParts(batches, parts=range(2, 4), num_parts=4, first_step=5)
+    for groups, (step, part) in zip(mine, [(5, 2), (5, 3), (6, 2), (6, 3)], strict=False):
+        assert same(groups, batches.step(step, part, 4))
+
+
+def test_a_step_that_has_no_equal_parts_is_refused():
+    with pytest.raises(ValueError, match=r"4 windows a step cannot be divided into 3 equal parts"):
+        make_batches(make_source()).step(0, 0, 3)
+
+
+def test_batches_are_told_apart_by_their_windows_and_settings():
+    one = make_batches(make_source("a"), make_source("b", 7))
+    assert one.describe() == make_batches(make_source("a"), make_source("b", 7)).describe()
+    others = [
+        make_batches(make_source("a"), make_source("b", 8)),
+        make_batches(make_source("a"), make_source("c", 7)),
+        make_batches(make_source("a", spacing=21), make_source("b", 7)),
+        make_batches(make_source("a"), make_source("b", 7), seed=1),
+        make_batches(make_source("a"), make_source("b", 7), jitter=2),
+    ]
+    assert all(one.describe() != other.describe() for other in others)
+    assert MixedBatches([one, one]).describe() != MixedBatches([one, others[0]]).describe()
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 5])
+def test_processes_share_the_batches_of_an_evaluation(num_ranks):
+    batches = EvaluationBatches(
+        [make_source("a"), make_source("b", 7)], batch_size=4, num_timesteps=5
+    )
+    shares = [list(batches.divided(rank, num_ranks)) for rank in range(num_ranks)]
+    targets = [groups[0].target.tolist() for share in shares for groups in share]
+    assert sorted(targets) == sorted(groups[0].target.tolist() for groups in batches)
+
+
+def test_every_process_evaluates_all_where_there_are_fewer_batches_than_processes():
+    batches = EvaluationBatches([make_source()], batch_size=8, num_timesteps=5)
+    for rank in range(3):
+        share = list(batches.divided(rank, 3))
+        assert all(same(one, two) for one, two in zip(share, batches, strict=True))
 
 
 def test_evaluation_gives_every_window_once_in_order_with_all_units():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +29,9 @@ class WindowBatch:
     teacher_answer: Tensor | None = None
     """A linear teacher's answer, (B, K), where there is one: probabilities of the classes, or
     component scores of the picture."""
+    position: Tensor | None = None
+    """Place of each window in its whole step, whatever part of it this is, (B,). What is random in
+    a window can be drawn for the whole step and read here, so that all parts hide the same."""
 
     @property
     def group(self) -> tuple[Tensor, Tensor]:
@@ -65,6 +71,7 @@ class WindowSource:
         shift: np.ndarray,
         num_timesteps: int,
         columns: np.ndarray | None = None,
+        position: np.ndarray | None = None,
     ) -> WindowBatch:
         """The windows at these positions, each moved by so many timesteps.
 
@@ -75,6 +82,7 @@ class WindowSource:
             shift: Timesteps, (B,).
             num_timesteps: Imaging samples in a window.
             columns: Positions of the units to keep, (U,); None for all.
+            position: Place of each window in its step, (B,).
         """
         first = self.first_timestep[index]
         shifted = np.minimum(np.maximum(first + shift, 0), len(self.may_start) - 1)
@@ -85,6 +93,7 @@ class WindowSource:
             unit_index=units if columns is None else _rows(units, columns),
             target=torch.from_numpy(self.target[index]),
             teacher_answer=None if answer is None else _rows(answer, index),
+            position=None if position is None else torch.from_numpy(position),
         )
 
 
@@ -111,11 +120,24 @@ def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) ->
     return is_kept.nonzero()[0]
 
 
+class TrainingSteps(Protocol):
+    """What is trained on: the windows of every step, whole or in parts of equal size."""
+
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """One part of one step; all parts together hold what the undivided step holds."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What tells these steps from others, JSON-ready."""
+        ...
+
+
 class TrainingBatches(IterableDataset[list[WindowBatch]]):
     """Endless training batches; step ``k`` is a pure function of the seed and ``k``.
 
     All windows of all sources are drawn without replacement within an epoch, which is a
-    permutation seeded by its number. Every step holds one dense group per recording drawn.
+    permutation seeded by its number. Every step holds one dense group per recording drawn. A step
+    can be had in parts, which share its draws: together they hold exactly the undivided step.
 
     Args:
         sources: What may be drawn, one entry per recording.
@@ -169,25 +191,53 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
             self._remembered, self._ordered_epoch = rng.permutation(len(self.owner)), epoch
         return self._remembered
 
-    def step(self, step: int) -> list[WindowBatch]:
-        """The batch of one step: a dense group of windows for each recording drawn."""
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """A dense group of windows for each recording drawn in a part of a step.
+
+        Raises:
+            ValueError: If the windows of a step cannot be divided into equal parts.
+        """
+        if self.batch_size % num_parts:
+            raise ValueError(
+                f"{self.batch_size} windows a step cannot be divided into {num_parts} equal parts "
+                "(processes x accumulate). Choose a batch_size that can, or other numbers of them."
+            )
+        size = self.batch_size // num_parts
         drawn = self.draw(step)
         owners = self.owner[drawn]
         rng = np.random.default_rng([self.seed, 2, step])
         groups = []
         for owner in np.unique(owners):
             source = self.sources[owner]
-            index = self.position[drawn[owners == owner]]
-            shift = rng.integers(-self.jitter, self.jitter + 1, len(index))
+            place = np.flatnonzero(owners == owner)
+            shift = rng.integers(-self.jitter, self.jitter + 1, len(place))
             kept = draw_units(len(source.unit_index), rng, self.unit_dropout)
-            groups.append(source.batch(index, shift, self.num_timesteps, kept))
+            mine = place // size == part
+            if mine.any():
+                index = self.position[drawn[place[mine]]]
+                groups.append(
+                    source.batch(index, shift[mine], self.num_timesteps, kept, place[mine])
+                )
         return groups
 
+    def describe(self) -> dict[str, Any]:
+        """Settings, and a digest of which windows of which recordings may be drawn."""
+        digest = hashlib.sha256()
+        for source in self.sources:
+            digest.update(source.activity.recording_id.encode())
+            for values in (source.unit_index.numpy(), source.first_timestep, source.target):
+                digest.update(np.ascontiguousarray(values, dtype=np.int64).data)
+        return {
+            "windows": f"{len(self.owner)} windows, sha256 {digest.hexdigest()[:16]}",
+            "batch_size": self.batch_size,
+            "num_timesteps": self.num_timesteps,
+            "seed": self.seed,
+            "jitter": self.jitter,
+            "unit_dropout": self.unit_dropout,
+        }
+
     def __iter__(self) -> Iterator[list[WindowBatch]]:
-        step = 0
-        while True:
-            yield self.step(step)
-            step += 1
+        yield from map(self.step, count())
 
 
 class MixedBatches(IterableDataset[list[WindowBatch]]):
@@ -196,21 +246,88 @@ class MixedBatches(IterableDataset[list[WindowBatch]]):
     def __init__(self, streams: list[TrainingBatches]) -> None:
         self.streams = streams
 
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """The groups of all streams; every stream is divided by itself."""
+        groups, num_before = [], 0
+        for stream in self.streams:
+            for group in stream.step(step, part, num_parts):
+                assert group.position is not None
+                groups.append(replace(group, position=group.position + num_before))
+            num_before += stream.batch_size
+        return groups
+
+    def describe(self) -> dict[str, Any]:
+        """Every stream."""
+        return {f"stream {i}": stream.describe() for i, stream in enumerate(self.streams)}
+
     def __iter__(self) -> Iterator[list[WindowBatch]]:
-        for steps in zip(*self.streams, strict=True):
-            yield [group for groups in steps for group in groups]
+        yield from map(self.step, count())
+
+
+class StepParts(IterableDataset[list[WindowBatch]]):
+    """The parts of every step that one process takes, one after the other.
+
+    Args:
+        steps: What is divided.
+        parts: Those of this process, the same in every step.
+        num_parts: Of a whole step.
+        first_step: Where to begin; later ones need nothing that came before them.
+    """
+
+    def __init__(
+        self, steps: TrainingSteps, *, parts: range, num_parts: int, first_step: int = 0
+    ) -> None:
+        self.steps = steps
+        self.parts = parts
+        self.num_parts = num_parts
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        for step in count(self.first_step):
+            for part in self.parts:
+                yield self.steps.step(step, part, self.num_parts)
 
 
 class EvaluationBatches(IterableDataset[list[WindowBatch]]):
-    """Every window once, in order, with all units; the same at each pass."""
+    """Every window once, in order, with all units; the same at each pass.
 
-    def __init__(self, sources: list[WindowSource], *, batch_size: int, num_timesteps: int) -> None:
+    Args:
+        sources: Whose windows, one entry per recording.
+        batch_size: Windows in a batch, which are of one recording.
+        num_timesteps: Imaging samples in a window.
+        share: Take the batches of one of several processes (which one, of how many). Where there
+            are fewer batches than processes each takes all, which leaves every average as it is.
+    """
+
+    def __init__(
+        self,
+        sources: list[WindowSource],
+        *,
+        batch_size: int,
+        num_timesteps: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.sources = sources
         self.batch_size = batch_size
         self.num_timesteps = num_timesteps
+        self.share = share
+
+    def divided(self, rank: int, num_ranks: int) -> EvaluationBatches:
+        """The same windows, of which one process of several takes its share of whole batches."""
+        return EvaluationBatches(
+            self.sources,
+            batch_size=self.batch_size,
+            num_timesteps=self.num_timesteps,
+            share=(rank, num_ranks),
+        )
 
     def __iter__(self) -> Iterator[list[WindowBatch]]:
-        for source in self.sources:
-            for start in range(0, len(source.first_timestep), self.batch_size):
-                index = np.arange(start, min(start + self.batch_size, len(source.first_timestep)))
-                yield [source.batch(index, np.zeros(len(index), dtype=int), self.num_timesteps)]
+        starts = [
+            (source, start)
+            for source in self.sources
+            for start in range(0, len(source.first_timestep), self.batch_size)
+        ]
+        rank, num_ranks = self.share
+        for source, start in starts[rank::num_ranks] if len(starts) >= num_ranks else starts:
+            index = np.arange(start, min(start + self.batch_size, len(source.first_timestep)))
+            yield [source.batch(index, np.zeros(len(index), dtype=int), self.num_timesteps)]
