@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import platform
-import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import pandas as pd
@@ -26,75 +25,25 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from poyo_ssl.data_parallel import SeedParts, find_processes
+from poyo_ssl.memory import keep_large_buffers, return_memory
 from poyo_ssl.model.checkpoints import network_tensors, restore
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.recordings.sampling import EvaluationBatches, StepParts, TrainingSteps, WindowBatch
+from poyo_ssl.training_checkpoints import (
+    TrainingCheckpoints,
+    WriteCheckpoints,
+    is_finished,
+    read_checkpoint,
+    step_of,
+)
+from poyo_ssl.training_config import TrainingConfig
+from poyo_ssl.training_progress import LOG_EVERY, KeepBest, KeepCurves
 
 UNIT_EMBEDDING = "unit_embedding"
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Options of mallopt(3)."""
-LARGEST_KEPT_BUFFER = 2**26
-"""Bytes up to which a freed array is kept for reuse; four times as much is kept in all."""
-LOG_EVERY = 10
-"""Steps between points of a learning curve."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How a network is fitted."""
-
-    max_steps: int = 300
-    """Optimiser steps."""
-    batch_size: int = 32
-    """Windows in a step."""
-    lr: float = 2e-3
-    """Largest learning rate."""
-    unit_lr_factor: float = 10.0
-    """Learning rate of the unit embeddings relative to the rest: each is in few windows' way."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of everything but the unit embeddings."""
-    optimizer: Literal["adamw", "lamb"] = "adamw"
-    """LAMB (You et al. 2020), the published choice, needs the extra poyo-ssl[lamb]."""
-    warmup_fraction: float = 0.1
-    """Part of the steps over which the learning rate rises from zero; then cosine to zero."""
-    gradient_clip: float = 1.0
-    """Largest norm of the gradient."""
-    ema_decay: float | None = 0.98
-    """Decay of the moving average of weights that is kept in the end; None keeps the last."""
-    valid_every: int = 50
-    """Steps between validations, where there is a validation part."""
-    max_valid_windows: int = 512
-    """Validate on at most so many windows, evenly spaced: neighbours differ little."""
-    patience: int | None = 6
-    """Validations without improvement before stopping; None never stops early. The weights of
-    the best validation are kept whenever there is a validation part and patience is given."""
-    jitter: float = 0.2
-    """Windows start up to so many seconds earlier or later in training."""
-    unit_dropout: float = 0.5
-    """Each step leaves out units at a rate drawn from U(0, unit_dropout)."""
-
-    def __post_init__(self) -> None:
-        problems = []
-        counts = (self.max_steps, self.batch_size, self.valid_every, self.max_valid_windows)
-        if min(counts) < 1:
-            problems.append(
-                "max_steps, batch_size, valid_every and max_valid_windows must be at least 1"
-            )
-        if self.lr <= 0 or self.unit_lr_factor <= 0 or self.gradient_clip <= 0:
-            problems.append("lr, unit_lr_factor and gradient_clip must be positive")
-        if not 0 <= self.warmup_fraction < 1 or not 0 <= self.unit_dropout < 1:
-            problems.append("warmup_fraction and unit_dropout must lie in [0, 1)")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            problems.append("ema_decay must lie in (0, 1) or be null")
-        if self.patience is not None and self.patience < 1:
-            problems.append("patience must be at least 1 or null")
-        if self.jitter < 0 or self.weight_decay < 0:
-            problems.append("jitter and weight_decay must not be negative")
-        if self.optimizer not in ("adamw", "lamb"):
-            problems.append("optimizer must be adamw or lamb")
-        if problems:
-            raise ValueError("; ".join(problems) + f". Got {self}.")
+NOT_DECIDING = ("accumulate", "checkpoint_every", "keep_checkpoints", "rank_timeout")
+"""Options that a fit may be gone on with whatever they are: they do not decide what is learned."""
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
@@ -118,6 +67,8 @@ class WindowModule(L.LightningModule):
         super().__init__()
         self.network = network
         self.training_config = config
+        self.config: Any = config
+        """What decides the objective; checkpoints of another one are refused."""
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """The terms of the loss by name; ``loss`` is what is minimised."""
@@ -138,7 +89,10 @@ class WindowModule(L.LightningModule):
         terms = self.losses(batch)
         num_windows = sum(len(group.target) for group in batch)
         self.log_dict(
-            {f"valid/{name}": value for name, value in terms.items()}, batch_size=num_windows
+            {f"valid/{name}": value for name, value in terms.items()},
+            # a multiple of the processes, since Lightning averages whole numbers over them
+            batch_size=num_windows * self.trainer.world_size,
+            sync_dist=True,
         )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -175,61 +129,6 @@ def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> tor
     return optimizer
 
 
-def _keep_large_buffers() -> None:
-    """Lets glibc reuse freed buffers of megabytes instead of asking the kernel for new pages.
-
-    A training step on a CPU allocates and frees the same large arrays again and again; page
-    faults were a fifth of its time (71 ms to 56 ms a step at 254 units). Elsewhere than on glibc
-    nothing happens.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BUFFER)
-    libc.mallopt(M_TRIM_THRESHOLD, 4 * LARGEST_KEPT_BUFFER)
-
-
-def _return_memory() -> None:
-    """Gives the buffers kept during training back to the system, so that runs do not grow."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-class _KeepCurves(Callback):
-    """Collects what is logged: (step, metric, value)."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, float]] = []
-
-    def _collect(self, trainer: L.Trainer, prefix: str) -> None:
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith(prefix):
-                self.rows.append((trainer.global_step, name, float(value)))
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if trainer.global_step % LOG_EVERY == 0:
-            self._collect(trainer, "train/")
-
-    def on_validation_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if not trainer.sanity_checking:
-            self._collect(trainer, "valid/")
-
-
-class _KeepBest(Callback):
-    """Remembers the weights that were validated best; they are averaged ones under EMA."""
-
-    def __init__(self) -> None:
-        self.best = math.inf
-        self.weights: dict[str, Tensor] = {}
-        self.step = 0
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        loss = float(trainer.callback_metrics["valid/loss"])
-        if not trainer.sanity_checking and loss < self.best:
-            self.best, self.step = loss, trainer.global_step
-            self.weights = {k: v.clone() for k, v in network_tensors(module).items()}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """What a training run left behind beside the weights."""
@@ -237,85 +136,205 @@ class Fit:
     curves: pd.DataFrame
     """Columns step, metric, value."""
     seconds: float
+    """In all runs, where it was stopped and went on."""
     best_step: int
     """Step whose weights were kept."""
 
 
 def fit(
     module: WindowModule,
-    train_batches: IterableDataset[list[WindowBatch]],
-    valid_batches: IterableDataset[list[WindowBatch]] | None,
+    train_batches: TrainingSteps,
+    valid_batches: EvaluationBatches | None,
     *,
     seed: int,
+    checkpoint_directory: Path | None = None,
+    identity: dict[str, Any] | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
 ) -> Fit:
     """Trains a module in place; on a CPU the same seed gives the same weights.
 
+    With a directory for checkpoints, the same call goes on where an earlier one was stopped or
+    killed, and takes the same steps as if nothing had happened; once finished, it returns at once
+    what was fitted. Started by ``torchrun``, processes share the windows of every step.
+
     Args:
         module: Network and objective.
-        train_batches: Endless.
+        train_batches: Steps without end.
         valid_batches: Every validation window once; None trains to the last step.
         seed: Of dropout and masks; batches carry their own.
+        checkpoint_directory: Of this fit alone; None keeps nothing.
+        identity: What else tells this fit from others, such as the encoder that it starts from;
+            JSON-ready.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
+
+    Raises:
+        CheckpointError: If the directory holds the checkpoints of another fit.
+        TrainingStorageError: If checkpoints cannot be written.
+        SystemExit: On SIGTERM, after a checkpoint was written.
     """
     config = module.training_config
-    _keep_large_buffers()
-    curves, best = _KeepCurves(), _KeepBest()
+    keep_large_buffers()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.manual_seed(seed)
+    curves, best = KeepCurves(config.accumulate), KeepBest()
+    callbacks = _callbacks(config, curves, best if valid_batches is not None else None, seed)
+    writer = None
+    if checkpoint_directory is not None:
+        settings = _settings(module, train_batches, seed, identity)
+        writer = WriteCheckpoints(
+            TrainingCheckpoints(checkpoint_directory, settings, config.keep_checkpoints),
+            every=config.checkpoint_every,
+            valid_every=_valid_every(config) if valid_batches is not None else None,
+            accumulate=config.accumulate,
+        )
+    trainer = _make_trainer(
+        config,
+        [*callbacks, *[RichProgressBar()] * show_progress],
+        writer,
+        logger=TensorBoardLogger(log_directory, name="", version="") if log_directory else False,
+        limit_val_batches=None if valid_batches is not None else 0,
+        enable_progress_bar=show_progress,
+    )
+    newest = writer.find_newest(trainer) if writer is not None else None
+    if newest is not None and is_finished(newest):
+        return _restore_fitted(module, read_checkpoint(newest))
+    first_step = step_of(newest) if newest is not None else 0
+    with _expected_warnings():
+        train_loader, valid_loader = _loaders(train_batches, valid_batches, config, first_step)
+        trainer.fit(module, train_loader, valid_loader, ckpt_path=newest, weights_only=True)
+    fitted = {
+        "weights": best.weights or network_tensors(module),
+        "curves": curves.rows,
+        "seconds": curves.seconds,
+        "best_step": best.step or trainer.global_step,
+    }
+    if writer is not None:
+        writer.finish(trainer, fitted)
+    return_memory()
+    return _restore_fitted(module, fitted)
+
+
+def _callbacks(
+    config: TrainingConfig, curves: KeepCurves, best: KeepBest | None, seed: int
+) -> list[Callback]:
+    """What happens beside the steps; ``best`` is None where nothing is validated."""
     callbacks: list[Callback] = []
-    if valid_batches is not None and config.patience is not None:
+    if best is not None and config.patience is not None:
         callbacks += [best, EarlyStopping("valid/loss", patience=config.patience)]
     if config.ema_decay is not None:
         # unlike EMAWeightAveraging's, this average of equal weights is exactly that weight: what
         # is frozen stays bit-identical
         callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     callbacks.append(curves)
-    if show_progress:
-        callbacks.append(RichProgressBar())
-    logger = TensorBoardLogger(log_directory, name="", version="") if log_directory else False
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    torch.manual_seed(seed)
-    trainer = L.Trainer(
+    processes = find_processes()
+    if processes.num_parts(config.accumulate) > 1:
+        callbacks.append(SeedParts(seed, processes.parts(config.accumulate)))
+    return callbacks
+
+
+def _settings(
+    module: WindowModule,
+    train_batches: TrainingSteps,
+    seed: int,
+    identity: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """All that decides what is learned, and what tells this fit from others."""
+    config = asdict(module.config)
+    training = config.get("training", config)
+    for name in NOT_DECIDING:
+        training.pop(name)
+    return {
+        "config": config,
+        "seed": seed,
+        "batches": train_batches.describe(),
+        "module": type(module).__name__,
+        "weights": {name: list(value.shape) for name, value in network_tensors(module).items()},
+        **(identity or {}),
+    }
+
+
+def _valid_every(config: TrainingConfig) -> int:
+    return min(config.valid_every, config.max_steps)
+
+
+def _make_trainer(
+    config: TrainingConfig,
+    callbacks: list[Callback],
+    writer: WriteCheckpoints | None,
+    **options: Any,
+) -> L.Trainer:
+    """Lightning's trainer; checkpoints are written last, when all others have seen the step."""
+    options |= find_processes().trainer_options(config.rank_timeout)
+    if writer is not None:
+        callbacks.append(writer)
+        options["plugins"] = [*options.get("plugins", []), writer.checkpoints]
+    return L.Trainer(
         accelerator="auto",
-        devices=1,
+        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
         max_steps=config.max_steps,
         max_epochs=1,
+        accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip,
-        val_check_interval=min(config.valid_every, config.max_steps),
+        val_check_interval=_valid_every(config) * config.accumulate,
         check_val_every_n_epoch=None,
-        limit_val_batches=None if valid_batches is not None else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=LOG_EVERY,
-        logger=logger,
         callbacks=callbacks,
         enable_checkpointing=False,
-        enable_progress_bar=show_progress,
         enable_model_summary=False,
         deterministic=True,
+        **options,
     )
-    started = time.perf_counter()
+
+
+def _loaders(
+    train_batches: TrainingSteps,
+    valid_batches: EvaluationBatches | None,
+    config: TrainingConfig,
+    first_step: int,
+) -> tuple[DataLoader[list[WindowBatch]], DataLoader[list[WindowBatch]] | None]:
+    """This process's parts of the steps from ``first_step`` on, and its share of validation."""
+    processes = find_processes()
+    steps = StepParts(
+        train_batches,
+        parts=processes.parts(config.accumulate),
+        num_parts=processes.num_parts(config.accumulate),
+        first_step=first_step,
+    )
+    loader = DataLoader(steps, batch_size=None)
+    if valid_batches is None:
+        return loader, None
+    share = valid_batches.divided(processes.rank, processes.world_size)
+    return loader, DataLoader(share, batch_size=None)
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Leaves out what warns of our choices.
+
+    Batches are gathered in memory, so workers would not help; no valid part, and a network without
+    dropout, are wanted; some objectives need the check for unused parameters.
+    """
     with warnings.catch_warnings():
-        # batches are gathered in memory, so workers would not help; no valid part, and a network
-        # without dropout, are choices
         for message in (
             ".*does not have many workers",
             ".*but have no `val_dataloader`",
             ".*in eval mode at the start of training",
             ".*isinstance.treespec, LeafSpec",
+            ".*find_unused_parameters=True was specified",
         ):
             warnings.filterwarnings("ignore", message)
-        trainer.fit(
-            module,
-            DataLoader(train_batches, batch_size=None),
-            DataLoader(valid_batches, batch_size=None) if valid_batches is not None else None,
-        )
-    if best.weights:
-        restore(module, best.weights)
+        yield
+
+
+def _restore_fitted(module: WindowModule, fitted: dict[str, Any]) -> Fit:
+    """Gives a module the weights that a fit has kept."""
+    restore(module, fitted["weights"])
     module.eval()
-    _return_memory()
     return Fit(
-        curves=pd.DataFrame(curves.rows, columns=["step", "metric", "value"]),
-        seconds=time.perf_counter() - started,
-        best_step=best.step or trainer.global_step,
+        curves=pd.DataFrame(fitted["curves"], columns=["step", "metric", "value"]),
+        seconds=fitted["seconds"],
+        best_step=fitted["best_step"],
     )

@@ -224,7 +224,9 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
         """Settings, and a digest of which windows of which recordings may be drawn."""
         digest = hashlib.sha256()
         for source in self.sources:
-            digest.update(source.activity.recording_id.encode())
+            digest.update(
+                "\n".join([source.activity.recording_id, *source.activity.unit_ids]).encode()
+            )
             for values in (source.unit_index.numpy(), source.first_timestep, source.target):
                 digest.update(np.ascontiguousarray(values, dtype=np.int64).data)
         return {

@@ -1,0 +1,97 @@
+"""Processes that share a fit: which parts of every step are whose."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes of a fit and the place of this one among them."""
+
+    rank: int = 0
+    """This process; the first, 0, is the one that writes files."""
+    world_size: int = 1
+    """Processes in all."""
+    local_world_size: int = 1
+    """Processes on this machine."""
+
+    def parts(self, accumulate: int) -> range:
+        """The parts of every step that this process takes, of ``num_parts``."""
+        return range(self.rank * accumulate, (self.rank + 1) * accumulate)
+
+    def num_parts(self, accumulate: int) -> int:
+        """Parts that a step is divided into."""
+        return self.world_size * accumulate
+
+    def trainer_options(self, timeout: float) -> dict[str, Any]:
+        """How Lightning finds the other processes.
+
+        Args:
+            timeout: Seconds to wait for another process before the run ends with an error.
+        """
+        if self.world_size == 1:
+            # said outright, so that a batch system's variables are not taken for more processes
+            return {"devices": 1, "plugins": [LightningEnvironment()]}
+        strategy = DDPStrategy(
+            cluster_environment=TorchElasticEnvironment(),
+            timeout=timedelta(seconds=timeout),
+            find_unused_parameters=True,  # a part may hold nothing that some readout is asked
+            broadcast_buffers=False,  # ours never change
+        )
+        return {
+            "devices": self.local_world_size,
+            "num_nodes": self.world_size // self.local_world_size,
+            "strategy": strategy,
+            "use_distributed_sampler": False,
+        }
+
+
+def find_processes() -> Processes:
+    """What ``torchrun`` says about this process; one process where there is no torchrun."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return Processes()
+    return Processes(
+        rank=int(os.environ["RANK"]),
+        world_size=world_size,
+        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return find_processes().rank == 0
+
+
+class SeedParts(Callback):
+    """Makes what is random in a part, such as dropout, a function of seed, step and part.
+
+    However many processes there are, the same parts are the same.
+
+    Args:
+        seed: Of the fit.
+        parts: Those of this process.
+    """
+
+    def __init__(self, seed: int, parts: range) -> None:
+        self.seed = seed
+        self.parts = parts
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_index: int
+    ) -> None:
+        """Seeds torch for one part."""
+        part = self.parts[batch_index % len(self.parts)]
+        mixed = np.random.SeedSequence([self.seed, trainer.global_step, part])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))

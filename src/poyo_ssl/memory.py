@@ -1,0 +1,31 @@
+"""How glibc treats the large arrays of a training step."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of mallopt(3)."""
+LARGEST_KEPT_BUFFER = 2**26
+"""Bytes up to which a freed array is kept for reuse; four times as much is kept in all."""
+
+
+def keep_large_buffers() -> None:
+    """Lets glibc reuse freed buffers of megabytes instead of asking the kernel for new pages.
+
+    A training step on a CPU allocates and frees the same large arrays again and again; page
+    faults were a fifth of its time (71 ms to 56 ms a step at 254 units). Elsewhere than on glibc
+    nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BUFFER)
+    libc.mallopt(M_TRIM_THRESHOLD, 4 * LARGEST_KEPT_BUFFER)
+
+
+def return_memory() -> None:
+    """Gives the buffers kept during training back to the system, so that runs do not grow."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

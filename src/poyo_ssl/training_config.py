@@ -1,0 +1,82 @@
+"""Options of every fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is fitted."""
+
+    max_steps: int = 300
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Windows in a step."""
+    lr: float = 2e-3
+    """Largest learning rate."""
+    unit_lr_factor: float = 10.0
+    """Learning rate of the unit embeddings relative to the rest: each is in few windows' way."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of everything but the unit embeddings."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    """LAMB (You et al. 2020), the published choice, needs the extra poyo-ssl[lamb]."""
+    warmup_fraction: float = 0.1
+    """Part of the steps over which the learning rate rises from zero; then cosine to zero."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema_decay: float | None = 0.98
+    """Decay of the moving average of weights that is kept in the end; None keeps the last."""
+    valid_every: int = 50
+    """Steps between validations, where there is a validation part."""
+    max_valid_windows: int = 512
+    """Validate on at most so many windows, evenly spaced: neighbours differ little."""
+    patience: int | None = 6
+    """Validations without improvement before stopping; None never stops early. The weights of
+    the best validation are kept whenever there is a validation part and patience is given."""
+    jitter: float = 0.2
+    """Windows start up to so many seconds earlier or later in training."""
+    unit_dropout: float = 0.5
+    """Each step leaves out units at a rate drawn from U(0, unit_dropout)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes matrix products in it and keeps the weights in float32."""
+    accumulate: int = 1
+    """Parts that the windows of a step are processed in, one after the other: the same step in
+    less memory. With several processes, parts of each."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints, where there is a directory for them."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+    rank_timeout: float = 600.0
+    """Several processes: seconds to wait for one that does not answer before ending the run."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        counts = (self.max_steps, self.batch_size, self.valid_every, self.max_valid_windows)
+        if min(counts) < 1:
+            problems.append(
+                "max_steps, batch_size, valid_every and max_valid_windows must be at least 1"
+            )
+        if self.lr <= 0 or self.unit_lr_factor <= 0 or self.gradient_clip <= 0:
+            problems.append("lr, unit_lr_factor and gradient_clip must be positive")
+        if not 0 <= self.warmup_fraction < 1 or not 0 <= self.unit_dropout < 1:
+            problems.append("warmup_fraction and unit_dropout must lie in [0, 1)")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            problems.append("ema_decay must lie in (0, 1) or be null")
+        if self.patience is not None and self.patience < 1:
+            problems.append("patience must be at least 1 or null")
+        if self.jitter < 0 or self.weight_decay < 0:
+            problems.append("jitter and weight_decay must not be negative")
+        if self.optimizer not in ("adamw", "lamb"):
+            problems.append("optimizer must be adamw or lamb")
+        if self.precision not in ("float32", "bfloat16"):
+            problems.append("precision must be float32 or bfloat16")
+        if min(self.accumulate, self.checkpoint_every, self.keep_checkpoints) < 1:
+            problems.append("accumulate, checkpoint_every and keep_checkpoints must be at least 1")
+        elif self.batch_size % self.accumulate:
+            problems.append("batch_size must be a multiple of accumulate")
+        if self.rank_timeout <= 0:
+            problems.append("rank_timeout must be positive")
+        if problems:
+            raise ValueError("; ".join(problems) + f". Got {self}.")
