@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.decoding import DecoderFrame, NetworkDecoder, teacher_scores
+from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
@@ -153,6 +154,7 @@ def finetune(
     seed: int,
     label_fraction: float = 1.0,
     teacher: LinearReadout | PictureTeacher | None = None,
+    checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
 ) -> tuple[NetworkDecoder, Fit]:
@@ -170,6 +172,7 @@ def finetune(
         teacher: Closed-form decoder fitted on the same labels. Label tasks: the network learns
             its answers on unlabelled windows too, and is added to it. Image tasks: the network
             corrects its pictures.
+        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 
@@ -178,8 +181,9 @@ def finetune(
     """
     torch.manual_seed(seed)
     if isinstance(encoder, EncoderConfig):
-        encoder = Encoder(encoder, population.sampling_rate)
+        encoder, start = Encoder(encoder, population.sampling_rate), "fresh"
     else:
+        start = digest(network_tensors(encoder))
         encoder = copy.deepcopy(encoder).train()
     num_known_rows = len(encoder.unit_embedding.weight)
     encoder.add_units(population.unit_ids)
@@ -221,6 +225,8 @@ def finetune(
         batches,
         EvaluationBatches(valid, batch_size=64, num_timesteps=num_timesteps) if valid else None,
         seed=seed,
+        checkpoint_directory=checkpoint_directory,
+        identity={"arm": arm, "encoder": start},
         log_directory=log_directory,
         show_progress=show_progress,
     )

@@ -262,6 +262,7 @@ def pretrain(
     config: PretrainingConfig,
     *,
     seed: int,
+    checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
 ) -> tuple[Encoder, Fit]:
@@ -272,6 +273,7 @@ def pretrain(
         encoder_config: Size of the encoder.
         config: Objective.
         seed: Of weights, masks and batches.
+        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 
@@ -322,6 +324,7 @@ def pretrain(
         batches,
         valid_batches if valid else None,
         seed=seed,
+        checkpoint_directory=checkpoint_directory,
         log_directory=log_directory,
         show_progress=show_progress,
     )

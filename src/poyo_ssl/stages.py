@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from poyo_ssl.arms import Setting, label_teacher
+from poyo_ssl.data_parallel import is_first_process
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
@@ -169,7 +170,10 @@ def pretrain_encoder(
     *,
     source: SourceConfig = _DEFAULT_SOURCE,
 ) -> None:
-    """Pretrains an encoder on the predictable units of the recordings and saves it."""
+    """Pretrains an encoder on the predictable units of the recordings and saves it.
+
+    Stopped or killed, the same call goes on from ``output/checkpoints``.
+    """
     divided, partition = _divide_all(
         load_recordings(files, source), options.predictability, options.splits
     )
@@ -179,9 +183,12 @@ def pretrain_encoder(
         options.encoder,
         options.pretraining,
         seed=options.seed,
+        checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",
         show_progress=True,
     )
+    if not is_first_process():
+        return
     result.curves.to_csv(output / "curves.csv", index=False)
     save_encoder(encoder, output)
 
@@ -194,7 +201,11 @@ def finetune_decoder(
     *,
     source: SourceConfig = _DEFAULT_SOURCE,
 ) -> list[dict[str, Any]]:
-    """Fits a decoder, saves it, and scores it on the test part of every recording."""
+    """Fits a decoder, saves it, and scores it on the test part of every recording.
+
+    Stopped or killed, the same call goes on from ``output/checkpoints``. Of several processes
+    only the first saves and scores; the others return no scores.
+    """
     task = find_task(options.task)
     recordings = load_recordings(files, source)
     divided = divide(recordings, [task], options.splits)
@@ -227,9 +238,12 @@ def finetune_decoder(
         seed=options.seed,
         label_fraction=options.label_fraction,
         teacher=label_teacher(setting) if options.with_teacher else None,
+        checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",
         show_progress=True,
     )
+    if not is_first_process():
+        return []
     fit.curves.to_csv(output / "curves.csv", index=False)
     decoder.save(output)
     about = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.recordings.partial_files import partial_file, publish, remove_stale_partials
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -34,17 +34,17 @@ def save_checkpoint(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    weights, config_path = _temporary(directory / WEIGHTS), _temporary(directory / CONFIG)
-    try:
+    remove_stale_partials(directory)
+    with (
+        partial_file(directory / WEIGHTS) as weights,
+        partial_file(directory / CONFIG) as config_path,
+    ):
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, weights
         )
         config_path.write_text(_to_json(config))
-        _replace(weights, directory / WEIGHTS)
-        _replace(config_path, directory / CONFIG)
-    finally:
-        weights.unlink(missing_ok=True)
-        config_path.unlink(missing_ok=True)
+        publish(weights, directory / WEIGHTS)
+        publish(config_path, directory / CONFIG)
 
 
 def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -79,23 +79,22 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON under a temporary name and renames it, so no half file is ever seen."""
-    temporary = _temporary(path)
-    temporary.write_text(_to_json(content))
-    _replace(temporary, path)
+    with partial_file(path) as partial:
+        partial.write_text(_to_json(content))
+        publish(partial, path)
 
 
 def _to_json(content: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=True) + "\n"
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    shutil.move(temporary, path)
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A name for these very weights."""
+    summary = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        summary.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        summary.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return summary.hexdigest()[:16]
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
