@@ -9,90 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poyo_ssl.model.decoders import LabelDecoder
-from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.sampling import (
-    EvaluationBatches,
-    TrainingBatches,
-    WindowBatch,
-    WindowSource,
-)
-from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit, learning_rate_factor
-
-NUM_UNITS, NUM_TIMESTEPS = 4, 5
-
-QUICK = TrainingConfig(
-    max_steps=12,
-    batch_size=8,
-    lr=0.05,
-    ema_decay=None,
-    patience=None,
-    valid_every=4,
-    unit_dropout=0.0,
-    jitter=0.0,
-)
-
-
-class MeanDecoding(WindowModule):
-    """Tells two classes apart by mean activity; remembers its weights after every step."""
-
-    def __init__(self, config: TrainingConfig, dropout: float = 0.0) -> None:
-        torch.manual_seed(0)
-        super().__init__(nn.Sequential(nn.Dropout(dropout), nn.Linear(NUM_UNITS, 2)), config)
-        self.history: list[Tensor] = []
-
-    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
-        logits = torch.cat([self.network(group.activity.mean(1)) for group in batch])
-        target = torch.cat([group.target for group in batch])
-        return {"loss": F.cross_entropy(logits, target)}
-
-    def on_train_batch_end(self, *args) -> None:
-        self.history.append(self.weight.clone())
-
-    @property
-    def weight(self) -> Tensor:
-        weight: Tensor = self.network[1].weight.detach()
-        return weight
-
-
-def make_source(seed: int, is_flipped: bool = False) -> WindowSource:
-    """Windows whose first unit tells the class, truly or falsely."""
-    rng = np.random.default_rng(seed)
-    target = rng.integers(0, 2, 40)
-    values = rng.normal(size=(40, NUM_TIMESTEPS, NUM_UNITS)).astype(np.float32)
-    values[..., 0] += np.where(target[:, None] == 1, 1.0, -1.0) * (-1 if is_flipped else 1)
-    return WindowSource(
-        activity=Activity(
-            recording_id="a",
-            values=torch.from_numpy(values.reshape(-1, NUM_UNITS)),
-            unit_ids=[str(i) for i in range(NUM_UNITS)],
-        ),
-        unit_index=torch.arange(1, NUM_UNITS + 1),
-        first_timestep=NUM_TIMESTEPS * np.arange(40),
-        target=target,
-        may_start=np.ones(40 * NUM_TIMESTEPS, dtype=bool),
-    )
-
-
-def run(
-    module: MeanDecoding, *, seed: int = 0, valid: WindowSource | None = None, **changes
-) -> Fit:
-    config = module.training_config
-    batches = TrainingBatches(
-        [make_source(0)],
-        batch_size=config.batch_size,
-        num_timesteps=NUM_TIMESTEPS,
-        seed=changes.pop("batch_seed", 0),
-        jitter=0,
-        unit_dropout=0.0,
-    )
-    valid_batches = (
-        EvaluationBatches([valid], batch_size=16, num_timesteps=NUM_TIMESTEPS) if valid else None
-    )
-    return fit(module, batches, valid_batches, seed=seed, **changes)
+from poyo_ssl.recordings.sampling import WindowBatch, WindowSource
+from poyo_ssl.training import TrainingConfig, WindowModule, learning_rate_factor
+from tiny_training import NUM_TIMESTEPS, QUICK, MeanDecoding, make_source, run
 
 
 def valid_loss(module: MeanDecoding, source: WindowSource) -> float:
@@ -286,6 +208,40 @@ def test_lamb_trains_too():
     assert valid_loss(module, make_source(1)) < before
 
 
+@pytest.mark.parametrize("accumulate", [2, 8])
+def test_a_step_in_parts_is_the_same_step(accumulate):
+    config = replace(QUICK, ema_decay=0.9, patience=3)
+    whole, parts = MeanDecoding(config), MeanDecoding(replace(config, accumulate=accumulate))
+    result, in_parts = run(whole, valid=make_source(1)), run(parts, valid=make_source(1))
+    torch.testing.assert_close(parts.weight, whole.weight)
+    assert in_parts.best_step == result.best_step
+    columns = ["step", "metric"]
+    assert in_parts.curves[columns].equals(result.curves[columns])
+    np.testing.assert_allclose(in_parts.curves["value"], result.curves["value"], rtol=1e-5)
+
+
+def test_parts_of_a_step_drop_different_features():
+    config = replace(QUICK, accumulate=8, max_steps=1)
+    module = MeanDecoding(config, dropout=0.5)
+    dropped = []
+    module.network[0].register_forward_hook(lambda _, x, y: dropped.append((y == 0).tolist()))
+    run(module)
+    assert len(dropped) == 8
+    assert len({str(pattern) for pattern in dropped}) > 4
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_in_float32():
+    module = MeanDecoding(replace(QUICK, precision="bfloat16", max_steps=40))
+    kinds = set()
+    module.network.register_forward_hook(lambda _, x, y: kinds.add(y.dtype))
+    before = valid_loss(module, make_source(1))
+    kinds.clear()
+    run(module)
+    assert kinds == {torch.bfloat16}
+    assert module.weight.dtype == torch.float32
+    assert valid_loss(module, make_source(1)) < 0.6 * before
+
+
 def test_lamb_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     module = MeanDecoding(replace(QUICK, optimizer="lamb"))
@@ -315,6 +271,12 @@ def test_a_module_must_say_what_it_minimises():
         ({"jitter": -0.1}, "must not be negative"),
         ({"weight_decay": -0.1}, "must not be negative"),
         ({"optimizer": "sgd"}, "optimizer must be adamw or lamb"),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16"),
+        ({"accumulate": 0}, "must be at least 1"),
+        ({"checkpoint_every": 0}, "must be at least 1"),
+        ({"keep_checkpoints": 0}, "must be at least 1"),
+        ({"accumulate": 3}, "batch_size must be a multiple of accumulate"),
+        ({"rank_timeout": 0.0}, "rank_timeout must be positive"),
     ],
 )
 def test_impossible_options_are_refused_and_shown(wrong, message):
