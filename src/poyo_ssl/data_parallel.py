@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +16,13 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
+
+_TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_CONNECTION_LOST = re.compile("gloo|nccl|peer|timeout|timed out", re.IGNORECASE)
+
+
+class LostProcessError(ConnectionError):
+    """Another process of a fit died or does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +57,7 @@ class Processes:
             cluster_environment=TorchElasticEnvironment(),
             timeout=timedelta(seconds=timeout),
             find_unused_parameters=True,  # a part may hold nothing that some readout is asked
-            broadcast_buffers=False,  # ours never change
+            broadcast_buffers=False,  # they never change, and processes validate unequal numbers
         )
         return {
             "devices": self.local_world_size,
@@ -58,10 +68,20 @@ class Processes:
 
 
 def find_processes() -> Processes:
-    """What ``torchrun`` says about this process; one process where there is no torchrun."""
+    """What ``torchrun`` says about this process; one process where there is no torchrun.
+
+    Raises:
+        ValueError: If something else has started several processes.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Processes()
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {world_size} but {', '.join(missing)} not set. Start several processes "
+            "with 'torchrun --nproc_per_node N -m poyo_ssl ...', or unset WORLD_SIZE for one."
+        )
     return Processes(
         rank=int(os.environ["RANK"]),
         world_size=world_size,
@@ -72,6 +92,29 @@ def find_processes() -> Processes:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files and prints."""
     return find_processes().rank == 0
+
+
+@contextmanager
+def naming_lost_processes(timeout: float) -> Iterator[None]:
+    """Says so where an error of the connection means that another process is gone.
+
+    Args:
+        timeout: Seconds that were waited for it.
+
+    Raises:
+        LostProcessError: Instead of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if find_processes().world_size == 1 or not _CONNECTION_LOST.search(str(error)):
+            raise
+        raise LostProcessError(
+            f"Another process of this fit died, or did not answer for {timeout:g} s. "
+            "Look for its own error above; where a step takes longer, raise rank_timeout. The same "
+            "command goes on from the last checkpoint. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 class SeedParts(Callback):

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from poyo_ssl.data_parallel import SeedParts, find_processes
+from poyo_ssl.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.memory import keep_large_buffers, return_memory
 from poyo_ssl.model.checkpoints import network_tensors, restore
 from poyo_ssl.recordings.sampling import EvaluationBatches, StepParts, TrainingSteps, WindowBatch
@@ -172,6 +172,7 @@ def fit(
     Raises:
         CheckpointError: If the directory holds the checkpoints of another fit.
         TrainingStorageError: If checkpoints cannot be written.
+        LostProcessError: If another process died or does not answer.
         SystemExit: On SIGTERM, after a checkpoint was written.
     """
     config = module.training_config
@@ -201,7 +202,7 @@ def fit(
     if newest is not None and is_finished(newest):
         return _restore_fitted(module, read_checkpoint(newest))
     first_step = step_of(newest) if newest is not None else 0
-    with _expected_warnings():
+    with _expected_warnings(), naming_lost_processes(config.rank_timeout):
         train_loader, valid_loader = _loaders(train_batches, valid_batches, config, first_step)
         trainer.fit(module, train_loader, valid_loader, ckpt_path=newest, weights_only=True)
     fitted = {
@@ -315,7 +316,7 @@ def _expected_warnings() -> Iterator[None]:
     """Leaves out what warns of our choices.
 
     Batches are gathered in memory, so workers would not help; no valid part, and a network without
-    dropout, are wanted; some objectives need the check for unused parameters.
+    dropout, are wanted; the new name of ``broadcast_buffers`` is unknown to older torch.
     """
     with warnings.catch_warnings():
         for message in (
@@ -323,7 +324,7 @@ def _expected_warnings() -> Iterator[None]:
             ".*but have no `val_dataloader`",
             ".*in eval mode at the start of training",
             ".*isinstance.treespec, LeafSpec",
-            ".*find_unused_parameters=True was specified",
+            ".*`broadcast_buffers` is deprecated",
         ):
             warnings.filterwarnings("ignore", message)
         yield

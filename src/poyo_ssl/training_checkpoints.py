@@ -316,8 +316,9 @@ class WriteCheckpoints(Callback):
         if is_end or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.checkpoints.step_file(trainer.global_step))
         if is_end:
-            logger.warning(
-                "Told to end: saved after step %d. The same command goes on from there.",
-                trainer.global_step,
-            )
+            if trainer.is_global_zero:
+                logger.warning(
+                    "Told to end: saved after step %d. The same command goes on from there.",
+                    trainer.global_step,
+                )
             raise SystemExit(STOPPED_BY_SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from argparse import Action
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from rich.logging import RichHandler
 
 from poyo_ssl.cli.commands import COMMANDS
-from poyo_ssl.cli.terminal import messages
+from poyo_ssl.cli.terminal import console, messages
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help texts of the options
 
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         handlers=[RichHandler(console=messages, show_path=False, show_time=False)],
     )
     logging.getLogger("poyo_ssl").setLevel(logging.INFO)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells
+        logging.getLogger("poyo_ssl").setLevel(logging.WARNING)
+        console.quiet = True
     warnings.filterwarnings("ignore", module="lightning")
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser(arguments).parse_args(arguments)
