@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import os
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from poyo_ssl.model.checkpoints import CheckpointError
+from poyo_ssl.finetuning import FinetuningConfig, LabelDecoding
+from poyo_ssl.model.checkpoints import CheckpointError, network_tensors
+from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.recordings import partial_files
 from poyo_ssl.training import Fit, TrainingConfig
 from poyo_ssl.training_checkpoints import (
@@ -84,6 +87,34 @@ def test_a_fit_that_was_killed_goes_on_with_the_same_steps_to_the_same_end(
     assert resumed.curves.equals(result.curves)
     assert resumed.best_step == result.best_step
     assert resumed.seconds > 0
+
+
+class StoppingDecoding(LabelDecoding):
+    """A real objective that stops after some steps."""
+
+    stop_after: int | None = None
+
+    def on_before_zero_grad(self, optimizer) -> None:
+        if self.global_step == self.stop_after:
+            raise StopError
+
+
+def test_a_decoder_with_unit_embeddings_goes_on_too(tmp_path, tiny_encoder):
+    training = replace(BUSY, ema_decay=0.9, patience=3, max_steps=12)
+    weights = []
+    for stops in ([None], [5, 9, None]):
+        for stop_after in stops:
+            torch.manual_seed(0)
+            network = LabelDecoder(copy.deepcopy(tiny_encoder), num_classes=2, query_time=0.25)
+            module = StoppingDecoding(network, FinetuningConfig(training=training))
+            module.stop_after = stop_after
+            try:
+                run(module, valid=make_source(1), checkpoint_directory=tmp_path / str(len(stops)))
+            except StopError:
+                assert stop_after is not None
+        weights.append(network_tensors(network))
+    for name, value in weights[0].items():
+        assert torch.equal(weights[1][name], value)
 
 
 def test_keeping_checkpoints_does_not_change_a_fit(tmp_path):

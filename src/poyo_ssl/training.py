@@ -69,6 +69,7 @@ class WindowModule(L.LightningModule):
         self.training_config = config
         self.config: Any = config
         """What decides the objective; checkpoints of another one are refused."""
+        self.register_load_state_dict_pre_hook(_copy_vocabularies)
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """The terms of the loss by name; ``loss`` is what is minimised."""
@@ -113,6 +114,13 @@ class WindowModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _copy_vocabularies(module: nn.Module, state_dict: dict[str, Any], *unused: Any) -> None:
+    """Loading a unit vocabulary empties the one given, which the averaged weights need again."""
+    for name, value in state_dict.items():
+        if isinstance(value, dict):
+            state_dict[name] = value.copy()
 
 
 def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
