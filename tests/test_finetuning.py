@@ -148,19 +148,19 @@ def test_a_fit_does_not_depend_on_what_was_drawn_before(tiny_population):
 # what is learned from ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label_fraction", [0.1, 0.3, 1.0])
+@pytest.mark.parametrize("labels", [0.1, 0.3, 1.0])
 def test_network_teacher_and_reference_decoders_share_their_labels(
-    tiny_population, tiny_divided, tiny_encoder, label_fraction
+    tiny_population, tiny_divided, tiny_encoder, labels
 ):
-    setting = setting_of(tiny_population, DIRECTION, label_fraction=label_fraction, seed=3)
+    setting = setting_of(tiny_population, DIRECTION, labels=labels, seed=3)
     num_timesteps = setting.num_timesteps
     sources = tiny_population.labelled_sources(tiny_encoder, DIRECTION, "train", num_timesteps)
-    [chosen] = choose_labels(sources, label_fraction, 3)
+    [chosen] = choose_labels(sources, labels, 3)
     windows = setting.training_windows(tiny_divided)
     assert np.array_equal(chosen.first_timestep, windows.first_timestep)
     assert np.array_equal(chosen.target, windows.target)
     assert set(windows.target) == {0, 1, 2, 3}
-    assert len(windows) == pytest.approx(label_fraction * len(sources[0].target), abs=3)
+    assert len(windows) == pytest.approx(labels * len(sources[0].target), abs=3)
 
 
 def with_other_labels_swapped(recording, setting):
@@ -188,13 +188,13 @@ def with_other_labels_swapped(recording, setting):
 
 @pytest.mark.parametrize("arm", ["ridge", "logistic", "scratch", "scratch + teacher"])
 def test_labels_beyond_the_label_fraction_change_nothing(tiny_recording, split_config, arm):
-    def fitted(recording, label_fraction):
+    def fitted(recording, labels):
         population = population_of(recording, split_config, DIRECTION)
-        return fit_arm(arm, setting_of(population, DIRECTION, label_fraction=label_fraction))
+        return fit_arm(arm, setting_of(population, DIRECTION, labels=labels))
 
     population = population_of(tiny_recording, split_config, DIRECTION)
     swapped = with_other_labels_swapped(
-        tiny_recording, setting_of(population, DIRECTION, label_fraction=0.25)
+        tiny_recording, setting_of(population, DIRECTION, labels=0.25)
     )
     few = weights_of(fitted(tiny_recording, 0.25))
     assert are_identical(few, weights_of(fitted(swapped, 0.25)))

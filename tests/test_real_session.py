@@ -57,7 +57,7 @@ def accuracy(experiment: Experiment, units: str, arm: str, config: FinetuningCon
         encoder=EncoderConfig(),
         config=config,
         seed=0,
-        label_fraction=1.0,
+        labels=1.0,
     )
     [divided] = experiment.divided
     decoder = fit_arm(arm, setting)

@@ -11,6 +11,7 @@ from poyo_ssl.decoding import FittedDecoder
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import Population
+from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
 from poyo_ssl.training import TrainingConfig
@@ -56,7 +57,7 @@ def setting_of(
     task: Task,
     *,
     config: FinetuningConfig | None = None,
-    label_fraction: float = 1.0,
+    labels: LabelBudget | float = 1.0,
     seed: int = 0,
     pretrained=None,
 ) -> Setting:
@@ -66,7 +67,7 @@ def setting_of(
         encoder=ENCODER,
         config=config or few_steps(),
         seed=seed,
-        label_fraction=label_fraction,
+        labels=labels,
         pretrained=pretrained,
     )
 

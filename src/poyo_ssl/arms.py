@@ -19,7 +19,8 @@ from poyo_ssl.decoding import (
 from poyo_ssl.finetuning import FinetuningConfig, PictureTeacher, finetune
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.population import DividedRecording, Population
-from poyo_ssl.recordings.tasks import Task, TaskWindows, take_label_fraction
+from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
+from poyo_ssl.recordings.tasks import Task, TaskWindows
 from poyo_ssl.reference import (
     FrameTemplates,
     LinearReadout,
@@ -50,7 +51,8 @@ class Setting:
     encoder: EncoderConfig
     config: FinetuningConfig
     seed: int
-    label_fraction: float
+    labels: LabelBudget | float
+    """Labelled training windows that may be learned from; a number is a fraction."""
     pretrained: Callable[[], Encoder] | None = None
     """Gives the pretrained encoder, for the arm that needs one."""
 
@@ -72,9 +74,9 @@ class Setting:
         )
 
     def training_windows(self, divided: DividedRecording) -> TaskWindows:
-        """The labelled training windows of one recording that the label fraction leaves."""
+        """The labelled training windows of one recording that the budget leaves."""
         windows = self.population.windows(divided, self.task, "train", self.num_timesteps)
-        return windows.take(take_label_fraction(windows.target, self.label_fraction, self.seed))
+        return windows.take(take_labels(windows.target, self.labels, self.seed))
 
     def features(
         self, divided: DividedRecording, windows: TaskWindows, num_bins: int
@@ -244,7 +246,7 @@ def fit_network(
         setting.config,
         arm=arm,
         seed=setting.seed,
-        label_fraction=setting.label_fraction,
+        labels=setting.labels,
         teacher=teacher,
     )
     return decoder, fit.curves

@@ -16,6 +16,7 @@ from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
 from poyo_ssl.population import Population
+from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
 from poyo_ssl.recordings.sampling import (
     EvaluationBatches,
     MixedBatches,
@@ -24,7 +25,7 @@ from poyo_ssl.recordings.sampling import (
     WindowSource,
     thin,
 )
-from poyo_ssl.recordings.tasks import Task, take_label_fraction
+from poyo_ssl.recordings.tasks import Task
 from poyo_ssl.reference import LinearReadout, PictureReadout
 from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
 
@@ -152,7 +153,7 @@ def finetune(
     *,
     arm: str,
     seed: int,
-    label_fraction: float = 1.0,
+    labels: LabelBudget | float = 1.0,
     teacher: LinearReadout | PictureTeacher | None = None,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
@@ -168,7 +169,8 @@ def finetune(
         config: Loss and training.
         arm: Name of the decoder in results.
         seed: Of weights, batches and the choice of labels.
-        label_fraction: Part of the training labels of every class that may be used.
+        labels: Labelled training windows that may be used; a number is the fraction of every
+            class.
         teacher: Closed-form decoder fitted on the same labels. Label tasks: the network learns
             its answers on unlabelled windows too, and is added to it. Image tasks: the network
             corrects its pictures.
@@ -191,7 +193,7 @@ def finetune(
         freeze_encoder(encoder, num_known_rows)
     num_timesteps = encoder.window_timesteps(task.window_length)
     labelled = choose_labels(
-        population.labelled_sources(encoder, task, "train", num_timesteps), label_fraction, seed
+        population.labelled_sources(encoder, task, "train", num_timesteps), labels, seed
     )
     valid = thin(
         population.labelled_sources(encoder, task, "valid", num_timesteps),
@@ -299,12 +301,10 @@ def freeze_encoder(encoder: Encoder, num_known_rows: int) -> None:
 
 
 def choose_labels(
-    sources: list[WindowSource], label_fraction: float, seed: int
+    sources: list[WindowSource], labels: LabelBudget | float, seed: int
 ) -> list[WindowSource]:
-    """Keeps the labelled windows that a label fraction and a seed allow, in every recording."""
-    return [
-        source.take(take_label_fraction(source.target, label_fraction, seed)) for source in sources
-    ]
+    """Keeps the labelled windows that a budget and a seed allow, in every recording."""
+    return [source.take(take_labels(source.target, labels, seed)) for source in sources]
 
 
 def _stream(

@@ -127,7 +127,7 @@ def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
         encoder=experiment.config.encoder,
         config=experiment.config.movie if task.kind == "images" else experiment.config.labels,
         seed=fit.seed,
-        label_fraction=fit.label_fraction,
+        labels=fit.label_fraction,
         pretrained=lambda: load_encoder(experiment.pretrained_directory(fit.seed)),
     )
     decoder, curves = ARMS[fit.arm].fit(setting)

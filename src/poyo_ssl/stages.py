@@ -227,7 +227,7 @@ def finetune_decoder(
         encoder=pretrained.config if pretrained else options.encoder,
         config=options.finetuning,
         seed=options.seed,
-        label_fraction=options.label_fraction,
+        labels=options.label_fraction,
     )
     decoder, fit = finetune(
         population,
@@ -236,7 +236,7 @@ def finetune_decoder(
         options.finetuning,
         arm=("pretrained" if pretrained else "scratch") + " + teacher" * options.with_teacher,
         seed=options.seed,
-        label_fraction=options.label_fraction,
+        labels=options.label_fraction,
         teacher=label_teacher(setting) if options.with_teacher else None,
         checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",

@@ -339,7 +339,7 @@ def test_the_real_gratings_are_found_and_decoded(real_session):
         encoder=EncoderConfig(),
         config=FinetuningConfig(),
         seed=0,
-        label_fraction=1.0,
+        labels=1.0,
     )
     evaluation = evaluate(fit_arm("ridge", setting), recording, divided.splits["direction"])
     assert 8 <= len(evaluation.target) <= 24

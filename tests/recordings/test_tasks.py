@@ -26,7 +26,6 @@ from poyo_ssl.recordings.tasks import (
     find_windows,
     is_without_gap,
     split_task,
-    take_label_fraction,
 )
 
 CLASSES = np.array([0.0, 90.0])
@@ -276,28 +275,3 @@ def test_windows_can_be_taken_by_position():
     assert taken.first_timestep.tolist() == [62, 12]
     assert taken.target.tolist() == [1, 1]
     assert taken.num_timesteps == 5
-
-
-def test_a_label_fraction_takes_its_part_of_every_class(rng):
-    target = rng.permutation(np.repeat([0, 1, 5], [40, 20, 3]))
-    kept = take_label_fraction(target, 0.1, seed=0)
-    labels, counts = np.unique(target[kept], return_counts=True)
-    assert labels.tolist() == [0, 1, 5]
-    assert counts.tolist() == [4, 2, 1]
-    assert np.all(np.diff(kept) > 0)
-
-
-def test_label_fractions_are_nested_and_depend_on_the_seed_alone(rng):
-    target = rng.integers(0, 4, 200)
-    tenth, quarter = (take_label_fraction(target, fraction, seed=3) for fraction in (0.1, 0.25))
-    assert set(tenth) < set(quarter)
-    np.random.default_rng(99).random(7)
-    assert take_label_fraction(target, 0.1, seed=3).tolist() == tenth.tolist()
-    assert take_label_fraction(target, 0.1, seed=4).tolist() != tenth.tolist()
-    assert take_label_fraction(target, 1.0, seed=3).tolist() == list(range(200))
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1])
-def test_an_impossible_label_fraction_is_refused(fraction):
-    with pytest.raises(ValueError, match=rf"\(0, 1\], got {fraction}"):
-        take_label_fraction(np.zeros(5), fraction, seed=0)

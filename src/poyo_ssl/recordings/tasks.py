@@ -267,23 +267,3 @@ def is_without_gap(recording: Recording, first: np.ndarray, stop: np.ndarray) ->
     ends = recording.segments[:, 1]
     segment = np.searchsorted(ends, first, side="right")
     return stop <= ends[np.minimum(segment, len(ends) - 1)]
-
-
-def take_label_fraction(target: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Draws a fraction of the labelled windows of every class, at least one each.
-
-    The draw depends on the seed alone, so every arm of a comparison sees the same labels.
-
-    Returns:
-        Sorted positions into ``target``.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"The label fraction must lie in (0, 1], got {fraction}.")
-    if fraction == 1:
-        return np.arange(len(target))
-    rng = np.random.default_rng([seed, 0x1ABE1])
-    kept = []
-    for label in np.unique(target):
-        positions = np.flatnonzero(target == label)
-        kept.append(rng.permutation(positions)[: max(1, round(fraction * len(positions)))])
-    return np.sort(np.concatenate(kept))

@@ -1,0 +1,88 @@
+"""How many labels may be learned from, and which."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelBudget:
+    """How many labelled training windows of every class a decoder may learn from.
+
+    Either a part of them, or the same number in every class and recording.
+    """
+
+    fraction: float = 1.0
+    """Part of the windows of every class, at least one each."""
+    per_class: int | None = None
+    """So many windows of every class in every recording; None: the fraction counts."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"The label fraction must lie in (0, 1], got {self.fraction}.")
+        if self.per_class is not None and (self.per_class < 1 or self.fraction < 1):
+            raise ValueError(
+                "Labels per class must be at least 1 and not go with a fraction, got "
+                f"{self.per_class} and {self.fraction}."
+            )
+
+    @classmethod
+    def of(cls, labels: LabelBudget | float) -> LabelBudget:
+        """The budget itself, or that of a fraction."""
+        return labels if isinstance(labels, LabelBudget) else cls(fraction=labels)
+
+    @classmethod
+    def from_text(cls, text: str) -> LabelBudget:
+        """The budget that a text such as ``10%`` or ``5 per class`` says."""
+        if found := re.fullmatch(r"(\d+) per class", text):
+            return cls(per_class=int(found[1]))
+        return cls(fraction=float(text.removesuffix("%")) / 100)
+
+    @property
+    def text(self) -> str:
+        """``10%`` or ``5 per class``: its name in tables."""
+        return (
+            f"{100 * self.fraction:g}%" if self.per_class is None else f"{self.per_class} per class"
+        )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all labels may be used."""
+        return self.per_class is None and self.fraction == 1
+
+
+def take_labels(target: np.ndarray, labels: LabelBudget | float, seed: int) -> np.ndarray:
+    """Draws the labelled windows of one recording that a budget allows.
+
+    The draw depends on the seed alone, so every arm of a comparison sees the same labels; those
+    of a smaller budget are among those of a larger one.
+
+    Args:
+        target: Class of every labelled window, shape (num_windows,).
+        labels: The budget, or the fraction of the windows of every class.
+        seed: Of the draw.
+
+    Returns:
+        Sorted positions into ``target``.
+
+    Raises:
+        ValueError: If a class has fewer windows than the budget asks for.
+    """
+    labels = LabelBudget.of(labels)
+    if labels.is_everything:
+        return np.arange(len(target))
+    rng = np.random.default_rng([seed, 0x1ABE1])
+    kept = []
+    for label in np.unique(target):
+        positions = rng.permutation(np.flatnonzero(target == label))
+        number = labels.per_class or max(1, round(labels.fraction * len(positions)))
+        if number > len(positions):
+            raise ValueError(
+                f"{labels.text} labels were asked for, but class {label} has "
+                f"{len(positions)} training windows. Ask for fewer labels."
+            )
+        kept.append(positions[:number])
+    return np.sort(np.concatenate(kept))
