@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.decoding import load_decoder
-from poyo_ssl.model.checkpoints import load_encoder, save_encoder
+from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pipeline import run
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
@@ -28,6 +28,7 @@ from poyo_ssl.stages import (
     measure_predictability,
     pretrain_encoder,
 )
+from poyo_ssl.training import WindowModule
 from tiny_fits import ENCODER, few_steps, with_units_in_order
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 
@@ -324,6 +325,47 @@ def test_finetuning_takes_the_pretrained_encoder_whatever_size_the_options_say(
     pretrained = list(load_encoder(encoder).unit_embedding.vocab)[1:]
     assert known[: len(pretrained)] == pretrained
     assert len(known) == 16
+
+
+def run_twice(stage, directory, monkeypatch) -> None:
+    """Ends a stage in the middle of its fit, and calls it again."""
+
+    def stop(module, optimizer) -> None:
+        if module.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(WindowModule, "on_before_zero_grad", stop)
+        with pytest.raises(SystemExit):
+            stage(directory)
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == ["step-00000002.ckpt"]
+    assert not (directory / "weights.safetensors").exists()
+    stage(directory)
+
+
+def test_pretraining_that_was_stopped_goes_on_when_called_again(
+    files, encoder, tmp_path, monkeypatch
+):
+    training = replace(PRETRAIN.pretraining.training, checkpoint_every=2)
+    options = replace(PRETRAIN, pretraining=replace(PRETRAIN.pretraining, training=training))
+    run_twice(lambda output: pretrain_encoder(files, output, options), tmp_path, monkeypatch)
+    for name in ("weights.safetensors", "curves.csv"):
+        assert (tmp_path / name).read_bytes() == (encoder / name).read_bytes()
+
+
+def test_finetuning_that_was_stopped_goes_on_when_called_again(
+    files, encoder, tmp_path, monkeypatch
+):
+    training = replace(FINETUNE.finetuning.training, checkpoint_every=2)
+    options = replace(FINETUNE, finetuning=replace(FINETUNE.finetuning, training=training))
+    through = finetune_decoder(files, tmp_path / "through", options, encoder)
+    run_twice(
+        lambda output: finetune_decoder(files, output, options, encoder), tmp_path, monkeypatch
+    )
+    again = finetune_decoder(files, tmp_path, options, encoder)  # at once, what was fitted
+    assert again == through
+    with pytest.raises(CheckpointError, match=r"start: \w+ there, fresh here"):
+        finetune_decoder(files, tmp_path, options)
 
 
 def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +228,7 @@ def finetune(
         EvaluationBatches(valid, batch_size=64, num_timesteps=num_timesteps) if valid else None,
         seed=seed,
         checkpoint_directory=checkpoint_directory,
-        identity={"arm": arm, "encoder": start},
+        identity={"task": task.name, "arm": arm, "start": start, "encoder": asdict(encoder.config)},
         log_directory=log_directory,
         show_progress=show_progress,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -325,6 +325,7 @@ def pretrain(
         valid_batches if valid else None,
         seed=seed,
         checkpoint_directory=checkpoint_directory,
+        identity={"encoder": asdict(encoder_config)},
         log_directory=log_directory,
         show_progress=show_progress,
     )

@@ -195,7 +195,7 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
     """Every value that differs, by its path: what the file holds and what is asked for."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         if found != wanted:
-            yield f"{name}: {found} there, {wanted} here"
+            yield f"{name}: {str(found)[:60]} there, {str(wanted)[:60]} here"
         return
     for key in sorted(found.keys() | wanted.keys()):
         below = f"{name}.{key}" if name else str(key)
