@@ -30,7 +30,12 @@ from torch.utils.data import DataLoader
 from poyo_ssl.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.memory import keep_large_buffers, return_memory
 from poyo_ssl.model.checkpoints import network_tensors, restore
-from poyo_ssl.recordings.sampling import EvaluationBatches, StepParts, TrainingSteps, WindowBatch
+from poyo_ssl.recordings.sampling import (
+    StepParts,
+    TrainingSteps,
+    ValidationBatches,
+    WindowBatch,
+)
 from poyo_ssl.training_checkpoints import (
     TrainingCheckpoints,
     WriteCheckpoints,
@@ -79,6 +84,10 @@ class WindowModule(L.LightningModule):
         """What the optimiser may change: everything, unless a subclass freezes a part."""
         return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
 
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Learning rate of parameters by name, relative to what the config says; 1 if not named."""
+        return {}
+
     def training_step(self, batch: list[WindowBatch], batch_index: int) -> Tensor:
         """One step: forward, loss, log."""
         terms = self.losses(batch)
@@ -98,17 +107,18 @@ class WindowModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW or LAMB with warm-up and cosine decay, stepped every step."""
-        config = self.training_config
-        units: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
+        config, factors = self.training_config, self.learning_rate_factors()
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, parameter in self.trainable_parameters():
-            (units if UNIT_EMBEDDING in name else rest).append(parameter)
-        groups = [
-            {"params": rest, "lr": config.lr},
-            # not decayed: a unit that no batch shows must keep its embedding
-            {"params": units, "lr": config.lr * config.unit_lr_factor, "weight_decay": 0.0},
-        ]
-        optimizer = _make_optimizer([group for group in groups if group["params"]], config)
+            kind = UNIT_EMBEDDING in name, factors.get(name, 1.0)
+            groups.setdefault(kind, []).append(parameter)
+        options: list[dict[str, Any]] = []
+        for is_unit, factor in sorted(groups):
+            lr = config.lr * factor * (config.unit_lr_factor if is_unit else 1.0)
+            # a unit that no batch shows must keep its embedding
+            decay = {"weight_decay": 0.0} if is_unit else {}
+            options.append({"params": groups[is_unit, factor], "lr": lr, **decay})
+        optimizer = _make_optimizer(options, config)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         return {
             "optimizer": optimizer,
@@ -152,7 +162,7 @@ class Fit:
 def fit(
     module: WindowModule,
     train_batches: TrainingSteps,
-    valid_batches: EvaluationBatches | None,
+    valid_batches: ValidationBatches | None,
     *,
     seed: int,
     checkpoint_directory: Path | None = None,
@@ -300,7 +310,7 @@ def _make_trainer(
 
 def _loaders(
     train_batches: TrainingSteps,
-    valid_batches: EvaluationBatches | None,
+    valid_batches: ValidationBatches | None,
     config: TrainingConfig,
     first_step: int,
 ) -> tuple[DataLoader[list[WindowBatch]], DataLoader[list[WindowBatch]] | None]:
