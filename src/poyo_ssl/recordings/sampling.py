@@ -32,6 +32,8 @@ class WindowBatch:
     position: Tensor | None = None
     """Place of each window in its whole step, whatever part of it this is, (B,). What is random in
     a window can be drawn for the whole step and read here, so that all parts hide the same."""
+    recording_id: str = ""
+    """Whose windows these are."""
 
     @property
     def group(self) -> tuple[Tensor, Tensor]:
@@ -94,6 +96,7 @@ class WindowSource:
             target=torch.from_numpy(self.target[index]),
             teacher_answer=None if answer is None else _rows(answer, index),
             position=None if position is None else torch.from_numpy(position),
+            recording_id=self.activity.recording_id,
         )
 
 
@@ -129,6 +132,14 @@ class TrainingSteps(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What tells these steps from others, JSON-ready."""
+        ...
+
+
+class ValidationBatches(Protocol):
+    """What is validated on, in the same order at each pass."""
+
+    def divided(self, rank: int, num_ranks: int) -> IterableDataset[list[WindowBatch]]:
+        """The share that one process of several takes."""
         ...
 
 
