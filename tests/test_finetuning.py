@@ -10,11 +10,13 @@ import torch
 
 from poyo_ssl.arms import picture_teacher
 from poyo_ssl.decoding import FittedDecoder
-from poyo_ssl.finetuning import FinetuningConfig, TeacherConfig, choose_labels, finetune
+from poyo_ssl.finetuning import choose_labels, finetune
+from poyo_ssl.finetuning_config import FinetuningConfig, TeacherConfig
 from poyo_ssl.model.checkpoints import network_tensors
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population, divide, unit_rows
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
+from poyo_ssl.transfer import TransferError
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
 KNOWN = [f"tiny-{i}" for i in range(4)]
@@ -35,9 +37,8 @@ def population_of(recording, split_config, *tasks) -> Population:
     return Population(divided, {"tiny": list(recording.unit_ids)})
 
 
-def adapt(population, encoder, task=DIRECTION, **options):
-    is_frozen = options.pop("is_frozen", False)
-    config = replace(few_steps(**options), is_frozen=is_frozen)
+def adapt(population, encoder, task=DIRECTION, *, transfer="full", embeddings="tracked", **options):
+    config = replace(few_steps(**options), transfer=transfer, embeddings=embeddings)
     return finetune(population, task, encoder, config, arm="pretrained", seed=0)[0]
 
 
@@ -58,50 +59,127 @@ def embeddings(encoder: Encoder, unit_ids: list[str]) -> torch.Tensor:
 # what changes --------------------------------------------------------------------------------
 
 
+def unchanged_weights(before: Encoder, after: Encoder) -> set[str]:
+    """Names of the weights, beside the unit embedding, that are bit-identical."""
+    one, two = network_tensors(before), network_tensors(after)
+    assert one.keys() == two.keys()
+    return {name for name in one if torch.equal(one[name], two[name])}
+
+
+def weights_beside_units(encoder: Encoder) -> set[str]:
+    return set(network_tensors(encoder)) - {"unit_embedding.weight"}
+
+
 @pytest.mark.parametrize("task", [DIRECTION, MOVIE_FRAME, MOVIE], ids=lambda task: task.name)
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-def test_a_frozen_encoder_is_bit_identical_after_fitting(
+def test_unit_identification_leaves_the_encoder_bit_identical(
     tiny_recording, split_config, pretrained, task, optimizer
 ):
     population = population_of(tiny_recording, split_config, task)
-    decoder = adapt(population, pretrained, task, is_frozen=True, optimizer=optimizer)
-    before, after = network_tensors(pretrained), network_tensors(decoder.network.encoder)
-    assert before.keys() == after.keys()
-    for name in before.keys() - {"unit_embedding.weight"}:
-        assert torch.equal(before[name], after[name]), name
+    decoder = adapt(population, pretrained, task, transfer="units", optimizer=optimizer)
     fitted = decoder.network.encoder
+    assert unchanged_weights(pretrained, fitted) == weights_beside_units(pretrained)
     assert torch.equal(embeddings(fitted, KNOWN), embeddings(pretrained, KNOWN))
-    num_rows = len(before["unit_embedding.weight"])
-    assert torch.equal(after["unit_embedding.weight"][:num_rows], before["unit_embedding.weight"])
 
 
-def test_embeddings_of_new_units_learn_even_beside_a_frozen_encoder(tiny_population, pretrained):
-    still = adapt(tiny_population, pretrained, is_frozen=True, lr=1e-30)
-    learned = adapt(tiny_population, pretrained, is_frozen=True)
+def test_unit_identification_learns_the_embeddings_of_new_units(tiny_population, pretrained):
+    still = adapt(tiny_population, pretrained, transfer="units", lr=1e-30)
+    learned = adapt(tiny_population, pretrained, transfer="units")
     for unit_id in NEW:
         start, end = (embeddings(d.network.encoder, [unit_id]) for d in (still, learned))
         assert not torch.equal(start, end), unit_id
     assert not torch.equal(still.network.readout.weight, learned.network.readout.weight)
 
 
-def test_a_free_encoder_changes_everywhere(tiny_population, pretrained):
-    decoder = adapt(tiny_population, pretrained)
-    before, after = network_tensors(pretrained), network_tensors(decoder.network.encoder)
-    same = [n for n in before if before[n].shape == after[n].shape and before[n].equal(after[n])]
+@pytest.mark.parametrize("task", [DIRECTION, MOVIE], ids=lambda task: task.name)
+def test_a_probe_learns_a_query_and_a_readout_and_nothing_else(
+    tiny_recording, split_config, task, pretrained
+):
+    pretrained.add_units(NEW)
+    population = population_of(tiny_recording, split_config, task)
+    still = adapt(population, pretrained, task, transfer="probe", lr=1e-30)
+    learned = adapt(population, pretrained, task, transfer="probe")
+    assert are_identical(network_tensors(learned.network.encoder), network_tensors(pretrained))
+    same = {
+        name
+        for name, value in network_tensors(learned.network).items()
+        if torch.allclose(value, network_tensors(still.network)[name], rtol=0, atol=1e-20)
+    }
+    fixed = ("encoder.", "image_decoder.mean_frame", "image_decoder.components")
+    assert {name for name in same if not any(word in name for word in fixed)} == set()
+
+
+def test_a_probe_of_units_that_the_encoder_does_not_know_is_refused(tiny_population, pretrained):
+    with pytest.raises(TransferError, match=r"2 units are new .* Identify them first"):
+        adapt(tiny_population, pretrained, transfer="probe")
+
+
+@pytest.mark.parametrize("transfer", ["full", "layerwise"])
+def test_a_free_encoder_changes_everywhere(tiny_population, pretrained, transfer):
+    fitted = adapt(tiny_population, pretrained, transfer=transfer).network.encoder
+    pretrained.add_units(NEW)  # so that shapes agree
     # all but the rotary frequencies, which are no weights
+    same = unchanged_weights(pretrained, fitted)
     assert all("rotary" in name for name in same), same
-    fitted = decoder.network.encoder
     assert not torch.equal(embeddings(fitted, KNOWN), embeddings(pretrained, KNOWN))
 
 
-@pytest.mark.parametrize("is_frozen", [False, True])
-def test_the_encoder_passed_in_is_not_changed(tiny_population, pretrained, is_frozen):
+def test_without_decay_layerwise_is_full(tiny_population, pretrained):
+    one = adapt(tiny_population, pretrained)
+    config = replace(few_steps(), transfer="layerwise", layer_decay=1.0)
+    two, _ = finetune(tiny_population, DIRECTION, pretrained, config, arm="pretrained", seed=0)
+    assert are_identical(weights_of(one), weights_of(two))
+
+
+def test_a_layerwise_step_goes_as_far_as_the_decay_says(tiny_population, pretrained):
+    """The first step of Adam has the length of its learning rate, whatever the gradient."""
+    options = {"max_steps": 1, "ema_decay": None, "patience": None, "weight_decay": 0.0}
+    still, full, layerwise = (
+        adapt(tiny_population, pretrained, transfer=transfer, **{**options, **lr})
+        for transfer, lr in (("full", {"lr": 1e-30}), ("full", {}), ("layerwise", {}))
+    )
+
+    def length(decoder, name):
+        moved = network_tensors(decoder.network)[name] - network_tensors(still.network)[name]
+        return float(moved.abs().max())
+
+    encoder = "reader.encoder."
+    for name, rate in {
+        "readout.weight": 1.0,
+        "reader.query_embedding": 1.0,
+        "reader.query_decoder.feedforward.widen.weight": 1.0,
+        f"{encoder}process_layers.0.feedforward.widen.weight": 0.5,
+        f"{encoder}read_feedforward.widen.weight": 0.25,
+        f"{encoder}value_map.weight": 0.25,
+        f"{encoder}latent_embedding": 0.25,
+    }.items():
+        assert length(layerwise, name) == pytest.approx(rate * length(full, name), rel=1e-2), name
+
+    def unit_length(decoder, unit_ids):
+        start, end = (embeddings(d.network.encoder, unit_ids) for d in (still, decoder))
+        return float((end - start).abs().max())
+
+    for unit_ids, rate in ((KNOWN, 0.25), (NEW, 1.0)):
+        assert unit_length(layerwise, unit_ids) == pytest.approx(
+            rate * unit_length(full, unit_ids), rel=1e-2
+        )
+
+
+@pytest.mark.parametrize("transfer", ["full", "layerwise", "units"])
+def test_the_encoder_passed_in_is_not_changed(tiny_population, pretrained, transfer):
     before = {name: value.clone() for name, value in network_tensors(pretrained).items()}
-    adapt(tiny_population, pretrained, is_frozen=is_frozen)
+    adapt(tiny_population, pretrained, transfer=transfer, embeddings="shuffled")
     assert are_identical(network_tensors(pretrained), before)
     assert all(parameter.requires_grad for parameter in pretrained.parameters())
     assert list(pretrained.unit_embedding.vocab)[1:] == KNOWN
     assert pretrained.training
+
+
+def test_all_of_a_fresh_encoder_learns_whatever_the_way(tiny_population):
+    full, units = (
+        adapt(tiny_population, ENCODER, transfer=transfer) for transfer in ("full", "units")
+    )
+    assert are_identical(weights_of(full), weights_of(units))
 
 
 @pytest.mark.parametrize("task", [DIRECTION, MOVIE], ids=lambda task: task.name)
@@ -287,3 +365,9 @@ def test_impossible_options_are_refused():
         FinetuningConfig(label_smoothing=1.0)
     with pytest.raises(ValueError, match="num_queries"):
         FinetuningConfig(num_queries=0)
+    with pytest.raises(ValueError, match="transfer must be one of full, layerwise, units, probe"):
+        FinetuningConfig(transfer="half")
+    with pytest.raises(ValueError, match="embeddings must be one of tracked, reset, shuffled"):
+        FinetuningConfig(embeddings="kept")
+    with pytest.raises(ValueError, match="layer_decay must lie in"):
+        FinetuningConfig(layer_decay=0.0)

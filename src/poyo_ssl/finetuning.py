@@ -3,135 +3,31 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from poyo_ssl.decoding import DecoderFrame, NetworkDecoder, teacher_scores
+from poyo_ssl.finetuning_config import FinetuningConfig
+from poyo_ssl.finetuning_modules import LabelDecoding, MovieDecoding
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
 from poyo_ssl.population import Population
 from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
 from poyo_ssl.recordings.sampling import (
     EvaluationBatches,
     MixedBatches,
     TrainingBatches,
-    WindowBatch,
     WindowSource,
     thin,
 )
 from poyo_ssl.recordings.tasks import Task
 from poyo_ssl.reference import LinearReadout, PictureReadout
 from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherConfig:
-    """How a network learns from a closed-form linear teacher on unlabelled windows."""
-
-    temperature: float = 0.15
-    """The teacher's scores (one-hot ridge) are divided by it before the softmax."""
-    unlabelled_fraction: float = 0.5
-    """Part of every batch that is random unlabelled training windows, answered by the teacher."""
-    blend: float = 0.5
-    """The fitted decoder adds so many standard deviations of the network to the teacher."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.blend <= 0 or not 0 < self.unlabelled_fraction < 1:
-            raise ValueError(
-                "temperature and blend must be positive and unlabelled_fraction must lie in "
-                f"(0, 1); got {self}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuningConfig:
-    """How a decoder is fitted."""
-
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    """Optimiser, steps and early stopping."""
-    label_smoothing: float = 0.1
-    """Label and frame tasks: probability spread over all classes."""
-    num_queries: int = 4
-    """Image tasks: questions asked of the latents for each picture."""
-    ssim_weight: float = 1.0
-    """Image tasks: weight of 1 - SSIM beside the mean absolute error."""
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    """Used by arms that have a teacher."""
-    is_frozen: bool = False
-    """Keep a pretrained encoder as it is: only embeddings of new units and the decoder learn."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1 or self.num_queries < 1 or self.ssim_weight < 0:
-            raise ValueError(
-                "label_smoothing must lie in [0, 1), num_queries be at least 1 and ssim_weight "
-                f"not negative; got {self}."
-            )
-
-
-class LabelDecoding(WindowModule):
-    """Cross-entropy on labelled windows; on unlabelled ones, divergence from the teacher.
-
-    Args:
-        network: Encoder, query and readout.
-        config: Loss and training.
-    """
-
-    network: LabelDecoder
-
-    def __init__(self, network: LabelDecoder, config: FinetuningConfig) -> None:
-        super().__init__(network, config.training)
-        self.config = config
-
-    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
-        """``loss``, its terms, and the accuracy on the labelled windows."""
-        labelled = [group for group in batch if group.teacher_answer is None]
-        taught = [group for group in batch if group.teacher_answer is not None]
-        terms: dict[str, Tensor] = {}
-        if labelled:
-            logits = self.network(*(group.group for group in labelled))
-            target = torch.cat([g.target for g in labelled])
-            terms["cross_entropy"] = label_loss(logits, target, self.config.label_smoothing)
-            terms["accuracy"] = (logits.argmax(1) == target).float().mean()
-        if taught:
-            logits = self.network(*(group.group for group in taught))
-            answers = torch.cat([g.teacher_answer for g in taught if g.teacher_answer is not None])
-            terms["teacher"] = teacher_loss(logits, answers)
-        zero = torch.zeros((), device=self.device)
-        terms["loss"] = terms.get("cross_entropy", zero) + terms.get("teacher", zero)
-        return terms
-
-
-class MovieDecoding(WindowModule):
-    """Mean absolute error and structural dissimilarity of reconstructed movie frames.
-
-    Args:
-        network: Encoder, queries and UNet decoder.
-        config: Loss and training.
-        pictures: What was shown, in [0, 1], (num_pictures, 64, 128).
-    """
-
-    network: MovieDecoder
-
-    def __init__(self, network: MovieDecoder, config: FinetuningConfig, pictures: Tensor) -> None:
-        super().__init__(network, config.training)
-        self.config = config
-        self.register_buffer("pictures", pictures, persistent=False)
-
-    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
-        """``loss`` and its terms."""
-        scores = [group.teacher_answer for group in batch if group.teacher_answer is not None]
-        predicted = self.network(
-            *(group.group for group in batch), scores=torch.cat(scores) if scores else None
-        )
-        assert isinstance(self.pictures, Tensor)
-        true = self.pictures[torch.cat([g.target for g in batch])]
-        return picture_loss(predicted, true, self.config.ssim_weight)
+from poyo_ssl.transfer import EMBEDDINGS, TRANSFERS, LearningRates, full_rates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,8 +61,9 @@ def finetune(
         population: Recordings, units and parts; learns from ``train``, stops early on ``valid``.
         task: What is asked.
         encoder: A pretrained encoder, which is copied and not changed, or the config of a fresh
-            one. Units that it does not know get new embeddings; everything else transfers.
-        config: Loss and training.
+            one. Units that it does not know get new embeddings; what else transfers, and what of
+            it learns on, the config says.
+        config: Loss, training, and way to transfer.
         arm: Name of the decoder in results.
         seed: Of weights, batches and the choice of labels.
         labels: Labelled training windows that may be used; a number is the fraction of every
@@ -180,17 +77,13 @@ def finetune(
 
     Returns:
         The fitted decoder, and its learning curves.
+
+    Raises:
+        TransferError: If a pretrained encoder cannot be transferred as asked.
     """
     torch.manual_seed(seed)
-    if isinstance(encoder, EncoderConfig):
-        encoder, start = Encoder(encoder, population.sampling_rate), "fresh"
-    else:
-        start = digest(network_tensors(encoder))
-        encoder = copy.deepcopy(encoder).train()
-    num_known_rows = len(encoder.unit_embedding.weight)
-    encoder.add_units(population.unit_ids)
-    if config.is_frozen:
-        freeze_encoder(encoder, num_known_rows)
+    start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
+    encoder, rates = begin(encoder, population, config, seed)
     num_timesteps = encoder.window_timesteps(task.window_length)
     labelled = choose_labels(
         population.labelled_sources(encoder, task, "train", num_timesteps), labels, seed
@@ -204,7 +97,7 @@ def finetune(
     readout = teacher.pixels.readout if isinstance(teacher, PictureTeacher) else teacher
     if task.kind == "images":
         assert not isinstance(teacher, LinearReadout), "image tasks take a PictureTeacher"
-        module = _movie_module(population, task, encoder, config, labelled, teacher)
+        module = _movie_module(population, task, encoder, config, labelled, teacher, rates)
         if teacher is not None:
             labelled = [_with_training_scores(source, teacher) for source in labelled]
             valid = [_with_scores(s, teacher.pixels.readout, num_timesteps) for s in valid]
@@ -217,7 +110,7 @@ def finetune(
         num_classes = len(population.classes(task))
         query_time = 0.5 * task.window_length if task.kind == "labels" else -task.window_offset
         module = LabelDecoding(
-            LabelDecoder(encoder, num_classes=num_classes, query_time=query_time), config
+            LabelDecoder(encoder, num_classes=num_classes, query_time=query_time), config, rates
         )
         batches = _label_batches(
             population, encoder, labelled, config, num_timesteps, seed, teacher
@@ -248,6 +141,25 @@ def finetune(
     return decoder, result
 
 
+def begin(
+    encoder: Encoder | EncoderConfig, population: Population, config: FinetuningConfig, seed: int
+) -> tuple[Encoder, LearningRates]:
+    """The encoder that fine-tuning starts from, with every unit, and how fast its parts learn.
+
+    All of a fresh encoder learns, whatever the way to transfer.
+
+    Raises:
+        TransferError: If the pretrained encoder cannot be transferred as asked.
+    """
+    if isinstance(encoder, EncoderConfig):
+        encoder = Encoder(encoder, population.sampling_rate)
+        encoder.add_units(population.unit_ids)
+        return encoder, full_rates(encoder)
+    encoder = copy.deepcopy(encoder).train()
+    is_known = EMBEDDINGS[config.embeddings](encoder, population.unit_ids, seed)
+    return encoder, TRANSFERS[config.transfer](encoder, is_known, config.layer_decay)
+
+
 def _movie_module(
     population: Population,
     task: Task,
@@ -255,6 +167,7 @@ def _movie_module(
     config: FinetuningConfig,
     labelled: list[WindowSource],
     teacher: PictureTeacher | None,
+    rates: LearningRates,
 ) -> MovieDecoding:
     pictures = population.pictures(task)
     if teacher is None:
@@ -270,7 +183,7 @@ def _movie_module(
         num_queries=config.num_queries,
         components=components,
     )
-    return MovieDecoding(network, config, pictures)
+    return MovieDecoding(network, config, pictures, rates)
 
 
 def _with_training_scores(source: WindowSource, teacher: PictureTeacher) -> WindowSource:
@@ -282,22 +195,6 @@ def _with_scores(source: WindowSource, readout: LinearReadout, num_timesteps: in
     features = source.activity.binned(source.first_timestep, num_timesteps, readout.num_bins)
     scores = readout.scores(features, source.activity.unit_ids)
     return replace(source, teacher_answer=torch.from_numpy(scores).float())
-
-
-def freeze_encoder(encoder: Encoder, num_known_rows: int) -> None:
-    """Lets only the embeddings of units added after pretraining learn.
-
-    Args:
-        encoder: Set to eval mode; its other parameters get no gradient.
-        num_known_rows: Rows of the unit embedding that pretraining filled.
-    """
-    for parameter in encoder.parameters():
-        parameter.requires_grad_(False)
-    encoder.eval()
-    weight = encoder.unit_embedding.weight
-    weight.requires_grad_(True)
-    is_known = torch.arange(len(weight)) < num_known_rows
-    weight.register_hook(lambda gradient: gradient.masked_fill(is_known[:, None], 0.0))
 
 
 def choose_labels(

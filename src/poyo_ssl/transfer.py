@@ -1,0 +1,168 @@
+"""Ways to transfer: what of a pretrained encoder goes on learning, how fast, and whose embeddings.
+
+A way gives every weight of the encoder a learning rate relative to that of the decoder, whose
+query and readout are always new. A rate of 0 freezes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poyo_ssl.model.encoder import Encoder
+
+UNITS = "unit_embedding.weight"
+_PROCESS = "process_layers."
+
+
+class TransferError(ValueError):
+    """A pretrained encoder that cannot be transferred as asked; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearningRates:
+    """How fast the parts of an encoder learn, relative to the decoder; 0 freezes."""
+
+    parameters: dict[str, float]
+    """Name of every parameter but the unit embedding."""
+    units: Tensor
+    """Every row of the unit embedding, (num_rows,)."""
+
+    def freeze(self, encoder: Encoder) -> None:
+        """Keeps what has a rate of 0 from learning; an encoder without any other has no dropout."""
+        for name, rate in self.parameters.items():
+            encoder.get_parameter(name).requires_grad_(rate > 0)
+        if not any(self.parameters.values()):
+            encoder.eval()
+        weight, is_frozen = encoder.unit_embedding.weight, self.units[:, None] == 0
+        weight.requires_grad_(not is_frozen.all())
+        if weight.requires_grad:
+            weight.register_hook(lambda g: g.masked_fill(is_frozen.to(g.device), 0.0))
+
+
+def full_rates(
+    encoder: Encoder, is_known: Tensor | None = None, layer_decay: float = 1.0
+) -> LearningRates:
+    """``full``: everything learns at the full rate."""
+    num_rows = len(encoder.unit_embedding.weight)
+    return LearningRates(parameters=_uniform(encoder, 1.0), units=torch.ones(num_rows))
+
+
+def layerwise_rates(encoder: Encoder, is_known: Tensor, layer_decay: float) -> LearningRates:
+    """``layerwise``: the further from the answer, the slower.
+
+    The last process layer learns at the rate ``layer_decay``, the one before at its square and so
+    on; what reads the windows is one further: the reading attention with its feed-forward network,
+    the latents, the value map, and the embeddings of units that the encoder knows. Those of new
+    units learn at the full rate.
+    """
+    reading = layer_decay ** (len(encoder.process_layers) + 1)
+    rates = _uniform(encoder, reading)
+    for name in rates:
+        if name.startswith(_PROCESS):
+            index = int(name.removeprefix(_PROCESS).split(".")[0])
+            rates[name] = layer_decay ** (len(encoder.process_layers) - index)
+    return LearningRates(parameters=rates, units=torch.where(is_known, reading, 1.0))
+
+
+def unit_rates(encoder: Encoder, is_known: Tensor, layer_decay: float = 1.0) -> LearningRates:
+    """``units``: of the encoder, only the embeddings of new units learn."""
+    return LearningRates(parameters=_uniform(encoder, 0.0), units=(~is_known).float())
+
+
+def probe_rates(encoder: Encoder, is_known: Tensor, layer_decay: float = 1.0) -> LearningRates:
+    """``probe``: nothing of the encoder learns.
+
+    Raises:
+        TransferError: If some unit is new, since its embedding would stay random.
+    """
+    num_new = int((~is_known).sum())
+    if num_new:
+        raise TransferError(
+            f"transfer: probe learns no embeddings, but {num_new} units are new to the encoder and "
+            "would keep random ones. Identify them first (identify_units, or 'poyo-ssl adapt "
+            "--identify=true'), choose units that the encoder knows, or take transfer: units."
+        )
+    return LearningRates(parameters=_uniform(encoder, 0.0), units=torch.zeros(len(is_known)))
+
+
+TRANSFERS: dict[str, Callable[[Encoder, Tensor, float], LearningRates]] = {
+    "full": full_rates,
+    "layerwise": layerwise_rates,
+    "units": unit_rates,
+    "probe": probe_rates,
+}
+"""Way to transfer to the learning rates it gives an encoder, rows of known units and a decay."""
+
+
+def _uniform(encoder: Encoder, rate: float) -> dict[str, float]:
+    return {name: rate for name, _ in encoder.named_parameters() if name != UNITS}
+
+
+def keep_embeddings(encoder: Encoder, unit_ids: list[str], seed: int) -> Tensor:
+    """``tracked``: units that the encoder knows keep their embeddings, the others get new ones.
+
+    Args:
+        encoder: Changed in place.
+        unit_ids: Units to be decoded from.
+        seed: Of an exchange; new embeddings are drawn from torch's generator, as everywhere.
+
+    Returns:
+        Whether each row of the unit embedding is known, (num_rows,).
+    """
+    num_known_rows = len(encoder.unit_embedding.weight)
+    encoder.add_units(unit_ids)
+    return torch.arange(len(encoder.unit_embedding.weight)) < num_known_rows
+
+
+def reset_embeddings(encoder: Encoder, unit_ids: list[str], seed: int) -> Tensor:
+    """``reset``: every unit gets a new embedding, so that only weights transfer.
+
+    Arguments and result are those of :func:`keep_embeddings`.
+    """
+    encoder.add_units(unit_ids)
+    encoder.unit_embedding.subset_vocab(unit_ids)
+    encoder.unit_embedding.reset_parameters()
+    # the first row is padding, which no unit has
+    return torch.arange(len(encoder.unit_embedding.weight)) == 0
+
+
+def shuffle_embeddings(encoder: Encoder, unit_ids: list[str], seed: int) -> Tensor:
+    """``shuffled``: every known unit gets the embedding of another one; the control of ``tracked``.
+
+    Arguments and result are those of :func:`keep_embeddings`; the seed decides whose.
+
+    Raises:
+        TransferError: If fewer than two units are known.
+    """
+    known = known_units(encoder, unit_ids)
+    if len(known) < 2:
+        raise TransferError(
+            "embeddings: shuffled exchanges the embeddings of known units, but the encoder knows "
+            f"{len(known)} of {len(unit_ids)} units. Take recordings of the cells that it was "
+            "pretrained on, or embeddings: tracked."
+        )
+    is_known = keep_embeddings(encoder, unit_ids, seed)
+    rows = torch.tensor(encoder.unit_embedding.tokenizer(known))
+    # one cycle through all of them in random order: none keeps its own
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+    with torch.no_grad():
+        weight = encoder.unit_embedding.weight
+        weight[rows] = weight[rows.roll(1)]
+    return is_known
+
+
+EMBEDDINGS: dict[str, Callable[[Encoder, list[str], int], Tensor]] = {
+    "tracked": keep_embeddings,
+    "reset": reset_embeddings,
+    "shuffled": shuffle_embeddings,
+}
+"""What becomes of the embeddings of known units to the function that does it."""
+
+
+def known_units(encoder: Encoder, unit_ids: list[str]) -> list[str]:
+    """Those units that have an embedding, in their order."""
+    return [unit_id for unit_id in unit_ids if unit_id in encoder.unit_embedding.vocab]
