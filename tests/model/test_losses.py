@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from poyo_ssl.model.losses import effective_rank, label_loss, picture_loss, teacher_loss
+from poyo_ssl.model.losses import (
+    barlow_twins_loss,
+    cross_correlation,
+    effective_rank,
+    label_loss,
+    picture_loss,
+    teacher_loss,
+)
 
 
 def test_identical_pictures_have_no_loss():
@@ -89,3 +97,38 @@ def test_effective_rank_of_a_known_spectrum():
     features = torch.tensor([[3**0.5, 0.0], [-(3**0.5), 0.0], [0.0, 1.0], [0.0, -1.0]])
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert float(effective_rank(features)) == pytest.approx(math.exp(entropy), rel=1e-5)
+
+
+# two views
+
+
+def decorrelated(num_windows: int = 32, num_features: int = 8) -> torch.Tensor:
+    """Features of zero mean, none correlated with another."""
+    noise = torch.randn(num_windows, num_features, generator=torch.Generator().manual_seed(0))
+    return torch.linalg.qr(noise - noise.mean(0)).Q
+
+
+def test_the_cross_correlation_is_pearsons():
+    one, other = torch.randn(20, 3), torch.randn(20, 3)
+    expected = np.corrcoef(one.T, other.T)[:3, 3:]
+    np.testing.assert_allclose(cross_correlation(5 * one + 2, other - 7), expected, atol=1e-5)
+
+
+def test_identical_decorrelated_views_have_no_barlow_twins_loss_and_others_have_one():
+    features = decorrelated()
+    assert barlow(features, 3 * features - 1) == pytest.approx(0.0, abs=1e-4)
+    # views that share nothing, views whose features repeat each other, views that do not vary
+    assert barlow(features, decorrelated().flip(1)) == pytest.approx(1.02, abs=1e-2)
+    repeated = features[:, :1].repeat(1, 8)
+    assert barlow(repeated, repeated) == pytest.approx(0.02 * 7, abs=1e-3)
+    assert barlow(torch.ones(32, 8), torch.ones(32, 8)) == pytest.approx(1.0, abs=1e-3)
+
+
+def barlow(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(barlow_twins_loss(cross_correlation(one, other), 0.02))
+
+
+def test_features_that_do_not_vary_leave_the_gradient_finite():
+    features = torch.ones(16, 4, requires_grad=True)
+    barlow_twins_loss(cross_correlation(features, features), 0.02).backward()
+    assert torch.isfinite(features.grad).all()

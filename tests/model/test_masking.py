@@ -7,6 +7,7 @@ import torch
 
 from poyo_ssl.model.masking import (
     PATTERNS,
+    choose_hidden,
     hide_future,
     hide_last_steps,
     hide_random_patches,
@@ -79,3 +80,28 @@ def test_a_pattern_is_a_function_of_its_generator(pattern):
     assert torch.equal(first, hide(4, 6, 9, 0.5, seeded(1)))
     if pattern != "future":
         assert not torch.equal(first, hide(4, 6, 9, 0.5, seeded(2)))
+
+
+def test_only_hidden_positions_are_asked_about_and_none_twice():
+    is_hidden = torch.rand(50, 6, 8, generator=seeded()) < 0.4
+    asked = choose_hidden(is_hidden, 5, seeded())
+    assert asked.shape == (50, 5)
+    assert is_hidden.flatten(1).gather(1, asked).all()
+    assert all(len(set(row.tolist())) == 5 for row in asked)
+
+
+def test_no_more_is_asked_than_the_window_that_hides_least_can_answer():
+    is_hidden = torch.zeros(2, 3, 4, dtype=torch.bool)
+    is_hidden[0] = True
+    is_hidden[1, 2, 1:3] = True
+    asked = choose_hidden(is_hidden, 64, seeded())
+    assert asked.shape == (2, 2)
+    assert sorted(asked[1].tolist()) == [9, 10]
+
+
+def test_every_hidden_position_may_be_asked_about():
+    is_hidden = torch.zeros(400, 3, 4, dtype=torch.bool)
+    is_hidden[:, :, ::2] = True
+    counts = choose_hidden(is_hidden, 2, seeded()).flatten().bincount(minlength=12)
+    assert (counts > 0).tolist() == [True, False, True, False] * 3
+    assert counts[counts > 0].min() > 80  # 800 draws of six positions

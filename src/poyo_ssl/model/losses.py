@@ -38,6 +38,37 @@ def picture_loss(predicted: Tensor, true: Tensor, ssim_weight: float) -> dict[st
     return {"l1": l1, "dissimilarity": 1 - ssim, "loss": l1 + ssim_weight * (1 - ssim)}
 
 
+def cross_correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's correlation of every feature of one view with every feature of the other.
+
+    Args:
+        one: Features of all windows, (num_windows, num_features).
+        other: Features of another view of the same windows, of the same shape.
+
+    Returns:
+        (num_features, num_features); a feature that does not vary correlates with nothing.
+    """
+
+    def standardise(features: Tensor) -> Tensor:
+        centred = features - features.mean(0)
+        # the gradient of a square root at zero is infinite
+        return centred / (centred.square().mean(0) + 1e-8).sqrt()
+
+    return standardise(one).T @ standardise(other) / len(one)
+
+
+def barlow_twins_loss(correlation: Tensor, off_diagonal_weight: float) -> Tensor:
+    """How far a cross-correlation is from the identity, per feature (Zbontar et al. 2021).
+
+    Args:
+        correlation: (num_features, num_features).
+        off_diagonal_weight: Of correlations between different features.
+    """
+    diagonal = correlation.diagonal()
+    others = correlation.square().sum() - diagonal.square().sum()
+    return ((1 - diagonal).square().sum() + off_diagonal_weight * others) / len(diagonal)
+
+
 def effective_rank(features: Tensor) -> Tensor:
     """Exponential of the entropy of the normalised covariance spectrum (Roy & Vetterli 2007).
 

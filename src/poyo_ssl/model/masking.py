@@ -51,7 +51,7 @@ def hide_random_patches(
 def hide_units(
     num_windows: int, num_patches: int, num_units: int, fraction: float, generator: torch.Generator
 ) -> Tensor:
-    """Hides whole units, a different set in every window: the others must tell what they did.
+    """Hides whole units, a different set in every window: co-smoothing, the others must tell.
 
     Returns:
         Shape (num_windows, num_patches, num_units); ``round(fraction * num_units)`` units are
@@ -79,3 +79,20 @@ PATTERNS: dict[str, Pattern] = {
     "units": hide_units,
     "future": hide_future,
 }
+
+
+def choose_hidden(is_hidden: Tensor, num_chosen: int, generator: torch.Generator) -> Tensor:
+    """Draws hidden positions to ask about, without replacement.
+
+    Args:
+        is_hidden: (B, T, U).
+        num_chosen: At most so many; fewer where some window hides fewer.
+        generator: Of the draw.
+
+    Returns:
+        Flat positions into (T, U), shape (B, Q).
+    """
+    flat = is_hidden.flatten(1)
+    num_chosen = min(num_chosen, int(flat.sum(1).min()))
+    draw = torch.rand(flat.shape, generator=generator).masked_fill(~flat, -1.0)
+    return draw.topk(num_chosen, dim=1).indices
