@@ -149,6 +149,18 @@ def test_a_finished_fit_is_returned_at_once(tmp_path):
     assert (again.seconds, again.best_step) == (result.seconds, result.best_step)
 
 
+def test_a_finished_fit_can_be_had_where_nothing_can_be_written_any_more(tmp_path, monkeypatch):
+    run(Watched(BUSY, 0.5, None), checkpoint_directory=tmp_path)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("poyo_ssl.training_checkpoints.partial_file", fail)
+    run(Watched(BUSY, 0.5, stop_after=0), checkpoint_directory=tmp_path)
+    with pytest.raises(TrainingStorageError, match="Read-only file system"):
+        run(Watched(BUSY, 0.5, stop_after=0), checkpoint_directory=tmp_path / "new")
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     run(MeanDecoding(replace(BUSY, keep_checkpoints=3)), checkpoint_directory=tmp_path)
     assert files(tmp_path) == [

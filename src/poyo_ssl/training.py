@@ -263,7 +263,7 @@ def _settings(
     config = asdict(module.config)
     training = config.get("training", config)
     for name in NOT_DECIDING:
-        training.pop(name)
+        training.pop(name, None)
     return {
         "config": config,
         "seed": seed,

@@ -251,8 +251,9 @@ class WriteCheckpoints(Callback):
         trainer.strategy.setup_environment()  # connects the processes
         newest = None
         if trainer.is_global_zero:
-            self.checkpoints.prepare()
             newest = self.checkpoints.find_newest()
+            if newest is None or not is_finished(newest):
+                self.checkpoints.prepare()
         found: Path | None = trainer.strategy.broadcast(newest)
         return found
 
