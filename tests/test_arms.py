@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import poyo_ssl.arms
-from poyo_ssl.arms import ARMS, NUM_BINS, arms_for, label_teacher
+from poyo_ssl.arms import ARMS, NUM_BINS, arms_for, label_teacher, pretrained_arm
 from poyo_ssl.decoding import LabelReadout, PixelReadout
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.model.encoder import Encoder
@@ -20,6 +20,7 @@ from poyo_ssl.reference import LinearReadout
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")
+ALL = {**ARMS, "pretrained": pretrained_arm("pretrained")}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def pretrained_encoder() -> Encoder:
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_every_kind_of_task_has_its_arms(task, expected):
-    assert arms_for(task, NETWORKS) == expected
+    assert arms_for(task, NETWORKS, ALL) == expected
 
 
 def test_reference_decoders_are_there_even_without_any_network():
@@ -72,7 +73,7 @@ def test_an_unknown_arm_is_refused_with_those_there_are():
 def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monkeypatch):
     pictures = two_recordings.pictures(task).numpy() if task.kind == "images" else None
     scored: dict[str, list[np.ndarray]] = {}
-    for arm in arms_for(task, NETWORKS):
+    for arm in arms_for(task, NETWORKS, ALL):
         decoder = fit_arm(arm, setting_of(two_recordings, task, pretrained=pretrained_encoder))
         predict, asked = decoder.predict, scored.setdefault(arm, [])
 
@@ -89,7 +90,7 @@ def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monk
             windows = two_recordings.windows(divided, task, "test", decoder.frame.num_timesteps)
             assert np.array_equal(asked[-2], windows.first_timestep)
             assert np.array_equal(asked[-1], windows.target)
-    assert len(scored) == len(arms_for(task, NETWORKS))
+    assert len(scored) == len(arms_for(task, NETWORKS, ALL))
     first = scored.pop(next(iter(scored)))
     assert len(first) == 4
     for arm, asked in scored.items():

@@ -10,8 +10,8 @@ import yaml
 
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.options import build
-from poyo_ssl.experiment import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
+from poyo_ssl.run_config import RunConfig
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

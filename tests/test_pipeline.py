@@ -13,13 +13,14 @@ import pytest
 
 from poyo_ssl.decoding import load_decoder
 from poyo_ssl.evaluation import evaluate
-from poyo_ssl.experiment import Fit, RunConfig, plan
+from poyo_ssl.experiment import Fit, plan
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.pipeline import run
 from poyo_ssl.population import divide
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
 from poyo_ssl.recordings.tasks import DIRECTION, find_task
+from poyo_ssl.run_config import RunConfig
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")
@@ -53,7 +54,7 @@ def times_of(directory: Path, name: str) -> dict[str, int]:
 
 
 def without_seconds(directory: Path) -> pd.DataFrame:
-    return pd.read_csv(directory / "scores.csv").drop(columns="seconds")
+    return pd.read_csv(directory / "scores.csv").drop(columns=["seconds", "pretraining_seconds"])
 
 
 def fits_of(recordings, config) -> list[Fit]:
@@ -72,7 +73,10 @@ def test_a_run_leaves_everything_that_a_report_and_a_reader_need(finished, recor
     ):  # fmt: skip
         assert (finished / name).stat().st_size > 0, name
     for seed in range(2):
-        assert load_encoder(finished / "pretrained" / f"seed-{seed}").config == EVERYTHING.encoder
+        assert (
+            load_encoder(finished / f"pretrained/pretrained/seed-{seed}").config
+            == EVERYTHING.encoder
+        )
     for fit in fits_of(recordings, EVERYTHING):
         for name in ("config.json", "weights.safetensors", "scores.json", "curves.csv"):
             assert (finished / fit.name / name).is_file(), (fit.name, name)
@@ -146,7 +150,7 @@ def test_the_record_of_a_run_says_how_to_repeat_it(finished):
 
 def test_pretraining_learns_from_predictable_units_alone(finished):
     units = pd.read_csv(finished / "units.csv")
-    known = load_encoder(finished / "pretrained" / "seed-0").unit_embedding.vocab
+    known = load_encoder(finished / "pretrained/pretrained/seed-0").unit_embedding.vocab
     predictable = set(units.loc[units["is_predictable"], "unit_id"])
     assert 0 < len(predictable) < len(units)
     assert set(list(known)[1:]) == predictable
@@ -223,14 +227,14 @@ def test_an_interrupted_run_fits_only_what_is_missing(copied, recordings):
 
 def test_an_interrupted_pretraining_is_repeated_alone(copied, recordings):
     weights = times_of(copied, "weights.safetensors")
-    bits = (copied / "pretrained/seed-1/weights.safetensors").read_bytes()
-    (copied / "pretrained/seed-1/config.json").unlink()
+    bits = (copied / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes()
+    (copied / "pretrained/pretrained/seed-1/config.json").unlink()
     run(recordings, copied, EVERYTHING)
     after = times_of(copied, "weights.safetensors")
     assert [name for name in after if after[name] != weights[name]] == [
-        "pretrained/seed-1/weights.safetensors"
+        "pretrained/pretrained/seed-1/weights.safetensors"
     ]
-    assert (copied / "pretrained/seed-1/weights.safetensors").read_bytes() == bits
+    assert (copied / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes() == bits
 
 
 def test_a_directory_of_another_config_is_refused_and_kept(copied, recordings):

@@ -16,13 +16,14 @@ import pytest
 
 from poyo_ssl.arms import Setting
 from poyo_ssl.evaluation import evaluate
-from poyo_ssl.experiment import Experiment, RunConfig, plan
+from poyo_ssl.experiment import Experiment, plan
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.pipeline import run
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
+from poyo_ssl.run_config import RunConfig
 from poyo_ssl.training import TrainingConfig
 from test_configs import parse
 from tiny_fits import fit_arm

@@ -100,10 +100,10 @@ def test_the_recording_that_a_run_learned_from_is_scored_on_its_test_part(
 ):
     rows = evaluate_run(fitted_run, [halves[0]], tmp_path / "scores.json")
     expected = pd.read_csv(fitted_run / "scores.csv").query("metric == 'accuracy'")
-    expected = expected.set_index(["arm", "label_fraction", "seed"])
+    expected = expected.set_index(["arm", "labels", "seed"])
     assert len(rows) == len(expected)
     for row in rows:
-        in_table = expected.loc[(row["arm"], row["label_fraction"], row["seed"])]
+        in_table = expected.loc[(row["arm"], row["labels"], row["seed"])]
         assert row["part"] == "test"
         assert row["num_windows"] == in_table["num_test"]
         assert row["scores"]["accuracy"] == pytest.approx(in_table["value"])
@@ -165,7 +165,7 @@ def tested(fitted_run) -> tuple[float, float]:
 
 
 def by_decoder(rows: list[dict]) -> dict[tuple, dict]:
-    return {(row["arm"], row["label_fraction"]): row for row in rows}
+    return {(row["arm"], row["labels"]): row for row in rows}
 
 
 def test_a_stretch_of_the_training_recording_is_scored_on_its_test_part_alone(
@@ -376,7 +376,7 @@ def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
     by_name = {row["recording_id"]: row for row in rows}
     assert {row["recording_id"]: row for row in again} == by_name
     for row in again:
-        assert (row["units"], row["label_fraction"], row["seed"]) == ("all", 0.5, 2)
+        assert (row["units"], row["labels"], row["seed"]) == ("all", "50%", 2)
 
 
 @pytest.mark.parametrize("task", ["movie_frame", "movie_held_out"])

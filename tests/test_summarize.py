@@ -28,12 +28,14 @@ def tables(values=VALUES, label_fraction: float = 1.0) -> tuple[pd.DataFrame, pd
             "units": "all",
             "arm": arm,
             "kind": "reference" if arm == "ridge" else "network",
+            "labels": f"{label_fraction:.0%}",
             "label_fraction": label_fraction,
         }
         for recording_id, per_seed in recordings.items():
             for seed, value in enumerate(per_seed):
                 row = {**keys, "recording_id": recording_id, "seed": seed}
-                row["num_test"] = NUM_TEST[recording_id]
+                row |= {"num_test": NUM_TEST[recording_id], "seconds": 2.0 + seed}
+                row["pretraining_seconds"] = 10.0 if arm == "pretrained" else 0.0
                 scores.append({**row, "metric": "accuracy", "value": value})
                 scores.append({**row, "metric": "balanced_accuracy", "value": value / 2})
                 count = NUM_TEST[recording_id]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from poyo_ssl.arms import ARMS, Setting
+from poyo_ssl.arms import ARMS, Setting, pretrained_arm
 from poyo_ssl.decoding import FittedDecoder
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
@@ -73,7 +73,8 @@ def setting_of(
 
 
 def fit_arm(arm: str, setting: Setting) -> FittedDecoder:
-    return ARMS[arm].fit(setting)[0]
+    arms = {**ARMS, "pretrained": pretrained_arm("pretrained")}
+    return arms[arm].fit(setting)[0]
 
 
 def with_units_in_order(recording: Recording, order: np.ndarray) -> Recording:

@@ -1,6 +1,5 @@
 from .decoding import load_decoder as load_decoder
 from .evaluation import evaluate as evaluate
-from .experiment import RunConfig as RunConfig
 from .finetuning import FinetuningConfig as FinetuningConfig
 from .finetuning import finetune as finetune
 from .model.calcium_poyo_plus import load_calcium_poyo_plus as load_calcium_poyo_plus
@@ -26,4 +25,5 @@ from .recordings.splits import SplitConfig as SplitConfig
 from .recordings.storage import save_recording as save_recording
 from .recordings.tasks import find_task as find_task
 from .report import write_report as write_report
+from .run_config import RunConfig as RunConfig
 from .streaming import StreamingDecoder as StreamingDecoder

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,8 @@ class Setting:
     """Labelled training windows that may be learned from; a number is a fraction."""
     pretrained: Callable[[], Encoder] | None = None
     """Gives the pretrained encoder, for the arm that needs one."""
+    earlier: list[DividedRecording] = field(default_factory=list)
+    """Recordings that came before these, to learn from as pretraining does."""
 
     @property
     def num_timesteps(self) -> int:
@@ -216,20 +220,25 @@ def fit_scratch_arm(setting: Setting) -> Fitted:
     return fit_network(setting, "scratch", setting.encoder)
 
 
-def fit_pretrained_arm(setting: Setting) -> Fitted:
-    """The network from the pretrained encoder, on labels alone."""
-    assert setting.pretrained is not None
-    return fit_network(setting, "pretrained", setting.pretrained())
-
-
 def fit_taught_arm(setting: Setting) -> Fitted:
     """The network from fresh weights with a ridge teacher.
 
     Label tasks: it learns from labels and from the teacher's answers, and is added to it. Image
     tasks: it corrects the teacher's pictures.
     """
-    find_teacher = picture_teacher if setting.task.kind == "images" else label_teacher
     return fit_network(setting, "scratch + teacher", setting.encoder, find_teacher(setting))
+
+
+def fit_pretrained_arm(setting: Setting, *, name: str, with_teacher: bool) -> Fitted:
+    """The network from the pretrained encoder, on labels alone or with a ridge teacher, too."""
+    assert setting.pretrained is not None
+    teacher = find_teacher(setting) if with_teacher else None
+    return fit_network(setting, name, setting.pretrained(), teacher)
+
+
+def find_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
+    """The closed-form teacher of the setting's task."""
+    return picture_teacher(setting) if setting.task.kind == "images" else label_teacher(setting)
 
 
 def fit_network(
@@ -273,21 +282,30 @@ ARMS = {
     "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),
     "scratch": Arm(fit_scratch_arm, ("labels", "frames", "images"), is_reference=False),
     "scratch + teacher": Arm(fit_taught_arm, ("labels", "images"), is_reference=False),
-    "pretrained": Arm(fit_pretrained_arm, ("labels", "frames", "images"), is_reference=False),
 }
+"""Arms that need no pretraining; :func:`pretrained_arm` makes the others."""
 
 
-def arms_for(task: Task, wanted: tuple[str, ...]) -> list[str]:
+def pretrained_arm(name: str, *, with_teacher: bool = False) -> Arm:
+    """The arm whose network begins with the setting's pretrained encoder."""
+    fit = partial(fit_pretrained_arm, name=name, with_teacher=with_teacher)
+    kinds = ("labels", "images") if with_teacher else ("labels", "frames", "images")
+    return Arm(fit, kinds, is_reference=False)
+
+
+def arms_for(
+    task: Task, wanted: tuple[str, ...], arms: Mapping[str, Arm] = MappingProxyType(ARMS)
+) -> list[str]:
     """The arms that can answer a task: every reference decoder, and the wanted networks.
 
     Raises:
         ValueError: If a wanted arm does not exist.
     """
-    unknown = [name for name in wanted if name not in ARMS]
+    unknown = [name for name in wanted if name not in arms]
     if unknown:
-        raise ValueError(f"Unknown arms {unknown}. Choose from: {', '.join(ARMS)}.")
+        raise ValueError(f"Unknown arms {unknown}. Choose from: {', '.join(arms)}.")
     return [
         name
-        for name, arm in ARMS.items()
+        for name, arm in arms.items()
         if task.kind in arm.kinds and (arm.is_reference or name in wanted)
     ]

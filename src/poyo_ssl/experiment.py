@@ -5,81 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from poyo_ssl.arms import ARMS, arms_for
-from poyo_ssl.finetuning import FinetuningConfig
+from poyo_ssl.arms import arms_for
+from poyo_ssl.diets import choose_units
 from poyo_ssl.model.checkpoints import write_json
-from poyo_ssl.model.encoder import EncoderConfig
-from poyo_ssl.population import DividedRecording, Population, divide
+from poyo_ssl.population import DividedRecording, Population, divide, require_one_rate
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
-from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig
+from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, Task, can_answer, find_task
-from poyo_ssl.training import TrainingConfig
+from poyo_ssl.run_config import RunConfig, slug
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What ``poyo-ssl run`` does; every stage has its own part."""
-
-    title: str = "Decoding visual experience from calcium imaging"
-    """Heading of the report."""
-    tasks: tuple[str, ...] = ()
-    """Tasks to decode; none: drifting-grating direction, static-grating orientation and movie
-    reconstruction of held-out frames, as far as the recordings show them."""
-    units: tuple[str, ...] = ("unpredictable", "all")
-    """Units to decode: unpredictable, predictable, all."""
-    arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
-    """Networks to fit beside the reference decoders, which are always there."""
-    label_fractions: tuple[float, ...] = (1.0,)
-    """Parts of the training labels of label tasks to learn from, each in turn."""
-    num_seeds: int = 3
-    """Seeds of every network."""
-    jobs: int = 0
-    """Fits at a time, one CPU core each; 0 takes every core."""
-    splits: SplitConfig = field(default_factory=SplitConfig)
-    """Train, valid and test parts."""
-    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
-    """Which units count as predictable."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """Size of the network."""
-    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
-    """What the encoder learns first, on predictable units."""
-    labels: FinetuningConfig = field(default_factory=FinetuningConfig)
-    """Fitting of label and frame tasks."""
-    movie: FinetuningConfig = field(
-        default_factory=lambda: FinetuningConfig(
-            training=TrainingConfig(max_steps=800, jitter=0.0, valid_every=50)
-        )
-    )
-    """Fitting of image tasks."""
-
-    def __post_init__(self) -> None:
-        for name in self.tasks:
-            find_task(name)
-        unknown = set(self.units) - {"unpredictable", "predictable", "all"}
-        if unknown or not self.units:
-            raise ValueError(
-                f"units must be among unpredictable, predictable and all, got {self.units}."
-            )
-        for name in self.arms:
-            if name not in ARMS or ARMS[name].is_reference:
-                networks = [arm for arm in ARMS if not ARMS[arm].is_reference]
-                raise ValueError(f"Unknown arm '{name}'. Choose from: {', '.join(networks)}.")
-        if not self.label_fractions or not all(0 < f <= 1 for f in self.label_fractions):
-            raise ValueError(f"label_fractions must lie in (0, 1], got {self.label_fractions}.")
-        if self.num_seeds < 1 or self.jobs < 0:
-            raise ValueError("num_seeds must be at least 1 and jobs not negative.")
-
 
 DEFAULT_TASKS = ("direction", "orientation", "movie_held_out")
 
@@ -91,15 +35,16 @@ class Fit:
     task: str
     units: str
     arm: str
-    label_fraction: float
+    labels: LabelBudget
     seed: int
 
     @property
     def name(self) -> str:
         """Path of its results below the run's directory."""
-        arm = self.arm.replace(", ", "-").replace(" + ", "+").replace(" ", "-")
-        labels = f"labels-{100 * self.label_fraction:g}"
-        return f"decoders/{self.task}/{self.units}/{arm}/{labels}/seed-{self.seed}"
+        labels = self.labels.text.removesuffix("%").replace(" ", "-")
+        return (
+            f"decoders/{self.task}/{self.units}/{slug(self.arm)}/labels-{labels}/seed-{self.seed}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +52,8 @@ class Experiment:
     """Everything the fits of a run share."""
 
     divided: list[DividedRecording]
+    earlier: list[DividedRecording]
+    """Recordings that are only pretrained on; none: encoders are pretrained on ``divided``."""
     partition: Partition
     config: RunConfig
     directory: Path
@@ -115,6 +62,11 @@ class Experiment:
     def tasks(self) -> list[Task]:
         """Tasks of the run, in order."""
         return list({name: find_task(name) for d in self.divided for name in d.splits}.values())
+
+    @property
+    def pretrained_arms(self) -> list[str]:
+        """Arms whose encoder is pretrained, in order."""
+        return [name for name in self.config.pretrainings if name in self.config.arms]
 
     def population(self, units: str) -> Population:
         """The recordings with only the units of one group; excluded units are in none."""
@@ -126,35 +78,77 @@ class Experiment:
         }
         return Population(self.divided, chosen)
 
-    def pretrained_directory(self, seed: int) -> Path:
-        """Where the pretrained encoder of a seed lies."""
-        return self.directory / "pretrained" / f"seed-{seed}"
+    def pretraining_population(self, arm: str, seed: int) -> Population:
+        """What the encoder of an arm is pretrained on: the units of its diet."""
+        divided = self.earlier or self.divided
+        pretraining = self.config.pretrainings[arm]
+        chosen = choose_units(
+            pretraining.units,
+            self.partition,
+            [d.recording for d in divided],
+            seed=seed,
+            lines=pretraining.lines,
+        )
+        return Population(divided, chosen)
+
+    def pretrained_directory(self, arm: str, seed: int) -> Path:
+        """Where the pretrained encoder of an arm and seed lies."""
+        return self.directory / "pretrained" / slug(arm) / f"seed-{seed}"
 
     def fits(self) -> list[Fit]:
         """Every decoder to fit."""
-        fits = []
-        for task in self.tasks:
-            fractions = self.config.label_fractions if task.kind == "labels" else (1.0,)
-            for units in self.config.units:
-                for arm in arms_for(task, self.config.arms):
-                    for fraction in fractions:
-                        is_seeded = ARMS[arm].is_seeded or fraction < 1
-                        for seed in range(self.config.num_seeds if is_seeded else 1):
-                            fits.append(
-                                Fit(
-                                    task=task.name,
-                                    units=units,
-                                    arm=arm,
-                                    label_fraction=fraction,
-                                    seed=seed,
-                                )
-                            )
-        return fits
+        arms = self.config.all_arms
+        return [
+            Fit(task=task.name, units=units, arm=arm, labels=labels, seed=seed)
+            for task in self.tasks
+            for units in self.config.units
+            for arm in arms_for(task, self.config.arms, arms)
+            for labels in self.config.budgets(task)
+            for seed in range(self._num_seeds(arms[arm].is_seeded, labels))
+        ]
+
+    def _num_seeds(self, is_seeded: bool, labels: LabelBudget) -> int:
+        return self.config.num_seeds if is_seeded or not labels.is_everything else 1
 
 
-def plan(recordings: list[Recording], directory: Path, config: RunConfig) -> Experiment:
-    """Divides the recordings and partitions their units, before any long work starts."""
-    names = config.tasks or tuple(
+def plan(
+    recordings: list[Recording],
+    directory: Path,
+    config: RunConfig,
+    earlier: Sequence[Recording] = (),
+) -> Experiment:
+    """Divides the recordings and partitions their units, before any long work starts.
+
+    Args:
+        recordings: What decoders are fitted to and scored on.
+        directory: Where results go.
+        config: Every option.
+        earlier: Recordings to pretrain on instead. They are divided for every task that they can
+            answer, so that their test parts stay unseen, too.
+
+    Raises:
+        RecordingError: If the recordings cannot answer the tasks, a part has no window, a class
+            too few labels, or an encoder nothing to be pretrained on.
+    """
+    _require_different(recordings, earlier)
+    require_one_rate([*recordings, *earlier])
+    tasks = [find_task(name) for name in config.tasks or _default_tasks(recordings)]
+    divided = divide(recordings, tasks, config.splits)
+    divided_earlier = _divide_for_every_task(earlier, config.splits)
+    partition = partition_by_predictability(
+        [*recordings, *earlier],
+        {d.recording.recording_id: d.training for d in [*divided, *divided_earlier]},
+        config.predictability,
+    )
+    experiment = Experiment(divided, divided_earlier, partition, config, directory)
+    problems = [*_problems_of_windows(experiment), *_problems_of_pretraining(experiment)]
+    if problems:
+        raise RecordingError(" ".join(dict.fromkeys(problems)))
+    return experiment
+
+
+def _default_tasks(recordings: list[Recording]) -> tuple[str, ...]:
+    names = tuple(
         name for name in DEFAULT_TASKS if any(can_answer(r, TASKS[name]) for r in recordings)
     )
     if not names:
@@ -165,27 +159,80 @@ def plan(recordings: list[Recording], directory: Path, config: RunConfig) -> Exp
             "tasks need drifting gratings, static gratings, or natural movie one with its "
             "pictures."
         )
-    divided = divide(recordings, [find_task(name) for name in names], config.splits)
-    partition = partition_by_predictability(
-        recordings,
-        {d.recording.recording_id: d.training for d in divided},
-        config.predictability,
-    )
-    experiment = Experiment(divided, partition, config, directory)
-    for units in config.units:
+    return names
+
+
+def _require_different(recordings: list[Recording], earlier: Sequence[Recording]) -> None:
+    """Refuses to pretrain on a recording that decoders are scored on, whatever it is called."""
+    known = {fingerprint(recording): recording.recording_id for recording in recordings}
+    shared = [
+        f"'{recording.recording_id}'"
+        for recording in earlier
+        if recording.recording_id in known.values() or fingerprint(recording) in known
+    ]
+    if shared:
+        raise RecordingError(
+            f"Given both to decode and to pretrain on: {', '.join(shared)}. Leave each out of one "
+            "of the two. Without recordings to pretrain on, encoders are pretrained on the "
+            "training parts of those to decode."
+        )
+
+
+def _divide_for_every_task(
+    recordings: Sequence[Recording], config: SplitConfig
+) -> list[DividedRecording]:
+    tasks = [task for task in TASKS.values() if any(can_answer(r, task) for r in recordings)]
+    return divide(list(recordings), tasks, config)
+
+
+def _problems_of_windows(experiment: Experiment) -> Iterator[str]:
+    """Parts without a window, and classes without the labels that a budget asks for."""
+    for units in experiment.config.units:
+        population = experiment.population(units)
         for task in experiment.tasks:
-            population = experiment.population(units)
             for d in population.answering(task):
-                rate = population.sampling_rate
-                length = config.encoder.window_timesteps(task.window_length, rate)
-                for part in ("train", "test"):
-                    if len(population.windows(d, task, part, length)) == 0:
-                        raise RecordingError(
-                            f"Recording '{d.recording.recording_id}' has no {part} window for "
-                            f"the task '{task.name}': its windows of {task.window_length} s do "
-                            "not fit into that part. Give it more trials, or leave the task out."
-                        )
-    return experiment
+                yield from _problems_of_parts(experiment.config, population, d, task)
+
+
+def _problems_of_parts(
+    config: RunConfig, population: Population, divided: DividedRecording, task: Task
+) -> Iterator[str]:
+    length = config.encoder.window_timesteps(task.window_length, population.sampling_rate)
+    name = divided.recording.recording_id
+    windows = {part: population.windows(divided, task, part, length) for part in ("train", "test")}
+    for part, found in windows.items():
+        if len(found) == 0:
+            yield (
+                f"Recording '{name}' has no {part} window for the task '{task.name}': its windows "
+                f"of {task.window_length} s do not fit into that part. Give it more trials, or "
+                "leave the task out."
+            )
+    wanted = max(labels.per_class or 0 for labels in config.budgets(task))
+    counts = np.bincount(windows["train"].target, minlength=len(population.classes(task)))
+    if wanted and wanted > counts.min():
+        yield (
+            f"Recording '{name}' has {counts.min()} to {counts.max()} training windows per class "
+            f"of the task '{task.name}', but labels_per_class asks for {wanted}. Ask for at most "
+            f"{counts.min()}."
+        )
+
+
+def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
+    """Diets that take no unit, and labels to pretrain on that no recording has."""
+    for arm in experiment.pretrained_arms:
+        try:
+            population = experiment.pretraining_population(arm, seed=0)
+        except RecordingError as error:
+            yield f"Arm '{arm}': {error}"
+            continue
+        pretraining = experiment.config.pretraining_of(arm)
+        task = find_task(pretraining.label_task)
+        if pretraining.label_weight > 0 and not population.answering(task):
+            yield (
+                f"Arm '{arm}': its encoder learns from labels of the task '{task.name}', which no "
+                "recording that it is pretrained on was divided for. Add the task to tasks, or "
+                "set label_weight: 0."
+            )
 
 
 def claim(experiment: Experiment) -> None:
@@ -193,12 +240,11 @@ def claim(experiment: Experiment) -> None:
     directory = experiment.directory
     mine = {
         "config": json.loads(json.dumps(asdict(experiment.config))),
-        "recordings": {
-            d.recording.recording_id: fingerprint(d.recording) for d in experiment.divided
-        },
+        "recordings": _fingerprints(experiment.divided),
+        "earlier": _fingerprints(experiment.earlier),
     }
     # none of these changes a fit: more seeds can be added to a run later
-    for name in ("jobs", "title", "num_seeds"):
+    for name in ("jobs", "title", "num_seeds", "baseline"):
         mine["config"].pop(name)
     path = directory / "experiment.json"
     if path.is_file():
@@ -211,6 +257,10 @@ def claim(experiment: Experiment) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
+
+
+def _fingerprints(divided: Sequence[DividedRecording]) -> dict[str, str]:
+    return {d.recording.recording_id: fingerprint(d.recording) for d in divided}
 
 
 def fingerprint(recording: Recording) -> str:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from joblib import Parallel, delayed
 
-from poyo_ssl.arms import ARMS, Setting
+from poyo_ssl.arms import Setting
 from poyo_ssl.evaluation import evaluate
-from poyo_ssl.experiment import Experiment, Fit, RunConfig, claim, plan
+from poyo_ssl.experiment import Experiment, Fit, claim, plan
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
 from poyo_ssl.pretraining import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import find_task
 from poyo_ssl.report import write_report
+from poyo_ssl.run_config import RunConfig, slug
 from poyo_ssl.run_files import (
+    PRETRAINING_FACTS,
     save_predictions,
     seconds_spent,
     write_facts,
@@ -33,20 +36,23 @@ def run(
     directory: Path,
     config: RunConfig,
     *,
+    pretraining_recordings: Sequence[Recording] = (),
     command: str = "",
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
     """Runs the whole method: partition, pretrain, fine-tune, evaluate, report.
 
-    Units are partitioned within the training part; the encoder is pretrained on the predictable
-    ones; every arm is fitted on the same windows of the same units and scored on the same test
-    windows, beside reference decoders. What was already fitted with the same recordings and
+    Units are partitioned within the training part; encoders are pretrained on the units that the
+    config names; every arm is fitted on the same windows of the same units and scored on the same
+    test windows, beside reference decoders. What was already fitted with the same recordings and
     config is not fitted again, so an interrupted run goes on where it stopped.
 
     Args:
-        recordings: At least one, all of one sampling rate.
+        recordings: At least one, all of one sampling rate; decoders are fitted to them.
         directory: Where results, checkpoints and ``report.html`` go.
         config: Every option.
+        pretraining_recordings: Other recordings; encoders are pretrained on their training parts
+            instead.
         command: The command line, for the record.
         on_progress: Called with a stage's name, fits done and fits in all after each fit.
 
@@ -54,10 +60,11 @@ def run(
         Path of the report.
 
     Raises:
-        RecordingError: If the recordings cannot answer the tasks.
+        RecordingError: If the recordings cannot answer the tasks, or encoders have nothing to be
+            pretrained on.
     """
     started = time.perf_counter()
-    experiment = plan(recordings, directory, config)
+    experiment = plan(recordings, directory, config, pretraining_recordings)
     claim(experiment)
     seconds_before = seconds_spent(experiment)
     write_recordings(experiment)
@@ -85,33 +92,47 @@ def _in_parallel(jobs: list[Any], num_jobs: int) -> Iterator[Any]:
 
 
 def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int], None]) -> None:
-    if not any(arm.startswith("pretrained") for arm in experiment.config.arms):
-        return
-    num_seeds = experiment.config.num_seeds
-    missing = [
-        seed
-        for seed in range(num_seeds)
-        if not (experiment.pretrained_directory(seed) / "config.json").is_file()
+    """Pretrains every encoder once; tasks, units and labels share it."""
+    wanted = [
+        (arm, seed)
+        for arm in experiment.pretrained_arms
+        for seed in range(experiment.config.num_seeds)
     ]
-    jobs = [delayed(_pretrain)(experiment, seed) for seed in missing]
-    num_found = num_seeds - len(missing)
+    missing = [
+        (arm, seed)
+        for arm, seed in wanted
+        if not (experiment.pretrained_directory(arm, seed) / "config.json").is_file()
+    ]
+    jobs = [delayed(_pretrain)(experiment, arm, seed) for arm, seed in missing]
+    num_found = len(wanted) - len(missing)
     for done, _ in enumerate(_in_parallel(jobs, experiment.config.jobs), start=num_found + 1):
-        on_progress("pretraining", done, num_seeds)
+        on_progress("pretraining", done, len(wanted))
 
 
-def _pretrain(experiment: Experiment, seed: int) -> None:
-    directory = experiment.pretrained_directory(seed)
+def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
+    """Pretrains one encoder; stopped or killed, it goes on from its checkpoints."""
+    directory = experiment.pretrained_directory(arm, seed)
+    checkpoints = directory / "checkpoints"
     torch.set_num_threads(1)
+    started = time.perf_counter()
+    population = experiment.pretraining_population(arm, seed)
     encoder, result = pretrain(
-        experiment.population("predictable"),
+        population,
         experiment.config.encoder,
-        experiment.config.pretraining,
+        experiment.config.pretraining_of(arm),
         seed=seed,
-        log_directory=experiment.directory / "tensorboard" / f"pretrained-{seed}",
+        checkpoint_directory=checkpoints,
+        log_directory=experiment.directory / "tensorboard" / f"{slug(arm)}-{seed}",
     )
-    directory.mkdir(parents=True, exist_ok=True)
     result.curves.to_csv(directory / "curves.csv", index=False)
+    facts = {
+        "seconds": round(time.perf_counter() - started, 2),
+        "num_recordings": len(population.divided),
+        "num_units": len(population.unit_ids),
+    }
+    write_json(directory / PRETRAINING_FACTS, facts)
     save_encoder(encoder, directory)
+    shutil.rmtree(checkpoints)
 
 
 def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
@@ -125,12 +146,13 @@ def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
         population=population,
         task=task,
         encoder=experiment.config.encoder,
-        config=experiment.config.movie if task.kind == "images" else experiment.config.labels,
+        config=experiment.config.finetuning_of(fit.arm, task),
         seed=fit.seed,
-        labels=fit.label_fraction,
-        pretrained=lambda: load_encoder(experiment.pretrained_directory(fit.seed)),
+        labels=fit.labels,
+        pretrained=lambda: load_encoder(experiment.pretrained_directory(fit.arm, fit.seed)),
+        earlier=experiment.earlier,
     )
-    decoder, curves = ARMS[fit.arm].fit(setting)
+    decoder, curves = experiment.config.all_arms[fit.arm].fit(setting)
     seconds = time.perf_counter() - started
     pictures = population.pictures(task).numpy() if task.kind == "images" else None
     scores = []
@@ -141,6 +163,9 @@ def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
         scores.append(
             {
                 "recording_id": recording.recording_id,
+                "num_labelled": len(
+                    population.windows(divided, task, "train", setting.num_timesteps)
+                ),
                 "num_train": len(setting.training_windows(divided)),
                 "num_test": len(evaluation.target),
                 "seconds": round(seconds, 2),

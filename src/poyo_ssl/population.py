@@ -103,13 +103,8 @@ class Population:
             raise RecordingError(
                 f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned."
             )
-        rates = [d.recording.sampling_rate for d in self.divided]
-        if max(rates) > 1.02 * min(rates):
-            raise RecordingError(
-                f"The recordings are sampled at {min(rates):.2f} to {max(rates):.2f} Hz; one model "
-                "needs one rate. Run them separately, or resample them first."
-            )
-        self.sampling_rate = float(np.median(rates))
+        require_one_rate([d.recording for d in self.divided])
+        self.sampling_rate = float(np.median([d.recording.sampling_rate for d in self.divided]))
         _require_training_time(self.divided)
         chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
         self.scale = UnitScale.merge(
@@ -215,6 +210,20 @@ class Population:
             if len(first):
                 sources.append(self.source(encoder, divided, windows, intervals))
         return sources
+
+
+def require_one_rate(recordings: list[Recording]) -> None:
+    """Refuses recordings of different sampling rates.
+
+    Raises:
+        RecordingError: If the rates differ by more than 2 %.
+    """
+    rates = [recording.sampling_rate for recording in recordings]
+    if max(rates) > 1.02 * min(rates):
+        raise RecordingError(
+            f"The recordings are sampled at {min(rates):.2f} to {max(rates):.2f} Hz; one model "
+            "needs one rate. Run them separately, or resample them first."
+        )
 
 
 def _require_training_time(divided: list[DividedRecording]) -> None:

@@ -17,6 +17,7 @@ from poyo_ssl.experiment import fingerprint
 from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.model.checkpoints import CONFIG, write_json
 from poyo_ssl.population import resize_pictures
+from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -130,7 +131,8 @@ class LearnedFrom:
                 f"(found: {', '.join(found) or 'nothing'}). Give the directory that 'poyo-ssl run' "
                 "or 'poyo-ssl finetune' wrote, not one inside it."
             )
-        digests = json.loads((run / "experiment.json").read_text())["recordings"]
+        experiment = json.loads((run / "experiment.json").read_text())
+        digests = {**experiment["recordings"], **experiment.get("earlier", {})}
         segments, splits = {}, {}
         for row in json.loads((run / "splits.json").read_text()):
             intervals = {
@@ -178,7 +180,7 @@ class LearnedFrom:
 
 
 def _describe(run: Path, directory: Path) -> dict[str, Any]:
-    """Units, label fraction and seed of a decoder: from its place in a run, or as it was told."""
+    """Units, labels and seed of a decoder: from its place in a run, or as it was told."""
     parts = directory.relative_to(run).parts
     if len(parts) < 6:
         about: dict[str, Any] = json.loads((run / "experiment.json").read_text())["decoder"]
@@ -186,7 +188,9 @@ def _describe(run: Path, directory: Path) -> dict[str, Any]:
     _, _, units, _, labels, seed = parts
     return {
         "units": units,
-        "label_fraction": float(labels.removeprefix("labels-")) / 100,
+        "labels": LabelBudget.from_text(
+            labels.removeprefix("labels-").replace("-per-class", " per class")
+        ).text,
         "seed": int(seed.removeprefix("seed-")),
     }
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from poyo_ssl.arms import ARMS
 from poyo_ssl.evaluation import MAIN_METRIC, Evaluation, chance_level
 from poyo_ssl.experiment import Experiment, Fit
 from poyo_ssl.metrics import confusion_matrix
@@ -23,10 +22,12 @@ from poyo_ssl.model.checkpoints import write_json
 from poyo_ssl.population import DividedRecording, Population
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
+from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulator import SIMULATED_BY
 from poyo_ssl.recordings.tasks import Task, find_task
 from poyo_ssl.results import summarize
+from poyo_ssl.run_config import slug
 
 CITATIONS = [
     "Bae, Azabou, Cha, Richards (2025). Decoding Dynamic Visual Experience from Calcium Imaging "
@@ -39,6 +40,8 @@ CITATIONS = [
 ]
 DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
+PRETRAINING_FACTS = "pretraining.json"
+"""Beside every pretrained encoder: seconds, and how much it learned from."""
 
 
 def seconds_spent(experiment: Experiment) -> float:
@@ -53,7 +56,8 @@ def write_facts(experiment: Experiment, command: str, seconds: float) -> None:
     The report says that the data are invented as soon as one recording is simulated.
     """
     config = experiment.config
-    sources = [d.recording.source or "" for d in experiment.divided]
+    everything = [*experiment.divided, *experiment.earlier]
+    sources = [d.recording.source or "" for d in everything]
     write_json(
         experiment.directory / "run.json",
         {
@@ -99,9 +103,9 @@ def write_recordings(experiment: Experiment) -> None:
     """What was recorded, who is predictable, and which part is what."""
     directory, partition = experiment.directory, experiment.partition
     recordings, splits = [], []
-    for divided in experiment.divided:
-        recording = divided.recording
-        recordings.append(_describe_recording(recording, partition))
+    for divided in [*experiment.divided, *experiment.earlier]:
+        notes = ["Only pretrained on."] if divided in experiment.earlier else []
+        recordings.append(_describe_recording(divided.recording, partition, notes))
         splits += describe_splits(divided)
     write_json(directory / "recordings.json", recordings)
     write_json(directory / "splits.json", splits)
@@ -123,7 +127,9 @@ def describe_splits(divided: DividedRecording) -> list[dict[str, Any]]:
     ]
 
 
-def _describe_recording(recording: Recording, partition: Partition) -> dict[str, Any]:
+def _describe_recording(
+    recording: Recording, partition: Partition, notes: list[str]
+) -> dict[str, Any]:
     segments = recording.segment_intervals
     return {
         "recording_id": recording.recording_id,
@@ -148,7 +154,7 @@ def _describe_recording(recording: Recording, partition: Partition) -> dict[str,
             }
             for name, table in recording.stimuli.items()
         },
-        "notes": [],
+        "notes": notes,
     }
 
 
@@ -176,20 +182,25 @@ def _describe_task(task: Task, experiment: Experiment) -> dict[str, Any]:
 def write_results(experiment: Experiment, fits: list[Fit]) -> None:
     """Gathers what the fits saved into the tables and pictures of the run."""
     directory = experiment.directory
+    arms = experiment.config.all_arms
+    pretrainings = _write_pretrainings(experiment).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
         task = find_task(fit.task)
+        folder = directory / fit.name
+        rows = json.loads((folder / "scores.json").read_text())
         keys = {
             "task": fit.task,
             "split": task.split,
             "units": fit.units,
             "arm": fit.arm,
-            "kind": "reference" if ARMS[fit.arm].is_reference else "network",
-            "label_fraction": fit.label_fraction,
+            "kind": "reference" if arms[fit.arm].is_reference else "network",
+            "labels": fit.labels.text,
+            "label_fraction": _label_fraction(fit.labels, rows),
         }
-        folder = directory / fit.name
-        for row in json.loads((folder / "scores.json").read_text()):
+        for row in rows:
             found = row.pop("scores")
+            row["pretraining_seconds"] = float(pretrainings.get((fit.arm, fit.seed), 0.0))
             for metric, value in found.items():
                 scores.append({**keys, **row, "seed": fit.seed, "metric": metric, "value": value})
             with np.load(folder / f"{row['recording_id']}.npz", allow_pickle=False) as arrays:
@@ -214,7 +225,8 @@ def write_results(experiment: Experiment, fits: list[Fit]) -> None:
                 task=fit.task,
                 units=fit.units,
                 arm=fit.arm,
-                label_fraction=fit.label_fraction,
+                labels=keys["labels"],
+                label_fraction=keys["label_fraction"],
                 seed=fit.seed,
             )
         )
@@ -222,36 +234,64 @@ def write_results(experiment: Experiment, fits: list[Fit]) -> None:
     table = pd.DataFrame(scores)
     table.to_csv(directory / "scores.csv", index=False)
     pd.concat(curves).to_csv(directory / "curves.csv", index=False)
-    summarize(table, pd.concat(windows)).to_csv(directory / "summary.csv", index=False)
+    summary = summarize(table, pd.concat(windows), experiment.config.baseline)
+    summary.to_csv(directory / "summary.csv", index=False)
     _write_confusions(experiment, fits)
     _write_movies(experiment, fits)
 
 
+def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
+    """The part of the labels that a fit learned from, over all recordings."""
+    if labels.per_class is None:
+        return labels.fraction
+    return sum(row["num_train"] for row in rows) / sum(row["num_labelled"] for row in rows)
+
+
 def _pretraining_curves(experiment: Experiment) -> list[pd.DataFrame]:
-    curves = []
-    for path in sorted((experiment.directory / "pretrained").glob("seed-*/curves.csv")):
-        seed = int(path.parent.name.removeprefix("seed-"))
-        curves.append(
-            pd.read_csv(path).assign(
-                stage="pretrain",
-                fit=path.parent.name,
-                task="pretraining",
-                units="predictable",
-                arm=experiment.config.pretraining.objective,
-                label_fraction=np.nan,
-                seed=seed,
-            )
+    return [
+        pd.read_csv(experiment.pretrained_directory(arm, seed) / "curves.csv").assign(
+            stage="pretrain",
+            fit=f"pretrained/{slug(arm)}/seed-{seed}",
+            task="pretraining",
+            units=experiment.config.pretrainings[arm].units,
+            arm=arm,
+            labels="",
+            label_fraction=np.nan,
+            seed=seed,
         )
-    return curves
+        for arm in experiment.pretrained_arms
+        for seed in range(experiment.config.num_seeds)
+    ]
+
+
+def _write_pretrainings(experiment: Experiment) -> pd.DataFrame:
+    """Writes what every encoder was pretrained on, and how long it took."""
+    columns = ["arm", "seed", "units", "objective", "num_recordings", "num_units", "seconds"]
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "units": experiment.config.pretrainings[arm].units,
+            "objective": experiment.config.pretraining_of(arm).objective,
+            **json.loads(
+                (experiment.pretrained_directory(arm, seed) / PRETRAINING_FACTS).read_text()
+            ),
+        }
+        for arm in experiment.pretrained_arms
+        for seed in range(experiment.config.num_seeds)
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    table.to_csv(experiment.directory / "pretrainings.csv", index=False)
+    return table
 
 
 def _write_confusions(experiment: Experiment, fits: list[Fit]) -> None:
-    """Counts over all seeds and recordings, with all labels, for label tasks."""
+    """Counts over all seeds and recordings, with the most labels, for label tasks."""
     counts: dict[tuple[str, str, str], np.ndarray] = {}
     names: dict[str, list[str]] = {}
     for fit in fits:
         task = find_task(fit.task)
-        if task.kind != "labels" or fit.label_fraction != max(experiment.config.label_fractions):
+        if task.kind != "labels" or fit.labels != experiment.config.most_labels(task):
             continue
         for path in sorted((experiment.directory / fit.name).glob("*.npz")):
             classes = experiment.population(fit.units).classes(task)

@@ -89,7 +89,7 @@ def hostile_page_path(hostile_run) -> Path:
         "Unpredictable units: 192 test samples of 2 recordings",
         "pretrained 3 0.898 [0.886, 0.910] [0.872, 0.924] +0.056 [+0.035, +0.077] 0.004",
         "ridge 1 0.914 – [0.888, 0.940] – – –",
-        "all accuracy scratch 10 % 3 0.698",
+        "all accuracy scratch 10% 3 0.698",
         "PSNR (dB)",
         # movie
         "whole test part: SSIM 0.571",

@@ -114,7 +114,7 @@ def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> Non
             ["units", "label_fraction"], kind="stable", ascending=[True, False]
         ).itertuples():
             table.add_row(
-                str(row.units), f"{row.label_fraction:.0%}", str(row.arm),
+                str(row.units), str(row.labels), str(row.arm),
                 _interval(row.mean, row.seed_low, row.seed_high),
                 _interval(row.gain_over_scratch, row.gain_low, row.gain_high, signed=True),
             )  # fmt: skip
@@ -137,7 +137,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         part = "test part" if row["part"] == "test" else row["part"]
         say(
             f"{row['recording_id']}, {row['task']} from {row['units']} units, {row['arm']}, "
-            f"{row['label_fraction']:.0%} of the labels, seed {row['seed']}: "
+            f"labels {row['labels']}, seed {row['seed']}: "
             f"{metric} {value:.3f}{chance} in {row['num_windows']} windows of the {part}; "
             f"{row['num_known_units']} units known, {len(row['missing_units'])} missing, "
             f"{len(row['unknown_units'])} unknown"

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from poyo_ssl.report.formatting import format_number, is_number, units_title
-from poyo_ssl.report.results import RunResults
+from poyo_ssl.report.results import RunResults, with_most_labels
 from poyo_ssl.report.style import (
     INK,
     PART_COLORS,
@@ -191,7 +191,7 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
     """Losses and scores during training, a panel per task and quantity.
 
     Mean over seeds with a band from the lowest to the highest; valid solid, train dotted; the
-    largest label fraction that a task was trained with. At most ``MAX_CURVE_PANELS`` panels.
+    most labels that a task was trained with. At most ``MAX_CURVE_PANELS`` panels.
     """
     curves = results.curves
     assert curves is not None
@@ -219,7 +219,7 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
             & (curves["units"] == units)
             & (quantity == panel_quantity)
         ]
-        here = here[here["label_fraction"] == here["label_fraction"].max()]
+        here = with_most_labels(here)
         for (arm, metric), curve in here.groupby(["arm", "metric"], sort=False):
             for trace in _curve_traces(curve, str(arm), str(metric), styles[str(arm)]):
                 if trace.showlegend is None:

@@ -10,19 +10,23 @@ import pandas as pd
 from poyo_ssl.report.formatting import (
     format_interval,
     format_p_value,
-    format_percent,
     format_score,
     is_number,
     metric_title,
     split_title,
     units_title,
 )
-from poyo_ssl.report.results import RunResults, Task, in_order_of_interest
+from poyo_ssl.report.results import (
+    SCRATCH,
+    RunResults,
+    Task,
+    in_order_of_interest,
+    with_most_labels,
+)
 
-SCRATCH = "scratch"
-"""The arm that every gain is measured against."""
 PRETRAINED = "pretrained"
-"""The arm that the claim is about; the first arm whose name begins so where none is called so."""
+"""How the arm that the claim is about is called, or begins, where the run does not say which arms
+are pretrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ def compute_headlines(results: RunResults) -> list[Headline]:
             & (summary["metric"] == metric)
         ]
         if not rows.empty:
-            headlines.append(_headline(task, metric, rows))
+            headlines.append(_headline(task, metric, rows, _pretrained_arm(results)))
     return headlines
 
 
@@ -66,20 +70,19 @@ def verdict_of(gain_low: float, gain_high: float) -> str:
     return "hurt" if gain_high < 0 else "no sure difference"
 
 
-def _headline(task: Task, metric: str, rows: pd.DataFrame) -> Headline:
+def _headline(task: Task, metric: str, rows: pd.DataFrame, pretrained_name: str | None) -> Headline:
     units = in_order_of_interest(rows["units"].unique())[0]
-    fraction = rows.loc[rows["units"] == units, "label_fraction"].max()
-    here = rows[(rows["units"] == units) & (rows["label_fraction"] == fraction)]
+    here = with_most_labels(rows[rows["units"] == units])
+    fraction = here["label_fraction"].iloc[0]
     networks = here[here["kind"] == "network"].set_index("arm")
     references = here[(here["kind"] == "reference") & (here["arm"] != "chance")].set_index("arm")
     best = references.sort_values("mean").iloc[-1] if len(references) else None
-    pretrained_name = _pretrained_arm(list(networks.index))
-    pretrained = networks.loc[pretrained_name] if pretrained_name else None
+    pretrained, scratch = _row_of(networks, pretrained_name), _row_of(networks, SCRATCH)
     parts = []
     if pretrained is not None:
         parts.append(f"{pretrained_name} {_with_interval(pretrained, metric)}")
-    if SCRATCH in networks.index:
-        parts.append(f"from scratch {_with_interval(networks.loc[SCRATCH], metric)}")
+    if scratch is not None:
+        parts.append(f"from scratch {_with_interval(scratch, metric)}")
     if best is not None:
         parts.append(f"best reference decoder ({best.name}) {_with_interval(best, metric)}")
     if is_number(task.chance):
@@ -88,7 +91,7 @@ def _headline(task: Task, metric: str, rows: pd.DataFrame) -> Headline:
     if pretrained is not None:
         verdict = verdict_of(pretrained["gain_low"], pretrained["gain_high"])
         gain = _gain_sentence(verdict, pretrained, metric)
-    labels = "" if fraction == 1 else f", {format_percent(fraction)} of the labels"
+    labels = "" if fraction == 1 else f", labels: {here['labels'].iloc[0]}"
     return Headline(
         title=f"{task.title}: {metric_title(metric)} on {split_title(task.split)}, "
         f"{units_title(units).lower()}{labels}",
@@ -100,9 +103,19 @@ def _headline(task: Task, metric: str, rows: pd.DataFrame) -> Headline:
     )
 
 
-def _pretrained_arm(arms: list[str]) -> str | None:
-    named = [arm for arm in arms if arm.startswith(PRETRAINED)]
-    return PRETRAINED if PRETRAINED in named else next(iter(named), None)
+def _row_of(rows: pd.DataFrame, arm: str | None) -> pd.Series | None:
+    found = rows[rows.index == arm]
+    return found.iloc[0] if len(found) else None
+
+
+def _pretrained_arm(results: RunResults) -> str | None:
+    """The first of the run's pretrainings that was scored: the one that the claim is about."""
+    arms = list(results.scores["arm"].unique())
+    pretrainings = (results.run.get("config") or {}).get("pretrainings") or {}
+    named = sorted(
+        (arm for arm in arms if arm.startswith(PRETRAINED)), key=lambda arm: arm != PRETRAINED
+    )
+    return next((arm for arm in [*pretrainings, *named] if arm in arms), None)
 
 
 def _with_interval(row: pd.Series, metric: str) -> str:

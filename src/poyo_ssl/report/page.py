@@ -237,7 +237,7 @@ def _curves(results: RunResults, styles: dict[str, ArmStyle]) -> Figure | None:
         draw_learning_curves(results, styles),
         "Solid: valid and quantities without a part; dotted: train. Lines are means over seeds "
         "(where some stopped early, over those still training), bands reach from the lowest to "
-        "the highest seed. Fine-tuning at the largest label fraction.",
+        "the highest seed. Fine-tuning with the most labels.",
         notes,
     )
 

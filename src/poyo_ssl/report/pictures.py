@@ -10,7 +10,14 @@ import numpy as np
 from matplotlib.image import imsave
 
 from poyo_ssl.report.formatting import format_score
-from poyo_ssl.report.results import ArmFile, MovieFrames, ReportError, RunResults, Task
+from poyo_ssl.report.results import (
+    ArmFile,
+    MovieFrames,
+    ReportError,
+    RunResults,
+    Task,
+    with_most_labels,
+)
 from poyo_ssl.report.score_figures import rows_of
 
 
@@ -116,5 +123,5 @@ def _mean_note(results: RunResults, task: Task, file: ArmFile) -> str:
     rows = rows[(rows["units"] == file.units) & (rows["arm"] == file.arm)]
     if rows.empty:
         return ""
-    score = rows.sort_values("label_fraction")["mean"].iloc[-1]
+    score = with_most_labels(rows)["mean"].iloc[0]
     return f"whole test part: SSIM {format_score(float(score), 'ssim')}"

@@ -15,7 +15,7 @@ import pandas as pd
 _WRITE_ONE = "Write a run with 'poyo-ssl run ... --output DIR'"
 _TEXT_COLUMNS = {
     "recording_id", "unit_id", "cre_line", "area", "excluded", "is_predictable", "task", "split",
-    "units", "arm", "kind", "metric", "stage", "fit",
+    "units", "arm", "kind", "metric", "stage", "fit", "labels", "baseline",
 }  # fmt: skip
 _NEEDED_COLUMNS = {
     "scores.csv": {"recording_id", "task", "split", "units", "arm", "kind", "label_fraction",
@@ -29,6 +29,8 @@ _NEEDED_COLUMNS = {
                    "value"},
 }  # fmt: skip
 _MAIN_METRICS = ("accuracy", "within_1s", "ssim")
+SCRATCH = "scratch"
+"""The arm that every gain is measured against."""
 UNITS_ORDER = ("unpredictable", "predictable", "all")
 """Subsets of units in the order of interest: the method claims to help the first."""
 
@@ -109,14 +111,22 @@ class RunResults:
         """Mean score of every arm, from the summary or, without one, from the scores.
 
         Returns:
-            ``task``, ``split``, ``units``, ``arm``, ``kind``, ``label_fraction``, ``metric`` and
-            ``mean`` (over recordings of the mean over seeds).
+            ``task``, ``split``, ``units``, ``arm``, ``kind``, ``labels``, ``label_fraction``,
+            ``metric`` and ``mean`` (over recordings of the mean over seeds).
         """
-        keys = ["task", "split", "units", "arm", "kind", "label_fraction", "metric"]
+        keys = ["task", "split", "units", "arm", "kind", "labels", "label_fraction", "metric"]
         if self.summary is not None:
             return self.summary[[*keys, "mean"]]
         per_recording = self.scores.groupby([*keys, "recording_id"], sort=False)["value"].mean()
         return per_recording.groupby(keys, sort=False).mean().rename("mean").reset_index()
+
+
+def with_most_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the budget of labels that leaves most of them."""
+    if rows.empty:
+        return rows
+    most = rows["labels"].iloc[int(rows["label_fraction"].argmax())]
+    return rows[rows["labels"] == most]
 
 
 def in_order_of_interest(units: Collection[str]) -> list[str]:
@@ -288,6 +298,8 @@ def _read_table(path: Path) -> pd.DataFrame | None:
             raise _malformed(path, f"column '{column}' must be numbers ({error}).") from error
     if "label_fraction" in table:
         table["label_fraction"] = table["label_fraction"].astype(float).fillna(1.0)
+        if "labels" not in table:  # written before budgets had names
+            table["labels"] = [f"{100 * fraction:g}%" for fraction in table["label_fraction"]]
     return table
 
 

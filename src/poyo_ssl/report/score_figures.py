@@ -10,13 +10,18 @@ from plotly.subplots import make_subplots
 
 from poyo_ssl.report.formatting import (
     format_interval,
-    format_percent,
     format_score,
     is_number,
     metric_title,
     units_title,
 )
-from poyo_ssl.report.results import ArmFile, RunResults, Task, in_order_of_interest
+from poyo_ssl.report.results import (
+    ArmFile,
+    RunResults,
+    Task,
+    in_order_of_interest,
+    with_most_labels,
+)
 from poyo_ssl.report.style import FAINT, MUTED, ArmStyle, finish, plain
 
 CHANCE = "chance"
@@ -37,7 +42,7 @@ def _with_chance_as_line(rows: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -> go.Figure:
-    """Scores of all arms at the largest label fraction; a panel per subset of units.
+    """Scores of all arms with the most labels; a panel per subset of units.
 
     The thick bar is the interval over seeds, the thin one the bootstrap over trials, and each
     faint dot one recording (mean over seeds).
@@ -45,7 +50,7 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
     assert results.summary is not None
     metric = results.main_metric(task)
     rows = _with_chance_as_line(rows_of(results.summary, task, metric), task)
-    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    rows = with_most_labels(rows)
     subsets = in_order_of_interest(rows["units"].unique())
     height_of = _arm_heights(rows)
     drawn = [*_interval_ends(rows), *_recording_means(results, rows, task, metric), task.chance]
@@ -93,11 +98,11 @@ def _interval_ends(rows: pd.DataFrame) -> list[float]:
 def _recording_means(
     results: RunResults, rows: pd.DataFrame, task: Task, metric: str
 ) -> list[float]:
-    """Mean over seeds of every recording for the arms, units and label fractions of the rows."""
+    """Mean over seeds of every recording for the arms, units and labels of the rows."""
     scores = rows_of(results.scores, task, metric)
-    for column in ("arm", "units", "label_fraction"):
+    for column in ("arm", "units", "labels"):
         scores = scores[scores[column].isin(rows[column])]
-    keys = ["units", "arm", "label_fraction", "recording_id"]
+    keys = ["units", "arm", "labels", "recording_id"]
     return scores.groupby(keys)["value"].mean().tolist()
 
 
@@ -128,7 +133,7 @@ def _point_traces(
         & (scores["units"] == row["units"])
         & (scores["arm"] == row["arm"])
         & (scores["metric"] == metric)
-        & (scores["label_fraction"] == row["label_fraction"])
+        & (scores["labels"] == row["labels"])
     ]
     per_recording = here.groupby("recording_id")["value"].mean()
     traces = []
@@ -191,12 +196,12 @@ def _error_bar(
 def draw_label_efficiency(
     results: RunResults, task: Task, styles: dict[str, ArmStyle]
 ) -> go.Figure | None:
-    """Score against the fraction of labels, a panel per subset of units; None for one fraction."""
+    """Score against the labels used, a panel per subset of units; None for one number of them."""
     assert results.summary is not None
     metric = results.main_metric(task)
     rows = _with_chance_as_line(rows_of(results.summary, task, metric), task)
-    fractions = sorted(rows["label_fraction"].unique())
-    if len(fractions) < 2:
+    budgets = rows.drop_duplicates("label_fraction").sort_values("label_fraction")
+    if len(budgets) < 2:
         return None
     subsets = in_order_of_interest(rows["units"].unique())
     figure = make_subplots(
@@ -220,8 +225,8 @@ def draw_label_efficiency(
             )
         figure.update_xaxes(
             type="log",
-            tickvals=fractions,
-            ticktext=[format_percent(fraction) for fraction in fractions],
+            tickvals=budgets["label_fraction"],
+            ticktext=budgets["labels"],
             title_text="labels used",
             row=1,
             col=column,
@@ -269,11 +274,11 @@ def best_of_each_kind(
 ) -> list[ArmFile]:
     """The files of the best reference decoder and of the best network, in this order.
 
-    Best by the main metric at the largest label fraction, among the arms that saved a file.
+    Best by the main metric with the most labels, among the arms that saved a file.
     """
     means = rows_of(results.means(), task, results.main_metric(task))
     means = means[means["units"] == units]
-    means = means[means["label_fraction"] == means["label_fraction"].max()]
+    means = with_most_labels(means)
     saved = {
         file.arm: file
         for file in files
@@ -283,7 +288,7 @@ def best_of_each_kind(
     for kind, _ in _GROUPS:
         arms = means[(means["kind"] == kind) & means["arm"].isin(list(saved))]
         if len(arms):
-            best.append(saved[arms.loc[arms["mean"].idxmax(), "arm"]])
+            best.append(saved[str(arms["arm"].iloc[int(arms["mean"].argmax())])])
     return best
 
 

@@ -13,12 +13,17 @@ from poyo_ssl.report.formatting import (
     format_interval,
     format_number,
     format_p_value,
-    format_percent,
     format_score,
     metric_title,
     units_title,
 )
-from poyo_ssl.report.results import RunResults, Task, in_order_of_interest
+from poyo_ssl.report.results import (
+    SCRATCH,
+    RunResults,
+    Task,
+    in_order_of_interest,
+    with_most_labels,
+)
 from poyo_ssl.report.score_figures import rows_of
 
 
@@ -128,12 +133,12 @@ def tabulate_exclusions(units: pd.DataFrame) -> Table | None:
 
 
 def tabulate_scores(results: RunResults, task: Task) -> Table:
-    """The main metric of every arm at the largest label fraction, with its intervals."""
+    """The main metric of every arm with the most labels, with its intervals."""
     assert results.summary is not None
     metric = results.main_metric(task)
     rows = rows_of(results.summary, task, metric)
-    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
-    table = Table(columns=["Arm", "Seeds", *_score_columns(metric)])
+    rows = with_most_labels(rows)
+    table = Table(columns=["Arm", "Seeds", *_score_columns(metric, rows)])
     for units in in_order_of_interest(rows["units"].unique()):
         here = rows[rows["units"] == units].sort_values("kind", ascending=False, kind="stable")
         first = here.iloc[0]
@@ -155,12 +160,12 @@ def tabulate_scores(results: RunResults, task: Task) -> Table:
 
 
 def tabulate_all_scores(results: RunResults, task: Task) -> Table:
-    """Every metric and label fraction of a task."""
+    """Every metric and number of labels of a task."""
     assert results.summary is not None
     summary = results.summary
     here = summary[(summary["task"] == task.name) & (summary["split"] == task.split)]
     table = Table(
-        columns=["Units", "Metric", "Arm", "Labels", "Seeds", *_score_columns("")],
+        columns=["Units", "Metric", "Arm", "Labels", "Seeds", *_score_columns("", here)],
         num_text_columns=3,
     )
     for units in in_order_of_interest(here["units"].unique()):
@@ -172,7 +177,7 @@ def tabulate_all_scores(results: RunResults, task: Task) -> Table:
                 units,
                 metric_title(row["metric"]),
                 row["arm"],
-                format_percent(row["label_fraction"]),
+                row["labels"],
                 format_count(row["num_seeds"]),
                 *_score_cells(row, row["metric"]),
             ]
@@ -180,9 +185,15 @@ def tabulate_all_scores(results: RunResults, task: Task) -> Table:
     return table
 
 
-def _score_columns(metric: str) -> list[str]:
+def _other_baseline(rows: pd.DataFrame) -> str | None:
+    """The arm that gains were measured against beside scratch, if any."""
+    named = rows["baseline"].iloc[0] if "baseline" in rows and len(rows) else SCRATCH
+    return None if named == SCRATCH else str(named)
+
+
+def _score_columns(metric: str, rows: pd.DataFrame) -> list[str]:
     name = metric_title(metric) if metric else "mean"
-    return [
+    columns = [
         name[:1].upper() + name[1:],
         "95 % over seeds",
         "95 % over trials",
@@ -190,10 +201,13 @@ def _score_columns(metric: str) -> list[str]:
         "95 % of the gain",
         "p",
     ]
+    if baseline := _other_baseline(rows):
+        columns += [f"Gain over {baseline}", "95 % of it", "its p"]
+    return [*columns, "Pretraining", "Fitting"] if "seconds" in rows else columns
 
 
 def _score_cells(row: pd.Series, metric: str) -> list[str]:
-    return [
+    cells = [
         format_score(row["mean"], metric),
         format_interval(row["seed_low"], row["seed_high"], metric),
         format_interval(row["trial_low"], row["trial_high"], metric),
@@ -201,13 +215,24 @@ def _score_cells(row: pd.Series, metric: str) -> list[str]:
         format_interval(row["gain_low"], row["gain_high"], metric, signed=True),
         format_p_value(row["p_value"]),
     ]
+    if row.get("baseline", SCRATCH) != SCRATCH:
+        cells += [
+            format_score(row["gain_over_baseline"], metric, signed=True),
+            format_interval(
+                row["baseline_gain_low"], row["baseline_gain_high"], metric, signed=True
+            ),
+            format_p_value(row["baseline_p_value"]),
+        ]
+    if "seconds" in row:
+        cells += [format_duration(row["pretraining_seconds"]), format_duration(row["seconds"])]
+    return cells
 
 
 def tabulate_per_recording(results: RunResults, task: Task) -> Table:
-    """The main metric of every recording at the largest label fraction, mean over seeds."""
+    """The main metric of every recording with the most labels, mean over seeds."""
     metric = results.main_metric(task)
     rows = rows_of(results.scores, task, metric)
-    rows = rows[rows["label_fraction"] == rows["label_fraction"].max()]
+    rows = with_most_labels(rows)
     arms = list(rows.sort_values("kind", ascending=False, kind="stable")["arm"].unique())
     scores = rows.pivot_table(
         index=["units", "recording_id"], columns="arm", values="value", sort=False
