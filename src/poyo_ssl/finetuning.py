@@ -17,6 +17,7 @@ from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.population import Population
 from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sampling import (
     EvaluationBatches,
     MixedBatches,
@@ -79,7 +80,8 @@ def finetune(
         The fitted decoder, and its learning curves.
 
     Raises:
-        TransferError: If a pretrained encoder cannot be transferred as asked.
+        RecordingError: If a pretrained encoder is of another imaging rate.
+        TransferError: If it cannot be transferred as asked.
     """
     torch.manual_seed(seed)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
@@ -149,12 +151,19 @@ def begin(
     All of a fresh encoder learns, whatever the way to transfer.
 
     Raises:
+        RecordingError: If the encoder was pretrained at another imaging rate.
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
     if isinstance(encoder, EncoderConfig):
         encoder = Encoder(encoder, population.sampling_rate)
         encoder.add_units(population.unit_ids)
         return encoder, full_rates(encoder)
+    if not 0.98 < encoder.sampling_rate / population.sampling_rate < 1.02:
+        raise RecordingError(
+            f"The encoder was pretrained at {encoder.sampling_rate:.2f} Hz, the recordings are "
+            f"sampled at {population.sampling_rate:.2f} Hz. Pretrain at that rate, or resample "
+            "the recordings."
+        )
     encoder = copy.deepcopy(encoder).train()
     is_known = EMBEDDINGS[config.embeddings](encoder, population.unit_ids, seed)
     return encoder, TRANSFERS[config.transfer](encoder, is_known, config.layer_decay)

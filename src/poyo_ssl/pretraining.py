@@ -27,6 +27,7 @@ from poyo_ssl.recordings.sampling import (
 )
 from poyo_ssl.recordings.tasks import Task, find_task
 from poyo_ssl.training import Fit, fit
+from poyo_ssl.transfer import LearningRates
 
 __all__ = ["PretrainingConfig", "pretrain"]
 
@@ -38,6 +39,7 @@ def pretrain(
     encoder: Encoder | EncoderConfig,
     config: PretrainingConfig,
     *,
+    rates: LearningRates | None = None,
     seed: int,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
@@ -50,6 +52,7 @@ def pretrain(
         encoder: The config of a fresh encoder, or an encoder to go on from, which is copied and
             not changed. Units that it does not know get new embeddings.
         config: Objective, labels and training.
+        rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
         seed: Of weights, masks and batches.
         checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
@@ -68,6 +71,8 @@ def pretrain(
         _require_labels(population, task)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     encoder = _start(encoder, population)
+    if rates is not None:
+        rates.freeze(encoder)
     streams = [
         _unlabelled(population, encoder, config)
         if stream == "unlabelled"
