@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.adaptation import AdaptationConfig
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
-from poyo_ssl.experiment import RunConfig
+from poyo_ssl.model.checkpoints import save_encoder
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.activity_statistics import STATISTICS
 from poyo_ssl.recordings.simulator import SimulatorConfig
 from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.run_config import RunConfig
 from poyo_ssl.stages import FinetuneStage, PredictabilityStage, PretrainStage
+from tiny_fits import ENCODER
 from tiny_runs import tiny_observatory
 
 OPTIONS_OF = {
@@ -26,6 +30,7 @@ OPTIONS_OF = {
     "predictability": PredictabilityStage,
     "pretrain": PretrainStage,
     "finetune": FinetuneStage,
+    "adapt": AdaptationConfig,
 }
 
 TINY = [
@@ -158,12 +163,12 @@ def test_simulated_recordings_are_prepared_pretrained_finetuned_and_evaluated(ca
         "finetune", prepared, "--output", decoder, "--pretrained", encoder, *TINY,
         "--task=direction", "--units=all", "--label_fraction=0.5", "--seed=3",
         "--finetuning.training.max_steps=3", "--finetuning.training.batch_size=4",
-        "--finetuning.is_frozen=true",
+        "--finetuning.transfer=units",
     )  # fmt: skip
     assert status == 0
     assert f"Decoder written to {decoder}." in out
     assert re.search(
-        r"^sim0-Sst-0, direction from all units, pretrained, 50% of the labels, "
+        r"^sim0-Sst-0, direction from all units, pretrained, labels 50%, "
         r"seed 3: "
         r"accuracy 0\.\d+ \(chance 0\.125\) in \d+ windows of the test part; "
         r"8 units known, 0 missing, 0 unknown$",
@@ -179,8 +184,37 @@ def test_simulated_recordings_are_prepared_pretrained_finetuned_and_evaluated(ca
     for row in rows:
         assert row["part"] == "test"
         assert (row["arm"], row["units"]) == ("pretrained", "all")
-        assert (row["label_fraction"], row["seed"]) == (0.5, 3)
+        assert (row["labels"], row["seed"]) == ("50%", 3)
         assert row["chance"] == 1 / 8
+
+
+def test_an_encoder_is_adapted_to_recordings_by_one_command(call, observatory, tmp_path):
+    encoder, adapted = Encoder(ENCODER, 10.0), tmp_path / "adapted"
+    encoder.add_units([str(unit_id) for unit_id in tiny_observatory()[0].unit_ids[:5]])
+    save_encoder(encoder, tmp_path / "encoder")
+    status, out, _ = call(
+        "adapt", *observatory, "--output", adapted, "--pretrained", tmp_path / "encoder",
+        *TINY[4:], "--task=direction", "--labels.per_class=1", "--finetuning.transfer=layerwise",
+        "--finetuning.training.max_steps=3", "--finetuning.training.batch_size=4",
+        "--identify=true", "--identification.training.max_steps=3",
+        "--identification.training.batch_size=4",
+    )  # fmt: skip
+    assert status == 0
+    assert f"Decoder written to {adapted}." in out
+    assert re.search(
+        r"^Adapted to sim0-Cux2-0, sim0-Sst-0 in \d+ s: 5 of 16 units known, 11 learned; "
+        r"accuracy 0\.\d\d \(chance 0\.125\)$",
+        out,
+        flags=re.MULTILINE,
+    )
+    facts = json.loads((adapted / "adaptation.json").read_text())
+    assert list(facts["seconds"]) == ["choosing units", "identification", "finetuning", "scoring"]
+    assert (adapted / "identification_curves.csv").is_file()
+
+    status, _, _ = call("evaluate", adapted, *observatory, "--output", tmp_path / "again.json")
+    assert status == 0
+    again = json.loads((tmp_path / "again.json").read_text())["scores"]
+    assert again == facts["scores"]
 
 
 def test_a_run_and_its_report_from_a_yaml_file(call, observatory, tmp_path):
@@ -425,6 +459,16 @@ def test_a_pretrained_encoder_that_is_none_is_refused(call, observatory, tmp_pat
         call, "finetune", *observatory, "--output", tmp_path / "o", "--pretrained", tmp_path, *TINY
     )
     assert f"'{tmp_path}' is no checkpoint" in complaint
+
+
+def test_an_unknown_way_to_transfer_is_refused_with_those_there_are(call, observatory, tmp_path):
+    status, _, complaint = call(
+        "adapt", *observatory, "--output", tmp_path / "o", "--pretrained", tmp_path,
+        "--finetuning.transfer=half",
+    )  # fmt: skip
+    assert status == 2
+    for way in ("full", "layerwise", "units", "probe"):
+        assert way in complaint
 
 
 def test_a_command_that_does_not_exist_is_refused(call):

@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from poyo_ssl.adaptation import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.arms import Setting, label_teacher
 from poyo_ssl.data_parallel import is_first_process
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
+from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide
@@ -24,8 +26,9 @@ from poyo_ssl.predictability.screening import Screening, screen
 from poyo_ssl.predictability.sensitivity import vary_thresholds
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining import PretrainingConfig, pretrain
+from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.loading import load_recordings
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
@@ -216,11 +219,6 @@ def finetune_decoder(
     )
     population = _population(divided, partition, options.units)
     pretrained = load_encoder(encoder) if encoder is not None else None
-    if pretrained is not None and not _same_rate(pretrained.sampling_rate, population):
-        raise RecordingError(
-            f"The encoder in '{encoder}' was pretrained at {pretrained.sampling_rate:.2f} Hz, the "
-            f"recordings are sampled at {population.sampling_rate:.2f} Hz. Pretrain at that rate."
-        )
     setting = Setting(
         population=population,
         task=task,
@@ -245,19 +243,66 @@ def finetune_decoder(
     if not is_first_process():
         return []
     fit.curves.to_csv(output / "curves.csv", index=False)
-    decoder.save(output)
     about = {
         "units": options.units,
-        "label_fraction": options.label_fraction,
+        "labels": LabelBudget.of(options.label_fraction).text,
         "seed": options.seed,
     }
-    digests = {d.recording.recording_id: fingerprint(d.recording) for d in divided}
-    write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
-    write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
+    _save(decoder, divided, about, output)
     return [
         score_decoder(decoder, d.recording, d.splits[task.name], about)
         for d in population.answering(task)
     ]
+
+
+def adapt_decoder(
+    files: list[Path],
+    output: Path,
+    task: str,
+    options: AdaptationConfig,
+    pretrained: Path,
+    *,
+    source: SourceConfig = _DEFAULT_SOURCE,
+) -> Adaptation:
+    """Brings a pretrained encoder to recordings, and saves the decoder and what it took.
+
+    Stopped or killed, the same call goes on from ``output/checkpoints``. Of several processes
+    only the first saves.
+
+    Args:
+        files: Recordings; see ``find_recording_files``.
+        output: Directory of the decoder.
+        task: What to decode.
+        options: Units, way to transfer and training.
+        pretrained: Directory that ``poyo-ssl pretrain`` wrote.
+        source: What the files do not say about themselves.
+    """
+    encoder, found = load_encoder(pretrained), find_task(task)
+    decoder, adaptation = adapt(
+        encoder,
+        load_recordings(files, source),
+        found,
+        options,
+        checkpoint_directory=output / "checkpoints",
+        log_directory=output / "tensorboard",
+        show_progress=True,
+    )
+    if is_first_process():
+        for fit, curves in adaptation.curves.items():
+            curves.to_csv(output / f"{fit}_curves.csv", index=False)
+        _save(decoder, adaptation.divided, options.about, output)
+        write_json(output / "adaptation.json", adaptation.facts)
+    return adaptation
+
+
+def _save(
+    decoder: FittedDecoder, divided: list[DividedRecording], about: dict[str, Any], output: Path
+) -> None:
+    """Saves a decoder and what it learned from, without which it could not be scored again."""
+    decoder.save(output)
+    digests = {d.recording.recording_id: fingerprint(d.recording) for d in divided}
+    write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
+    write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
 
 
 def _divide_all(
@@ -278,7 +323,3 @@ def _population(divided: list[DividedRecording], partition: Partition, units: st
         for d in divided
     }
     return Population(divided, chosen)
-
-
-def _same_rate(rate: float, population: Population) -> bool:
-    return 0.98 < rate / population.sampling_rate < 1.02

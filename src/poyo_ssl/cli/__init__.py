@@ -14,7 +14,12 @@ from rich.logging import RichHandler
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.terminal import console, messages
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help texts of the options
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True,  # help texts of the options
+    # a config may name classes; none but ours is ever imported for it
+    import_path_denylist=["*"],
+    import_path_allowlist=["poyo_ssl"],
+)
 
 EPILOG = "Every command has --help. Start with: poyo-ssl demo --output runs/demo"
 

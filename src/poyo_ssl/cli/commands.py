@@ -123,6 +123,40 @@ def _finetune(options: Namespace) -> None:
     say(f"Decoder written to {options.output}.")
 
 
+def _add_adapt(parser: ArgumentParser) -> None:
+    from poyo_ssl.adaptation import AdaptationConfig
+    from poyo_ssl.recordings.tasks import TASKS
+
+    add_files(parser)
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        required=True,
+        help="directory that 'poyo-ssl pretrain' wrote",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
+    parser.add_argument("--task", default="direction", help=f"what to decode: {', '.join(TASKS)}")
+    add_source(parser)
+    add_config(parser, AdaptationConfig)
+
+
+def _adapt(options: Namespace) -> None:
+    from poyo_ssl.adaptation import AdaptationConfig
+    from poyo_ssl.stages import adapt_decoder
+
+    adaptation = adapt_decoder(
+        options.files,
+        options.output,
+        options.task,
+        build(AdaptationConfig, options),
+        options.pretrained,
+        source=read_source(options),
+    )
+    print_rows(adaptation.scores)
+    say(f"Decoder written to {options.output}.")
+    say(adaptation)
+
+
 def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "run", type=Path, help="directory that 'poyo-ssl run' or 'poyo-ssl finetune' wrote"
@@ -152,7 +186,7 @@ def _report(options: Namespace) -> None:
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    from poyo_ssl.experiment import RunConfig
+    from poyo_ssl.run_config import RunConfig
 
     add_files(parser)
     parser.add_argument(
@@ -162,6 +196,13 @@ def _add_run(parser: ArgumentParser) -> None:
         help="directory for results, checkpoints and report.html",
     )
     parser.add_argument(
+        "--pretrain_on",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="other recordings to pretrain encoders on, which are not decoded",
+    )
+    parser.add_argument(
         "--skip_broken", action="store_true", help="go on without recordings that cannot be read"
     )
     add_source(parser)
@@ -169,14 +210,17 @@ def _add_run(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
-    from poyo_ssl.experiment import RunConfig
     from poyo_ssl.recordings.loading import load_recordings
+    from poyo_ssl.run_config import RunConfig
 
     config = build(RunConfig, options)
-    recordings = load_recordings(
-        options.files, read_source(options), skip_broken=options.skip_broken
+    recordings, earlier = (
+        load_recordings(files, read_source(options), skip_broken=options.skip_broken)
+        if files
+        else []
+        for files in (options.files, options.pretrain_on)
     )
-    _run_and_show(recordings, options.output, config)
+    _run_and_show(recordings, options.output, config, earlier)
 
 
 def _add_demo(parser: ArgumentParser) -> None:
@@ -193,10 +237,12 @@ def _demo(options: Namespace) -> None:
     from poyo_ssl.demo import demo_config, simulate_demo
 
     console.print("Simulating a small brain observatory ...")
-    _run_and_show(simulate_demo(options.seed), options.output, demo_config())
+    _run_and_show(simulate_demo(options.seed), options.output, demo_config(), [])
 
 
-def _run_and_show(recordings: list[Any], directory: Path, config: Any) -> None:
+def _run_and_show(
+    recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
+) -> None:
     from poyo_ssl.pipeline import run
 
     with stage_progress() as report:
@@ -204,6 +250,7 @@ def _run_and_show(recordings: list[Any], directory: Path, config: Any) -> None:
             recordings,
             directory,
             config,
+            pretraining_recordings=pretraining_recordings,
             command=shlex.join(["poyo-ssl", *sys.argv[1:]]),
             on_progress=report,
         )
@@ -235,6 +282,12 @@ COMMANDS = {
     "pretrain": Command(_add_pretrain, _pretrain, "Pretrains an encoder on predictable units."),
     "finetune": Command(
         _add_finetune, _finetune, "Fits a decoder, from scratch or from a pretrained encoder."
+    ),
+    "adapt": Command(
+        _add_adapt,
+        _adapt,
+        "Brings a pretrained encoder to new recordings, and says how long it took. Units that the "
+        "encoder knows keep their embeddings, new ones learn theirs.",
     ),
     "evaluate": Command(
         _add_evaluate, _evaluate, "Scores fitted decoders on recordings of the same cells."
