@@ -1,3 +1,6 @@
+from .adaptation import AdaptationConfig as AdaptationConfig
+from .adaptation import adapt as adapt
+from .adaptation import identify_units as identify_units
 from .decoding import load_decoder as load_decoder
 from .evaluation import evaluate as evaluate
 from .finetuning import FinetuningConfig as FinetuningConfig
