@@ -29,8 +29,6 @@ from poyo_ssl.recordings.tasks import Task, find_task
 from poyo_ssl.training import Fit, fit
 from poyo_ssl.transfer import LearningRates
 
-__all__ = ["PretrainingConfig", "pretrain"]
-
 VALIDATION_BATCH_SIZE = 64
 
 

@@ -47,7 +47,7 @@ class PretrainingConfig:
     target: Literal["stop_gradient", "ema"] = "stop_gradient"
     """masked_latents: whose latents are predicted, the encoder's own or those of a teacher whose
     weights are a moving average of the encoder's."""
-    teacher_decay: float = 0.98
+    teacher_decay: float = 0.996
     """masked_latents with target ema: part of the teacher's weights that a step keeps."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of ``label_task`` beside the objective's own loss; 0 uses no
