@@ -301,6 +301,23 @@ def encoder(files, tmp_path_factory):
     return directory
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "masked_activity", "remove_modes": 1, "label_weight": 0.1},
+        {"objective": "masked_latents", "target": "ema", "label_weight": 0.01},
+        {"objective": "split_units", "remove_modes": 1},
+        {"objective": "labels", "label_weight": 1.0, "label_task": "temporal_frequency"},
+    ],
+    ids=lambda options: options["objective"],
+)
+def test_every_objective_pretrains_from_files(files, tmp_path, options):
+    config = PretrainingConfig(**options, training=few_steps(3, batch_size=64).training)
+    pretrain_encoder(files[:1], tmp_path, replace(PRETRAIN, pretraining=config))
+    assert load_encoder(tmp_path).config == ENCODER
+    assert (tmp_path / "curves.csv").is_file()
+
+
 def test_pretraining_saves_an_encoder_of_the_predictable_units(files, encoder, tmp_path):
     stage = PredictabilityStage(predictability=PREDICTABILITY, splits=SPLITS)
     units = measure_predictability(files, tmp_path / "units.csv", stage).units

@@ -67,7 +67,7 @@ class PretrainingConfig:
         if not problems:
             problems = self._wrong_batches()
         if problems:
-            raise ValueError("; ".join(problems) + f". Got {self}.")
+            raise ValueError("; ".join(problems) + ".")
 
     @property
     def streams(self) -> tuple[Literal["unlabelled", "labelled"], ...]:
@@ -96,9 +96,15 @@ class PretrainingConfig:
             if not 0 < getattr(self, name) < 1:
                 problems.append(f"{name} must lie in (0, 1), got {getattr(self, name)}")
         if self.num_queries < 1 or self.window_length <= 0:
-            problems.append("num_queries must be at least 1 and window_length positive")
+            problems.append(
+                "num_queries must be at least 1 and window_length positive, "
+                f"got {self.num_queries} and {self.window_length}"
+            )
         if self.label_weight < 0 or self.remove_modes < 0:
-            problems.append("label_weight and remove_modes must not be negative")
+            problems.append(
+                "label_weight and remove_modes must not be negative, "
+                f"got {self.label_weight} and {self.remove_modes}"
+            )
         if (kind := find_task(self.label_task).kind) != "labels":
             problems.append(f"label_task must ask for labels; {self.label_task} asks for {kind}")
         return problems
@@ -128,7 +134,8 @@ class PretrainingConfig:
         if rest or per_stream % training.accumulate:
             problems.append(
                 "labelled and unlabelled windows share a batch: training.batch_size must be a "
-                "multiple of 2 x training.accumulate"
+                f"multiple of 2 x training.accumulate, got {training.batch_size} and "
+                f"{training.accumulate}"
             )
         num_correlated = per_stream // training.accumulate
         if self.objective == "split_units" and num_correlated < FEWEST_CORRELATED:
