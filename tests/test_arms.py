@@ -9,18 +9,21 @@ import pandas as pd
 import pytest
 import torch
 
-import poyo_ssl.arms
-from poyo_ssl.arms import ARMS, NUM_BINS, arms_for, label_teacher, pretrained_arm
+import poyo_ssl.teachers
+from poyo_ssl.arms import ARMS, arms_for, network_arm
 from poyo_ssl.decoding import LabelReadout, PixelReadout
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population, divide
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
+from poyo_ssl.recordings.label_budget import LabelBudget
+from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, ORIENTATION
 from poyo_ssl.reference import LinearReadout
+from poyo_ssl.teachers import NUM_BINS, label_teacher
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
+LINEAR = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")
-ALL = {**ARMS, "pretrained": pretrained_arm("pretrained")}
+ALL = {**ARMS, "pretrained": network_arm("pretrained", is_pretrained=True)}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def pretrained_encoder() -> Encoder:
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (DIRECTION, ["ridge", "ridge, time bins", "logistic", *NETWORKS]),
+        (DIRECTION, [*LINEAR, *NETWORKS]),
         (MOVIE_FRAME, ["nearest frame", "scratch", "pretrained"]),
         (MOVIE, ["mean frame", "nearest frame", "ridge to pixels", *NETWORKS]),
         (MOVIE_HELD_OUT, ["mean frame", "nearest frame", "ridge to pixels", *NETWORKS]),
@@ -60,7 +63,7 @@ def test_every_kind_of_task_has_its_arms(task, expected):
 
 
 def test_reference_decoders_are_there_even_without_any_network():
-    assert arms_for(DIRECTION, ()) == ["ridge", "ridge, time bins", "logistic"]
+    assert arms_for(DIRECTION, ()) == list(LINEAR)
     assert arms_for(DIRECTION, ("scratch",))[-1] == "scratch"
 
 
@@ -97,7 +100,7 @@ def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monk
         assert all(np.array_equal(*pair) for pair in zip(first, asked, strict=True)), arm
 
 
-FITTED_ONCE = [name for name, arm in ARMS.items() if not arm.is_seeded]
+FITTED_ONCE = [n for n, arm in ARMS.items() if not arm.is_seeded and not arm.needs_tuning]
 
 
 @pytest.mark.parametrize("arm", FITTED_ONCE)
@@ -130,7 +133,7 @@ def test_a_teacher_uses_time_bins_where_they_cost_nothing(
         # nine units in two recordings: the mean activity has six and three features
         return cost if features.shape[1] in (6 * NUM_BINS, 3 * NUM_BINS) else 1.0
 
-    monkeypatch.setattr(poyo_ssl.arms, "leave_one_out_error", error)
+    monkeypatch.setattr(poyo_ssl.teachers, "leave_one_out_error", error)
     teacher = label_teacher(setting_of(two_recordings, DIRECTION))
     assert isinstance(teacher, LinearReadout)
     assert teacher.num_bins == num_bins
@@ -166,3 +169,45 @@ def test_the_movie_network_with_a_teacher_starts_from_the_teachers_pictures(
     assert isinstance(ridge, PixelReadout)
     corrected = fit_arm("scratch + teacher", setting).predict(tiny_recording, first)
     assert np.allclose(corrected, ridge.predict(tiny_recording, first), atol=1e-5)
+
+
+# learning from an earlier day --------------------------------------------------------------------
+
+
+def test_arms_that_need_an_earlier_day_are_there_only_with_one():
+    without = arms_for(DIRECTION, NETWORKS, ALL)
+    with_one = arms_for(DIRECTION, NETWORKS, ALL, has_tuning=True)
+    assert set(with_one) - set(without) == {"ridge, transferred", "ridge, transferred, shuffled"}
+
+
+def day_before(recording, split_config) -> list:
+    """The same cells and gratings on another day, as if they were static ones."""
+    table = recording.stimulus("drifting_gratings")
+    renamed = {"static_gratings": table.assign(orientation=table["orientation"] % 180)}
+    earlier = replace(recording, recording_id="day-before", stimuli=renamed)
+    return divide([earlier], [ORIENTATION], split_config)
+
+
+@pytest.mark.parametrize("arm", ["ridge, transferred", "scratch + transferred teacher"])
+def test_what_was_learned_on_an_earlier_day_can_be_decoded(
+    tiny_population, tiny_recording, split_config, arm
+):
+    setting = replace(
+        setting_of(tiny_population, DIRECTION, labels=LabelBudget(per_class=1)),
+        earlier=day_before(tiny_recording, split_config),
+    )
+    [divided] = tiny_population.answering(DIRECTION)
+    found = evaluate(fit_arm(arm, setting), divided.recording, divided.splits["direction"])
+    assert 0 <= found.scores["accuracy"] <= 1
+
+
+def test_tuning_of_other_cells_is_another_decoder(tiny_population, tiny_recording, split_config):
+    setting = replace(
+        setting_of(tiny_population, DIRECTION, labels=LabelBudget(per_class=1)),
+        earlier=day_before(tiny_recording, split_config),
+    )
+    own, shuffled = (
+        fit_arm(arm, setting).readout.weights
+        for arm in ("ridge, transferred", "ridge, transferred, shuffled")
+    )
+    assert not np.allclose(own, shuffled)

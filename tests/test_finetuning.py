@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from poyo_ssl.arms import picture_teacher
 from poyo_ssl.decoding import FittedDecoder
 from poyo_ssl.finetuning import choose_labels, finetune
 from poyo_ssl.finetuning_config import FinetuningConfig, TeacherConfig
@@ -16,6 +15,7 @@ from poyo_ssl.model.checkpoints import network_tensors
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population, divide, unit_rows
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
+from poyo_ssl.teachers import picture_teacher
 from poyo_ssl.transfer import TransferError
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 

@@ -86,7 +86,8 @@ def test_a_run_leaves_everything_that_a_report_and_a_reader_need(finished, recor
 def test_scores_cover_every_arm_seed_recording_and_label_fraction(finished):
     scores = pd.read_csv(finished / "scores.csv")
     main = scores[scores["metric"].isin(["accuracy", "ssim"])]
-    label_arms = {"ridge": 1, "ridge, time bins": 1, "logistic": 2, **dict.fromkeys(NETWORKS, 2)}
+    linear = {"ridge": 1, "ridge, time bins": 1, "ridge, semi-supervised": 1, "logistic": 2}
+    label_arms = {**linear, **dict.fromkeys(NETWORKS, 2)}
     movie_arms = {
         "mean frame": 1, "nearest frame": 1, "ridge to pixels": 1, **dict.fromkeys(NETWORKS, 2)
     }  # fmt: skip

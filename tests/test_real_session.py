@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.arms import Setting
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.experiment import Experiment, plan
 from poyo_ssl.finetuning import FinetuningConfig
@@ -24,6 +23,7 @@ from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
 from poyo_ssl.run_config import RunConfig
+from poyo_ssl.setting import Setting
 from poyo_ssl.training import TrainingConfig
 from test_configs import parse
 from tiny_fits import fit_arm
@@ -97,7 +97,12 @@ def test_a_run_of_reference_decoders_makes_its_report_in_seconds(gratings, tmp_p
     assert facts["is_simulated"] is False
     assert facts["seconds"] < 60
     summary = pd.read_csv(tmp_path / "summary.csv").query("metric == 'accuracy'")
-    assert set(summary["arm"]) == {"ridge", "ridge, time bins", "logistic"}
+    assert set(summary["arm"]) == {
+        "ridge",
+        "ridge, time bins",
+        "ridge, semi-supervised",
+        "logistic",
+    }
     assert set(summary["num_test"]) == {92}
     assert (summary["trial_low"] > 0.7).all()
     [recording] = json.loads((tmp_path / "recordings.json").read_text())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from poyo_ssl.arms import ARMS, Setting, pretrained_arm
+from poyo_ssl.arms import ARMS, network_arm
 from poyo_ssl.decoding import FittedDecoder
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
@@ -14,6 +14,7 @@ from poyo_ssl.population import Population
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
+from poyo_ssl.setting import Setting
 from poyo_ssl.training import TrainingConfig
 
 ENCODER = EncoderConfig(
@@ -30,6 +31,7 @@ ENCODER = EncoderConfig(
 KINDS = [
     ("direction", "ridge"),
     ("direction", "ridge, time bins"),
+    ("direction", "ridge, semi-supervised"),
     ("direction", "logistic"),
     ("direction", "scratch"),
     ("direction", "scratch + teacher"),
@@ -73,7 +75,7 @@ def setting_of(
 
 
 def fit_arm(arm: str, setting: Setting) -> FittedDecoder:
-    arms = {**ARMS, "pretrained": pretrained_arm("pretrained")}
+    arms = {**ARMS, "pretrained": network_arm("pretrained", is_pretrained=True)}
     return arms[arm].fit(setting)[0]
 
 

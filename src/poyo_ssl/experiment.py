@@ -14,6 +14,7 @@ import numpy as np
 
 from poyo_ssl.arms import arms_for
 from poyo_ssl.diets import choose_units
+from poyo_ssl.linear_transfer import shows_tuning
 from poyo_ssl.model.checkpoints import write_json
 from poyo_ssl.population import DividedRecording, Population, divide, require_one_rate
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
@@ -80,8 +81,12 @@ class Experiment:
 
     def pretraining_population(self, arm: str, seed: int) -> Population:
         """What the encoder of an arm is pretrained on: the units of its diet."""
-        divided = self.earlier or self.divided
         pretraining = self.config.pretrainings[arm]
+        divided = {
+            "other": self.earlier or self.divided,
+            "decoded": self.divided,
+            "both": [*self.earlier, *self.divided],
+        }[pretraining.recordings]
         chosen = choose_units(
             pretraining.units,
             self.partition,
@@ -90,6 +95,10 @@ class Experiment:
             lines=pretraining.lines,
         )
         return Population(divided, chosen)
+
+    def has_tuning(self, task: Task, units: str) -> bool:
+        """Whether an earlier day tells how the decoded cells are tuned to what a task asks."""
+        return shows_tuning(self.earlier, task, self.population(units).unit_ids)
 
     def pretrained_directory(self, arm: str, seed: int) -> Path:
         """Where the pretrained encoder of an arm and seed lies."""
@@ -102,7 +111,9 @@ class Experiment:
             Fit(task=task.name, units=units, arm=arm, labels=labels, seed=seed)
             for task in self.tasks
             for units in self.config.units
-            for arm in arms_for(task, self.config.arms, arms)
+            for arm in arms_for(
+                task, self.config.arms, arms, has_tuning=self.has_tuning(task, units)
+            )
             for labels in self.config.budgets(task)
             for seed in range(self._num_seeds(arms[arm].is_seeded, labels))
         ]
@@ -141,7 +152,11 @@ def plan(
         config.predictability,
     )
     experiment = Experiment(divided, divided_earlier, partition, config, directory)
-    problems = [*_problems_of_windows(experiment), *_problems_of_pretraining(experiment)]
+    problems = [
+        *_problems_of_windows(experiment),
+        *_problems_of_pretraining(experiment),
+        *_problems_of_tuning(experiment),
+    ]
     if problems:
         raise RecordingError(" ".join(dict.fromkeys(problems)))
     return experiment
@@ -233,6 +248,24 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
                 "recording that it is pretrained on was divided for. Add the task to tasks, or "
                 "set label_weight: 0."
             )
+
+
+def _problems_of_tuning(experiment: Experiment) -> Iterator[str]:
+    """Networks that learn from an earlier day where there is none of the same cells."""
+    arms = experiment.config.all_arms
+    needing = [name for name in experiment.config.arms if arms[name].needs_tuning]
+    can_fit = any(
+        experiment.has_tuning(task, units)
+        for task in experiment.tasks
+        for units in experiment.config.units
+    )
+    if needing and not can_fit:
+        yield (
+            f"The arms {needing} learn how cells are tuned from gratings of an earlier day, but no "
+            f"task asks for an angle, or none of {len(experiment.earlier)} recordings to pretrain "
+            "on shows gratings to the decoded cells. Give such a recording with --pretrain_on, or "
+            "leave the arms out."
+        )
 
 
 def claim(experiment: Experiment) -> None:

@@ -189,6 +189,15 @@ def fit_orientation_tuning(
     return OrientationTuning(unit_ids=unit_ids, weights=weights)
 
 
+def shows_tuning(earlier: list[DividedRecording], task: Task, unit_ids: list[str]) -> bool:
+    """Whether other recordings show gratings to some of the cells, and a task asks for an angle."""
+    return task.column == ANGLE and any(
+        TASKS[name].column == ANGLE and np.isin(divided.recording.unit_ids, unit_ids).any()
+        for divided in earlier
+        for name in divided.splits
+    )
+
+
 def _fit_tuning(
     divided: DividedRecording, task: Task, unit_ids: list[str], shown_later: list[pd.DataFrame]
 ) -> OrientationTuning:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
-from poyo_ssl.arms import Setting
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.experiment import Experiment, Fit, claim, plan
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
@@ -29,6 +28,7 @@ from poyo_ssl.run_files import (
     write_recordings,
     write_results,
 )
+from poyo_ssl.setting import Setting
 
 
 def run(

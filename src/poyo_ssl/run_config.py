@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from poyo_ssl.arms import ARMS, Arm, pretrained_arm
+from poyo_ssl.arms import ARMS, Arm, network_arm
 from poyo_ssl.diets import find_diet
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
@@ -15,6 +16,7 @@ from poyo_ssl.pretraining import PretrainingConfig
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import Task, find_task
+from poyo_ssl.teachers import TEACHERS
 from poyo_ssl.training import TrainingConfig
 
 SCRATCH = "scratch"
@@ -37,11 +39,21 @@ class PretrainingArm:
     """Fitting of label and frame tasks; none: that of the run."""
     movie: FinetuningConfig | None = None
     """Fitting of image tasks; none: that of the run."""
-    with_teacher: bool = False
-    """Whether a ridge teacher is learned from and added, as in scratch + teacher."""
+    teacher: str | None = None
+    """A closed-form teacher that is learned from and added: ridge, as in scratch + teacher;
+    semi-supervised; transferred or shuffled, which need an earlier day of the same cells."""
+    recordings: Literal["other", "decoded", "both"] = "other"
+    """What the encoder is pretrained on: the recordings given to pretrain on, where there are
+    any; the training parts of those to decode; or both."""
 
     def __post_init__(self) -> None:
         find_diet(self.units)
+        if self.teacher is not None and self.teacher not in TEACHERS:
+            raise ValueError(
+                f"Unknown teacher '{self.teacher}'. Choose from: {', '.join(TEACHERS)}; or none."
+            )
+        if self.recordings not in ("other", "decoded", "both"):
+            raise ValueError(f"recordings must be other, decoded or both, got '{self.recordings}'.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,7 @@ class RunConfig:
     """Units to decode: unpredictable, predictable, all."""
     arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
     """Networks to fit beside the reference decoders, which are always there: scratch, scratch +
+    teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
     teacher, and any of the pretrainings."""
     pretrainings: dict[str, PretrainingArm] = field(
         default_factory=lambda: {"pretrained": PretrainingArm()}
@@ -132,7 +145,7 @@ class RunConfig:
     def all_arms(self) -> Mapping[str, Arm]:
         """Every arm that can be asked for, by name; pretrainings last."""
         pretrained = {
-            name: pretrained_arm(name, with_teacher=arm.with_teacher)
+            name: network_arm(name, is_pretrained=True, teacher=arm.teacher)
             for name, arm in self.pretrainings.items()
         }
         return {**ARMS, **pretrained}

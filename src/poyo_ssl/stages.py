@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from poyo_ssl.adaptation import Adaptation, AdaptationConfig, adapt
-from poyo_ssl.arms import Setting, label_teacher
 from poyo_ssl.data_parallel import is_first_process
 from poyo_ssl.experiment import fingerprint
 from poyo_ssl.finetuning import FinetuningConfig, finetune
@@ -34,6 +33,8 @@ from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
 from poyo_ssl.run_evaluation import score_decoder
 from poyo_ssl.run_files import describe_splits
+from poyo_ssl.setting import Setting
+from poyo_ssl.teachers import label_teacher
 
 logger = logging.getLogger(__name__)
 

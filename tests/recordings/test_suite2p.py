@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.arms import Setting
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.finetuning import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
@@ -29,6 +28,7 @@ from poyo_ssl.recordings.sources import (
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.suite2p import read_suite2p
 from poyo_ssl.recordings.tasks import DIRECTION, find_windows
+from poyo_ssl.setting import Setting
 from tiny_fits import fit_arm
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/suite2p_gratings"
