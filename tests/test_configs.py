@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -35,10 +36,16 @@ def values_of(config) -> dict:
     values = {}
     for field in fields(config):
         value = getattr(config, field.name)
-        if is_dataclass(value):
-            value = values_of(value)
-        values[field.name] = list(value) if isinstance(value, tuple) else value
+        values[field.name] = plain(value)
     return values
+
+
+def plain(value):
+    if is_dataclass(value):
+        return values_of(value)
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def assert_within(written: dict, values: dict, name: str = "") -> None:
@@ -103,6 +110,8 @@ def refuse(text: str, tmp_path: Path, capsys, command: str = "run") -> str:
         "encoder:\n  width: 64",
         "labels:\n  training:\n    steps: 3",
         "splits:\n  guard: 1.0\n  gaurd: 2.0",
+        "pretrainings:\n  a:\n    diet: all",
+        "pretrainings:\n  a:\n    pretraining:\n      training:\n        steps: 3",
     ],
 )
 def test_unknown_keys_are_errors(text, tmp_path, capsys):
@@ -143,9 +152,15 @@ def test_tags_of_a_yaml_file_are_never_executed(text, tmp_path, capsys):
         "labels:\n  class_path: os.system\n  init_args:\n    command: touch {proof}",
         "encoder:\n  class_path: subprocess.Popen\n  init_args:\n    args: [touch, {proof}]",
         "splits: {{class_path: pathlib.Path, init_args: {{}}}}",
+        "pretrainings:\n  a:\n    class_path: os.system\n"
+        "    init_args:\n      command: touch {proof}",
+        "pretrainings:\n  a:\n    labels:\n      class_path: subprocess.Popen\n"
+        "      init_args:\n        args: [touch, {proof}]",
+        "pretrainings: {{a: {{class_path: antigravity.Apple}}}}",
     ],
 )
 def test_nothing_is_imported_by_a_name_in_a_yaml_file(text, tmp_path, capsys):
     proof = tmp_path / "executed"
     assert "class_path" in refuse(text.format(proof=proof), tmp_path, capsys)
     assert not proof.exists()
+    assert "antigravity" not in sys.modules

@@ -114,6 +114,33 @@ def test_gains_compare_only_seeds_that_both_have():
     assert row["num_seeds"] == 3
 
 
+def test_gains_over_a_baseline_are_those_of_every_other_arm():
+    summary = summarize(*tables(), baseline="pretrained")
+    row = row_of(summary, "scratch")
+    assert row["baseline"] == "pretrained"
+    assert row["gain_over_baseline"] == pytest.approx(
+        -row_of(summary, "pretrained").gain_over_scratch
+    )
+    assert row["baseline_p_value"] == pytest.approx(row_of(summary, "pretrained")["p_value"])
+    assert np.isfinite(row_of(summary, "ridge")["gain_over_baseline"])
+    assert np.isnan(row_of(summary, "pretrained")["gain_over_baseline"])
+
+
+def test_a_baseline_that_was_fitted_once_counts_for_every_seed():
+    row = row_of(summarize(*tables(), baseline="ridge"), "pretrained")
+    gain = np.array([0.60, 0.65, 0.60]) - 0.6
+    assert row["gain_over_baseline"] == pytest.approx(gain.mean())
+    expected = scipy.stats.ttest_1samp(gain, 0.0).pvalue
+    assert row["baseline_p_value"] == pytest.approx(expected)
+
+
+def test_seconds_are_means_over_seeds_and_tell_pretraining_from_fitting(summary):
+    row = row_of(summary, "pretrained")
+    assert row["seconds"] == 3.0
+    assert row["pretraining_seconds"] == 10.0
+    assert row_of(summary, "scratch")["pretraining_seconds"] == 0.0
+
+
 def test_gains_compare_only_equal_label_fractions():
     few, few_windows = tables({"scratch": {"a": [0.2, 0.3]}}, label_fraction=0.1)
     every, every_windows = tables({"pretrained": {"a": [0.5, 0.7]}})

@@ -37,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         console.quiet = True
     warnings.filterwarnings("ignore", module="lightning")
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(arguments).parse_args(arguments)
+    parser = build_parser(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except ImportError as error:
+        parser.error(f"Values of a config must not name a class_path of their own: {error}")
     try:
         COMMANDS[options.command].call(options[options.command])
     except KeyboardInterrupt:
