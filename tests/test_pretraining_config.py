@@ -16,10 +16,10 @@ from poyo_ssl.training_config import TrainingConfig
         ({"hidden_fraction": 0.0}, "hidden_fraction must lie"),
         ({"hidden_fraction": 1.0}, "hidden_fraction must lie"),
         ({"num_queries": 0}, "num_queries must be at least 1"),
-        ({"label_weight": -0.1}, "label_weight and remove_modes must not be negative"),
-        ({"remove_modes": -1}, "label_weight and remove_modes must not be negative"),
+        ({"label_weight": -0.1}, "label_weight must not be negative"),
+        ({"remove_modes": -1}, "remove_modes must not be negative"),
         ({"window_length": 0.0}, "window_length"),
-        ({"objective": "masked"}, "masked_latents, split_units, labels, got 'masked'"),
+        ({"objective": "masked"}, "masked_latents, split_units, labels, modes, got 'masked'"),
         ({"pattern": "columns"}, "random_patches, units, future, got 'columns'"),
         ({"objective": "masked_latents", "target": "mean"}, "stop_gradient, ema, got 'mean'"),
         (

@@ -25,12 +25,12 @@ from poyo_ssl.teachers import (
     shuffled_ridge,
     transferred_ridge,
 )
+from poyo_ssl.training import NO_CURVES
 
 Curves = pd.DataFrame
 
 
 Fitted = tuple[FittedDecoder, Curves]
-NO_CURVES = pd.DataFrame(columns=["step", "metric", "value"])
 
 
 def fit_ridge_arm(setting: Setting) -> Fitted:

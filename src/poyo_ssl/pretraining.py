@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from poyo_ssl.mode_embeddings import embed_by_modes
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.objectives import OBJECTIVES
@@ -26,8 +28,8 @@ from poyo_ssl.recordings.sampling import (
     thin,
 )
 from poyo_ssl.recordings.tasks import Task, find_task
-from poyo_ssl.training import Fit, fit
-from poyo_ssl.transfer import LearningRates
+from poyo_ssl.training import NO_CURVES, Fit, fit
+from poyo_ssl.transfer import LearningRates, known_units
 
 VALIDATION_BATCH_SIZE = 64
 
@@ -68,7 +70,17 @@ def pretrain(
     if task is not None:
         _require_labels(population, task)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
+    known = _known_units(encoder, population, rates)
     encoder = _start(encoder, population)
+    if config.embedding_modes:
+        started = time.perf_counter()
+        embed_by_modes(
+            encoder, population, config.embedding_modes, config.window_length, known=known
+        )
+        if config.objective == "modes":
+            return encoder, Fit(
+                curves=NO_CURVES, seconds=time.perf_counter() - started, best_step=0
+            )
     if rates is not None:
         rates.freeze(encoder)
     streams = [
@@ -120,6 +132,19 @@ def _start(encoder: Encoder | EncoderConfig, population: Population) -> Encoder:
         )
     started.add_units(population.unit_ids)
     return started
+
+
+def _known_units(
+    encoder: Encoder | EncoderConfig, population: Population, rates: LearningRates | None
+) -> frozenset[str]:
+    """Units whose embeddings were there before; where rates freeze some, those are meant."""
+    if isinstance(encoder, EncoderConfig):
+        return frozenset()
+    known = known_units(encoder, population.unit_ids)
+    if rates is not None:
+        frozen = rates.units[encoder.unit_embedding.tokenizer(known)] == 0
+        known = [unit_id for unit_id, is_frozen in zip(known, frozen, strict=True) if is_frozen]
+    return frozenset(known)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

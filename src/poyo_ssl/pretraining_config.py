@@ -14,6 +14,7 @@ FIELDS_OF = {
     "masked_latents": ("hidden_fraction", "target", "teacher_decay"),
     "split_units": ("remove_modes",),
     "labels": (),
+    "modes": (),
 }
 """Objective to the options that it alone, or it and some others, read."""
 FEWEST_CORRELATED = 64
@@ -28,11 +29,14 @@ class PretrainingConfig:
     An option that the chosen objective does not read must keep its default.
     """
 
-    objective: Literal["masked_activity", "masked_latents", "split_units", "labels"] = (
+    objective: Literal["masked_activity", "masked_latents", "split_units", "labels", "modes"] = (
         "masked_activity"
     )
     """Predict hidden ΔF/F (ours), the latents of the unmasked view (as published), the other half
-    of the units (Barlow twins), or labels alone."""
+    of the units (Barlow twins), or labels alone; or train nothing beyond ``embedding_modes``."""
+    embedding_modes: int = 0
+    """New units' embeddings begin as loadings on so many modes of unlabelled activity, in closed
+    form; 0: at random. Every objective may go on from there."""
     pattern: Literal["units", "random_patches", "future"] = "units"
     """masked_activity: what is hidden from the encoder. ``units`` is co-smoothing: what some units
     did is told from the others."""
@@ -100,11 +104,9 @@ class PretrainingConfig:
                 "num_queries must be at least 1 and window_length positive, "
                 f"got {self.num_queries} and {self.window_length}"
             )
-        if self.label_weight < 0 or self.remove_modes < 0:
-            problems.append(
-                "label_weight and remove_modes must not be negative, "
-                f"got {self.label_weight} and {self.remove_modes}"
-            )
+        for name in ("label_weight", "remove_modes", "embedding_modes"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name} must not be negative, got {getattr(self, name)}")
         if (kind := find_task(self.label_task).kind) != "labels":
             problems.append(f"label_task must ask for labels; {self.label_task} asks for {kind}")
         return problems
@@ -119,6 +121,10 @@ class PretrainingConfig:
         ]
         if "target" in read and self.target != "ema" and self._is_set("teacher_decay"):
             problems.append("teacher_decay needs target: ema")
+        if self.objective == "modes" and not self.embedding_modes:
+            problems.append("the objective modes does nothing else: set embedding_modes: 20")
+        if self.objective == "modes" and self.label_weight:
+            problems.append("modes does not read labels: set label_weight: 0")
         if self.objective == "labels" and not self.label_weight:
             problems.append("the objective labels learns from nothing else: set label_weight: 1")
         if self.objective == "labels" and self._is_set("window_length"):

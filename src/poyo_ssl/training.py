@@ -147,6 +147,10 @@ def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> tor
     return optimizer
 
 
+NO_CURVES = pd.DataFrame(columns=["step", "metric", "value"])
+"""The curves of what is fitted in closed form."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """What a training run left behind beside the weights."""
