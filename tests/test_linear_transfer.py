@@ -10,7 +10,6 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from poyo_ssl.linear_transfer import (
-    FEW_LABELS_ALPHA,
     OrientationTuning,
     UnlabelledActivity,
     fit_orientation_tuning,
@@ -21,6 +20,7 @@ from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
+from poyo_ssl.reference import FEW_LABELS_ALPHA
 
 UNITS = [f"u{i}" for i in range(12)]
 ANGLES = np.arange(0.0, 360.0, 45.0)

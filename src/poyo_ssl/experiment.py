@@ -101,8 +101,16 @@ class Experiment:
         return shows_tuning(self.earlier, task, self.population(units).unit_ids)
 
     def pretrained_directory(self, arm: str, seed: int) -> Path:
-        """Where the pretrained encoder of an arm and seed lies."""
-        return self.directory / "pretrained" / slug(arm) / f"seed-{seed}"
+        """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
+        equal = (name for name in self.pretrained_arms if self._learns_like(name, arm))
+        return self.directory / "pretrained" / slug(next(equal)) / f"seed-{seed}"
+
+    def _learns_like(self, one: str, other: str) -> bool:
+        first, second = self.config.pretrainings[one], self.config.pretrainings[other]
+        return (
+            (first.units, first.lines, first.recordings)
+            == (second.units, second.lines, second.recordings)
+        ) and self.config.pretraining_of(one) == self.config.pretraining_of(other)
 
     def fits(self) -> list[Fit]:
         """Every decoder to fit."""
@@ -145,7 +153,7 @@ def plan(
     require_one_rate([*recordings, *earlier])
     tasks = [find_task(name) for name in config.tasks or _default_tasks(recordings)]
     divided = divide(recordings, tasks, config.splits)
-    divided_earlier = _divide_for_every_task(earlier, config.splits)
+    divided_earlier = _divide_for_every_task(earlier, config.earlier_splits or config.splits)
     partition = partition_by_predictability(
         [*recordings, *earlier],
         {d.recording.recording_id: d.training for d in [*divided, *divided_earlier]},

@@ -12,17 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import Ridge, RidgeClassifierCV, RidgeCV
+from sklearn.linear_model import Ridge, RidgeCV
 
 from poyo_ssl.population import DividedRecording, Population
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.tasks import TASKS, Task
-from poyo_ssl.reference import ALPHAS, LinearReadout
+from poyo_ssl.reference import ALPHAS, LinearReadout, choose_penalty
 
-FEW_LABELS = 5
-"""Labels per class below which a penalty cannot be chosen by leaving one out."""
-FEW_LABELS_ALPHA = 10.0
-"""Penalty for so few labels; features are mean signed square roots of z-scores."""
 HARMONICS = (2, 4)
 """Multiples of a grating's angle whose cosine and sine describe orientation tuning."""
 ANGLE = "orientation"
@@ -95,20 +91,12 @@ def fit_semi_supervised_ridge(
         start = (
             start * np.vdot(predicted, wanted) / max(float(np.vdot(predicted, predicted)), 1e-12)
         )
-    alpha = _choose_alpha(centred, target)
+    alpha = choose_penalty(centred, target)
     model = Ridge(alpha=alpha, fit_intercept=False).fit(centred, wanted - centred @ start)
     # the penalty keeps the weights in the span of the features, so they are blind to the mode
     return LinearReadout.from_coefficients(
         model.coef_ + start.T, np.full(num_classes, 1 / num_classes), unlabelled.mean, unit_ids
     )
-
-
-def _choose_alpha(centred: np.ndarray, target: np.ndarray) -> float:
-    """By leave-one-out error where there are labels enough for it."""
-    counts = np.bincount(target)
-    if counts[counts > 0].min() < FEW_LABELS or (counts > 0).sum() < 2:
-        return FEW_LABELS_ALPHA
-    return float(RidgeClassifierCV(alphas=ALPHAS).fit(centred, target).alpha_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

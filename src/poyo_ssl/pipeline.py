@@ -92,17 +92,13 @@ def _in_parallel(jobs: list[Any], num_jobs: int) -> Iterator[Any]:
 
 
 def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int], None]) -> None:
-    """Pretrains every encoder once; tasks, units and labels share it."""
-    wanted = [
-        (arm, seed)
+    """Pretrains every encoder once; tasks, units, labels and arms alike share it."""
+    wanted = {
+        experiment.pretrained_directory(arm, seed): (arm, seed)
         for arm in experiment.pretrained_arms
         for seed in range(experiment.config.num_seeds)
-    ]
-    missing = [
-        (arm, seed)
-        for arm, seed in wanted
-        if not (experiment.pretrained_directory(arm, seed) / "config.json").is_file()
-    ]
+    }
+    missing = [which for path, which in wanted.items() if not (path / "config.json").is_file()]
     jobs = [delayed(_pretrain)(experiment, arm, seed) for arm, seed in missing]
     num_found = len(wanted) - len(missing)
     for done, _ in enumerate(_in_parallel(jobs, experiment.config.jobs), start=num_found + 1):
@@ -124,6 +120,7 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
         checkpoint_directory=checkpoints,
         log_directory=experiment.directory / "tensorboard" / f"{slug(arm)}-{seed}",
     )
+    directory.mkdir(parents=True, exist_ok=True)
     result.curves.to_csv(directory / "curves.csv", index=False)
     facts = {
         "seconds": round(time.perf_counter() - started, 2),
@@ -132,7 +129,8 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
     }
     write_json(directory / PRETRAINING_FACTS, facts)
     save_encoder(encoder, directory)
-    shutil.rmtree(checkpoints)
+    if checkpoints.is_dir():  # what is found in closed form has none
+        shutil.rmtree(checkpoints)
 
 
 def _fit_and_score(experiment: Experiment, fit: Fit) -> None:

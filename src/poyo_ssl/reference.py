@@ -19,6 +19,10 @@ from poyo_ssl.metrics import structural_similarity
 
 ALPHAS = np.logspace(0, 4, 9)
 """Ridge penalties tried; features are binned signed square roots of z-scores, all of one scale."""
+FEW_LABELS = 3
+"""Labels per class below which a penalty is not chosen from them."""
+FEW_LABELS_ALPHA = 10.0
+"""Ridge penalty for so few labels."""
 NUM_COMPONENTS = 64
 """Principal components of the movie that ridge predicts; they hold nearly all its variance."""
 MAX_VALID_WINDOWS = 500
@@ -171,12 +175,28 @@ def fit_ridge(
     coefficients = np.zeros((num_classes, features.shape[1]))
     intercept = np.zeros(num_classes)
     if len(present) > 1:
-        search = RidgeClassifierCV(alphas=ALPHAS).fit(features - center, index)
-        model = Ridge(alpha=search.alpha_).fit(features - center, np.eye(len(present))[index])
+        alpha = choose_penalty(features - center, index)
+        model = Ridge(alpha=alpha).fit(features - center, np.eye(len(present))[index])
         coefficients[present], intercept[present] = model.coef_, model.intercept_
     else:
         intercept[present] = 1.0
     return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids)
+
+
+def choose_penalty(centred: np.ndarray, target: np.ndarray) -> float:
+    """Ridge penalty for labels, by leave-one-out error where there are enough for that.
+
+    With fewer than ``FEW_LABELS`` windows of some class it is ``FEW_LABELS_ALPHA``: leaving one
+    out then leaves hardly anything of its class.
+
+    Args:
+        centred: Features less their mean, (num_windows, num_features).
+        target: Class of each window, (num_windows,).
+    """
+    counts = np.bincount(target)
+    if counts[counts > 0].min() < FEW_LABELS:
+        return FEW_LABELS_ALPHA
+    return float(RidgeClassifierCV(alphas=ALPHAS).fit(centred, target).alpha_)
 
 
 def leave_one_out_error(features: np.ndarray, target: np.ndarray) -> float:

@@ -87,6 +87,9 @@ class RunConfig:
     """Fits at a time, one CPU core each; 0 takes every core."""
     splits: SplitConfig = field(default_factory=SplitConfig)
     """Train, valid and test parts."""
+    earlier_splits: SplitConfig | None = None
+    """Those of recordings that are only pretrained on, of which training parts are learned from;
+    none: the same."""
     predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
     """Which units count as predictable."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

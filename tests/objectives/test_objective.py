@@ -23,7 +23,7 @@ def unlabelled(group: WindowBatch) -> WindowBatch:
 
 def test_every_objective_has_one_class_and_its_options():
     names = get_args(get_type_hints(PretrainingConfig)["objective"])
-    assert set(names) == set(OBJECTIVES) == set(FIELDS_OF)
+    assert set(names) == set(FIELDS_OF) == {*OBJECTIVES, "modes"}  # which trains nothing
     assert len(set(OBJECTIVES.values())) == len(OBJECTIVES)
 
 
