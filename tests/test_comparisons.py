@@ -17,11 +17,12 @@ from poyo_ssl.pipeline import run
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.simulator import simulate_observatory
+from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_HELD_OUT, TASKS, can_answer
 from poyo_ssl.report.headline import compute_headlines
 from poyo_ssl.report.results import load_results
 from poyo_ssl.run_config import PretrainingArm, RunConfig
-from poyo_ssl.run_evaluation import LearnedFrom
+from poyo_ssl.run_evaluation import LearnedFrom, evaluate_run
 from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
 
@@ -213,6 +214,13 @@ def test_tasks_that_ask_for_pictures_use_all_labels():
     assert CONFIG.most_labels(DIRECTION) == LabelBudget()
     few = replace(CONFIG, label_fractions=(), labels_per_class=(2, 5, 3))
     assert few.most_labels(DIRECTION) == LabelBudget(per_class=5)
+
+
+def test_saved_decoders_say_from_how_many_labels_they_learned(finished, recordings, tmp_path):
+    path = save_recording(recordings[0], tmp_path)
+    rows = evaluate_run(finished, [path], tmp_path / "scores.json")
+    assert {row["labels"] for row in rows} == {"100%", "2 per class"}
+    assert {row["arm"] for row in rows} == {*REFERENCES, "scratch", *ARMS}
 
 
 # tables --------------------------------------------------------------------------------------
