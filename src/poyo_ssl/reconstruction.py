@@ -236,7 +236,8 @@ def correlate_with_proxies(units: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Rank correlation of what can be told of units with their skewness and kurtosis.
 
     Args:
-        units: As :func:`measure_reconstruction` returns them. Units without R² are left out.
+        units: As :func:`measure_reconstruction` returns them, with any of its estimates. Units
+            without R² are left out.
         seed: Of the bootstrap.
 
     Returns:
@@ -247,15 +248,15 @@ def correlate_with_proxies(units: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     Raises:
         ValueError: If a recording has fewer than ``FEWEST_UNITS`` units.
     """
-    rows = []
+    rows, estimates = [], [name for name in ESTIMATES if name in units]
     for recording_id, table in units.groupby("recording_id", sort=False):
-        table = table.dropna(subset=[*ESTIMATES, *PROXIES])
+        table = table.dropna(subset=[*estimates, *PROXIES])
         if len(table) < FEWEST_UNITS:
             raise ValueError(
                 f"Recording '{recording_id}' has {len(table)} units with R², too few for a rank "
                 f"correlation: {FEWEST_UNITS} are needed. Choose more units, or leave it out."
             )
-        for estimate in ESTIMATES:
+        for estimate in estimates:
             for proxy in PROXIES:
                 pair = table[estimate].to_numpy(), table[proxy].to_numpy()
                 bounds = scipy.stats.bootstrap(
