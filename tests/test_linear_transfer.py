@@ -11,12 +11,13 @@ from sklearn.linear_model import Ridge
 
 from poyo_ssl.linear_transfer import (
     OrientationTuning,
-    UnlabelledActivity,
     fit_orientation_tuning,
     fit_semi_supervised_ridge,
     harmonics,
+    without_shared_mode,
 )
 from poyo_ssl.population import Population, divide
+from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
@@ -39,68 +40,66 @@ def one_of_each(rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def unlabelled(rng) -> UnlabelledActivity:
-    return UnlabelledActivity.measure(tuned_activity(rng, rng.uniform(0, 360, 2000)))
+def modes(rng) -> PrincipalModes:
+    return PrincipalModes.measure(tuned_activity(rng, rng.uniform(0, 360, 2000)))
 
 
 # what unlabelled activity tells -----------------------------------------------------------------
 
 
-def test_the_population_mode_is_what_all_cells_share(unlabelled):
-    assert np.allclose(np.abs(unlabelled.population_mode), len(UNITS) ** -0.5, atol=0.02)
+def test_the_first_mode_is_what_all_cells_share(modes):
+    assert np.allclose(np.abs(modes.loadings[:, 0]), len(UNITS) ** -0.5, atol=0.02)
 
 
-def test_activity_without_the_mode_is_centred_and_orthogonal_to_it(rng, unlabelled):
-    left = unlabelled.without_mode(tuned_activity(rng, rng.uniform(0, 360, 500)))
-    assert np.allclose(left @ unlabelled.population_mode, 0, atol=1e-9)
-    assert np.allclose(unlabelled.without_mode(unlabelled.mean[None]), 0)
+def test_activity_without_the_mode_is_centred_and_orthogonal_to_it(rng, modes):
+    left = without_shared_mode(tuned_activity(rng, rng.uniform(0, 360, 500)), modes)
+    assert np.allclose(left @ modes.loadings[:, 0], 0, atol=1e-9)
+    assert np.allclose(without_shared_mode(modes.mean[None], modes), 0)
 
 
 def test_one_unit_alone_is_its_own_mode(rng):
-    alone = UnlabelledActivity.measure(rng.normal(size=(20, 1)))
-    assert np.allclose(alone.without_mode(rng.normal(size=(5, 1))), 0)
+    alone = PrincipalModes.measure(rng.normal(size=(20, 1)))
+    assert np.allclose(without_shared_mode(rng.normal(size=(5, 1)), alone), 0)
 
 
 # ridge ------------------------------------------------------------------------------------------
 
 
-def test_the_readout_does_not_see_the_shared_fluctuation(rng, unlabelled):
+def test_the_readout_does_not_see_the_shared_fluctuation(rng, modes):
     features, target = one_of_each(rng)
-    readout = fit_semi_supervised_ridge(features, target, 8, UNITS, unlabelled)
-    louder = features + 5.0 * unlabelled.population_mode
+    readout = fit_semi_supervised_ridge(features, target, 8, UNITS, modes)
+    louder = features + 5.0 * modes.loadings[:, 0]
     assert np.allclose(readout.scores(louder, UNITS), readout.scores(features, UNITS), atol=1e-4)
 
 
-def test_without_a_prior_it_is_ridge_on_what_is_left_of_the_activity(rng, unlabelled):
+def test_without_a_prior_it_is_ridge_on_what_is_left_of_the_activity(rng, modes):
     features, target = one_of_each(rng)
-    readout = fit_semi_supervised_ridge(features, target, 8, UNITS, unlabelled)
-    left = unlabelled.without_mode(features)
+    readout = fit_semi_supervised_ridge(features, target, 8, UNITS, modes)
+    left = without_shared_mode(features, modes)
     model = Ridge(alpha=FEW_LABELS_ALPHA, fit_intercept=False).fit(left, np.eye(8) - 1 / 8)
     assert np.allclose(readout.scores(features, UNITS), model.predict(left) + 1 / 8, atol=1e-5)
 
 
-def test_its_scale_of_the_prior_does_not_matter(rng, unlabelled):
+def test_its_scale_of_the_prior_does_not_matter(rng, modes):
     features, target = one_of_each(rng)
     prior = rng.normal(size=(len(UNITS), 8))
     once, tenfold = (
-        fit_semi_supervised_ridge(features, target, 8, UNITS, unlabelled, scale * prior)
+        fit_semi_supervised_ridge(features, target, 8, UNITS, modes, scale * prior)
         for scale in (1.0, 10.0)
     )
     assert np.allclose(once.weights, tenfold.weights, atol=1e-5)
 
 
-def test_a_prior_of_zero_is_no_prior(rng, unlabelled):
+def test_a_prior_of_zero_is_no_prior(rng, modes):
     features, target = one_of_each(rng)
-    none = fit_semi_supervised_ridge(features, target, 8, UNITS, unlabelled)
-    zero = fit_semi_supervised_ridge(
-        features, target, 8, UNITS, unlabelled, np.zeros((len(UNITS), 8))
-    )
+    none = fit_semi_supervised_ridge(features, target, 8, UNITS, modes)
+    zero = fit_semi_supervised_ridge(features, target, 8, UNITS, modes, np.zeros((len(UNITS), 8)))
     assert np.allclose(none.weights, zero.weights)
 
 
-def test_few_labels_decode_better_when_the_fluctuation_is_known(rng, unlabelled):
+def test_few_labels_decode_better_when_the_fluctuation_is_known(rng, modes):
     features, target = one_of_each(rng)
-    knowing = fit_semi_supervised_ridge(features, target % 4, 4, UNITS, unlabelled)
+    knowing = fit_semi_supervised_ridge(features, target % 4, 4, UNITS, modes)
     model = Ridge(alpha=FEW_LABELS_ALPHA).fit(features, np.eye(4)[target % 4])
     test = np.resize(ANGLES, 400)
     activity, right = tuned_activity(rng, test), np.resize(np.arange(8), 400) % 4

@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.linear_model import Ridge, RidgeCV
 
 from poyo_ssl.population import DividedRecording, Population
+from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.tasks import TASKS, Task
 from poyo_ssl.reference import ALPHAS, LinearReadout, choose_penalty
@@ -27,36 +28,12 @@ SAME_STIMULUS = "spatial_frequency"
 """Column of gratings that must agree between days: tuning to orientation depends on it."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class UnlabelledActivity:
-    """What unlabelled windows tell about a population."""
-
-    mean: np.ndarray
-    """Mean activity of every unit, (num_units,)."""
-    population_mode: np.ndarray
-    """First principal component over units, of length one, (num_units,): what they share."""
-
-    @staticmethod
-    def measure(features: np.ndarray) -> UnlabelledActivity:
-        """Measures mean and population mode of unlabelled windows.
-
-        In the real gratings session the mode holds 30 % of the variance, all 254 units have
-        loadings of one sign, and the direction shown explains 3 % of it.
-
-        Args:
-            features: Mean activity of units in unlabelled training windows, (num_windows,
-                num_units).
-        """
-        mean = features.mean(axis=0)
-        covariance = np.cov(features - mean, rowvar=False).reshape(len(mean), len(mean))
-        return UnlabelledActivity(mean=mean, population_mode=np.linalg.eigh(covariance)[1][:, -1])
-
-    def without_mode(self, features: np.ndarray) -> np.ndarray:
-        """Centred features without the population mode, the shape of ``features``."""
-        centred = features - self.mean
-        mode = self.population_mode
-        result: np.ndarray = centred - (centred @ mode)[:, None] * mode
-        return result
+def without_shared_mode(features: np.ndarray, modes: PrincipalModes) -> np.ndarray:
+    """Centred features without the first mode, which all units share; (num_windows, num_units)."""
+    centred = features - modes.mean
+    shared = modes.loadings[:, 0]
+    result: np.ndarray = centred - np.outer(centred @ shared, shared)
+    return result
 
 
 def fit_semi_supervised_ridge(
@@ -64,13 +41,13 @@ def fit_semi_supervised_ridge(
     target: np.ndarray,
     num_classes: int,
     unit_ids: list[str],
-    unlabelled: UnlabelledActivity,
+    modes: PrincipalModes,
     prior: np.ndarray | None = None,
 ) -> LinearReadout:
-    """Ridge to one-hot labels that is blind to the population mode, or also starts from a prior.
+    """Ridge to one-hot labels that is blind to the mode all units share, and may start elsewhere.
 
     ``minimise |Y - X W|^2 + alpha |W - s W0|^2`` over weights ``W`` that are orthogonal to the
-    population mode, with ``s`` the one factor by which the prior fits the labels best. Both are
+    first mode, with ``s`` the one factor by which the prior fits the labels best. Both are
     one ridge regression of what the scaled prior leaves unexplained.
 
     Args:
@@ -78,15 +55,15 @@ def fit_semi_supervised_ridge(
         target: Class of each window, (num_windows,).
         num_classes: Classes in all.
         unit_ids: Units of the features.
-        unlabelled: Mean and population mode of the training part.
+        modes: Of unlabelled windows of the training part.
         prior: Weights ``W0`` known before, (num_units, num_classes); None for zero.
     """
-    centred = unlabelled.without_mode(features)
+    centred = without_shared_mode(features, modes)
     wanted = np.eye(num_classes)[target] - 1 / num_classes
     start = np.zeros((centred.shape[1], num_classes))
     if prior is not None:
-        mode = unlabelled.population_mode
-        start = prior - np.outer(mode, mode @ prior)
+        shared = modes.loadings[:, 0]
+        start = prior - np.outer(shared, shared @ prior)
         predicted = centred @ start
         start = (
             start * np.vdot(predicted, wanted) / max(float(np.vdot(predicted, predicted)), 1e-12)
@@ -95,7 +72,7 @@ def fit_semi_supervised_ridge(
     model = Ridge(alpha=alpha, fit_intercept=False).fit(centred, wanted - centred @ start)
     # the penalty keeps the weights in the span of the features, so they are blind to the mode
     return LinearReadout.from_coefficients(
-        model.coef_ + start.T, np.full(num_classes, 1 / num_classes), unlabelled.mean, unit_ids
+        model.coef_ + start.T, np.full(num_classes, 1 / num_classes), modes.mean, unit_ids
     )
 
 

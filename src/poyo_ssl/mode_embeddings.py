@@ -8,6 +8,7 @@ from torch import Tensor
 
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population
+from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sampling import WindowSource
 
@@ -68,10 +69,10 @@ def _whitened_loadings(source: WindowSource, num_modes: int, num_timesteps: int)
             f"{num_modes} modes and the one that is left out. Set num_modes below {num_units - 1}."
         )
     first = source.first_timestep[:: max(1, num_timesteps // 2)]
-    windows = source.activity.binned(first, num_timesteps, 1).astype(np.float64)
-    variances, modes = np.linalg.eigh(np.cov(windows, rowvar=False))
-    variances, modes = variances[::-1][1 : num_modes + 1], modes[:, ::-1][:, 1 : num_modes + 1]
-    loadings = modes / np.sqrt(np.maximum(variances, 1e-9 * variances[0]))
+    modes = PrincipalModes.measure(source.activity.binned(first, num_timesteps, 1))
+    kept = slice(1, num_modes + 1)
+    variance = np.maximum(modes.variance[kept], 1e-9 * modes.variance[0])
+    loadings = modes.loadings[:, kept] / np.sqrt(variance)
     return torch.from_numpy(loadings / np.sqrt(np.square(loadings).sum(1).mean()))
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from poyo_ssl.finetuning import PictureTeacher
 from poyo_ssl.linear_transfer import (
     OrientationTuning,
-    UnlabelledActivity,
     fit_orientation_tuning,
     fit_semi_supervised_ridge,
 )
+from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.tasks import find_any_windows
 from poyo_ssl.reference import (
     LinearReadout,
@@ -126,7 +126,7 @@ def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> Linea
                 windows.target,
                 len(classes),
                 unit_ids,
-                UnlabelledActivity.measure(activity.binned(thinned, num_timesteps, 1)),
+                PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1)),
                 None if tuning is None else tuning.to_classes(classes, unit_ids),
             )
         )

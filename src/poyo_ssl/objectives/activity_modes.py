@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sampling import WindowBatch, WindowSource
 
@@ -48,14 +48,12 @@ class ActivityModes:
         mean, loadings = {}, {}
         for source in sources:
             first = source.first_timestep[:: max(1, num_timesteps // 2)]
-            windows = source.activity.binned(first, num_timesteps, 1).astype(np.float64)
-            centred = windows - windows.mean(0)
-            components = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :num_modes]
+            modes = PrincipalModes.measure(source.activity.binned(first, num_timesteps, 1))
             name, rows = source.activity.recording_id, source.unit_index
             mean[name] = torch.zeros(int(rows.max()) + 1)
-            mean[name][rows] = torch.from_numpy(windows.mean(0)).float()
+            mean[name][rows] = torch.from_numpy(modes.mean).float()
             loadings[name] = torch.zeros(len(mean[name]), num_modes)
-            loadings[name][rows] = torch.from_numpy(components.copy()).float()
+            loadings[name][rows] = torch.from_numpy(modes.loadings[:, :num_modes]).float()
         return ActivityModes(mean, loadings)
 
     def remove(self, group: WindowBatch) -> Tensor:
