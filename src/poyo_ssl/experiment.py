@@ -26,6 +26,10 @@ from poyo_ssl.run_config import RunConfig, slug
 
 logger = logging.getLogger(__name__)
 
+MAY_CHANGE = (
+    "jobs", "title", "baseline", "num_seeds", "arms", "label_fractions", "labels_per_class",
+)  # fmt: skip
+"""Options that change no fit: arms, seeds and numbers of labels can be added to a run later."""
 DEFAULT_TASKS = ("direction", "orientation", "movie_held_out")
 
 
@@ -284,8 +288,7 @@ def claim(experiment: Experiment) -> None:
         "recordings": _fingerprints(experiment.divided),
         "earlier": _fingerprints(experiment.earlier),
     }
-    # none of these changes a fit: more seeds can be added to a run later
-    for name in ("jobs", "title", "num_seeds", "baseline"):
+    for name in MAY_CHANGE:
         mine["config"].pop(name)
     path = directory / "experiment.json"
     if path.is_file():
