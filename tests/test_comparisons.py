@@ -157,6 +157,31 @@ def test_every_encoder_is_pretrained_once_for_all_labels(finished):
     assert table.loc[("random, 8", 1), "num_units"] == table.loc[("predictable", 1), "num_units"]
 
 
+def test_equal_pretrainings_are_made_once_whichever_arms_are_asked_for(recordings, tmp_path):
+    twin = {"twin": PretrainingArm(teacher="ridge"), "other": PretrainingArm(units="all")}
+    for arms in (("twin",), ("predictable", "twin", "other")):
+        config = replace(CONFIG, pretrainings={**ARMS, **twin}, arms=arms)
+        experiment = plan(recordings, tmp_path, config)
+        assert experiment.pretrained_directory("twin", 0).parent.name == "predictable"
+        assert experiment.pretrained_directory("other", 0).parent.name == "other"
+
+
+def test_what_an_encoder_is_pretrained_on_can_be_said(recordings, earlier, tmp_path):
+    on = {
+        "both": PretrainingArm(units="all", recordings="both"),
+        "decoded": PretrainingArm(units="all", recordings="decoded"),
+        "other": PretrainingArm(units="all"),
+    }
+    experiment = plan(recordings, tmp_path, replace(CONFIG, pretrainings=on, arms=()), earlier)
+    found = {
+        name: {d.recording.recording_id for d in experiment.pretraining_population(name, 0).divided}
+        for name in on
+    }
+    assert found["decoded"] == {r.recording_id for r in recordings}
+    assert found["other"] == {r.recording_id for r in earlier}
+    assert found["both"] == found["decoded"] | found["other"]
+
+
 def test_an_interrupted_pretraining_goes_on_from_its_checkpoint(recordings, tmp_path, monkeypatch):
     config = replace(CONFIG, arms=("predictable",), num_seeds=1, labels_per_class=())
     with monkeypatch.context() as patch:

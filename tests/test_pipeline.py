@@ -260,7 +260,7 @@ def test_jobs_and_title_may_change_when_a_run_goes_on(copied, recordings):
 def test_arms_and_labels_are_added_without_fitting_the_old_ones_again(recordings, tmp_path):
     run(recordings, tmp_path, tiny_run_config(arms=(), num_seeds=1))
     before = times_of(tmp_path, "weights.safetensors")
-    config = tiny_run_config(arms=("pretrained",), labels_per_class=(1,), num_seeds=1)
+    config = tiny_run_config(arms=("pretrained",), label_fractions=(0.5, 1.0), num_seeds=1)
     run(recordings, tmp_path, config)
     after = times_of(tmp_path, "weights.safetensors")
     assert before.items() < after.items()

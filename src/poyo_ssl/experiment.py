@@ -106,7 +106,7 @@ class Experiment:
 
     def pretrained_directory(self, arm: str, seed: int) -> Path:
         """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
-        equal = (name for name in self.pretrained_arms if self._learns_like(name, arm))
+        equal = (name for name in self.config.pretrainings if self._learns_like(name, arm))
         return self.directory / "pretrained" / slug(next(equal)) / f"seed-{seed}"
 
     def _learns_like(self, one: str, other: str) -> bool:
