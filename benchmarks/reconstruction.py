@@ -4,7 +4,7 @@
 
 Two real sessions and an observatory that is simulated in memory
 (configs/simulated_observatory.yaml). Writes benchmarks/results/reconstruction.json, .md and .png.
-Takes ten minutes.
+Takes six minutes.
 
 Every unit is predicted from the others on the time that validates or tests: by a network
 pretrained on masked activity, by a line from the population mean, and by ridge on all others. The
