@@ -48,6 +48,7 @@ EXPERIMENTS = {
     "simulated_movie": Experiment("simulated_movie", Observatory("simulated_observatory")),
     "real_within_session": Experiment("real_within_session", GRATINGS),
     "across_days": Experiment("across_days", GRATINGS, STATIC_GRATINGS),
+    "across_days_reversed": Experiment("across_days_reversed", STATIC_GRATINGS, GRATINGS),
     **{
         f"simulated_transfer_{seed}": Experiment(
             "simulated_transfer",
