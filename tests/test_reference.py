@@ -8,9 +8,11 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
 
 from poyo_ssl.reference import (
     ALPHAS,
+    FEW_LABELS_ALPHA,
     NUM_FOLDS,
     FrameTemplates,
     LinearReadout,
+    choose_penalty,
     cross_fit,
     find_components,
     fit_frame_templates,
@@ -54,6 +56,19 @@ def test_scores_do_not_depend_on_the_order_of_units(rng):
     shuffled = features.reshape(-1, 3, 4)[:, :, [2, 0, 3, 1]].reshape(len(features), -1)
     expected = readout.scores(features, UNITS)
     assert np.allclose(readout.scores(shuffled, ["c", "a", "d", "b"]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_windows", "num_classes"), [(4, 2), (6, 3), (20, 1)])
+def test_too_few_labels_leave_the_penalty_as_it_is(rng, num_windows, num_classes):
+    features, target = separable(rng, num_windows, num_classes)
+    assert choose_penalty(features, target) == FEW_LABELS_ALPHA
+
+
+def test_enough_labels_choose_the_penalty_by_leaving_one_out(rng):
+    features, target = separable(rng)
+    assert (
+        choose_penalty(features, target) == RidgeClassifierCV(ALPHAS).fit(features, target).alpha_
+    )
 
 
 @pytest.mark.parametrize("num_bins", [1, 3])

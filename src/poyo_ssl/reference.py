@@ -186,15 +186,15 @@ def fit_ridge(
 def choose_penalty(centred: np.ndarray, target: np.ndarray) -> float:
     """Ridge penalty for labels, by leave-one-out error where there are enough for that.
 
-    With fewer than ``FEW_LABELS`` windows of some class it is ``FEW_LABELS_ALPHA``: leaving one
-    out then leaves hardly anything of its class.
+    With fewer than ``FEW_LABELS`` windows of some class, or one class alone, it is
+    ``FEW_LABELS_ALPHA``: leaving one out then leaves hardly anything of its class.
 
     Args:
         centred: Features less their mean, (num_windows, num_features).
         target: Class of each window, (num_windows,).
     """
-    counts = np.bincount(target)
-    if counts[counts > 0].min() < FEW_LABELS:
+    _, counts = np.unique(target, return_counts=True)
+    if len(counts) == 1 or counts.min() < FEW_LABELS:
         return FEW_LABELS_ALPHA
     return float(RidgeClassifierCV(alphas=ALPHAS).fit(centred, target).alpha_)
 
