@@ -33,7 +33,8 @@ import pandas as pd
 import torch
 from training_step import RECORDING_WINDOWS
 
-from poyo_ssl.finetuning import FinetuningConfig, LabelDecoding
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.modules import LabelDecoding
 from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.recordings.activity import Activity, UnitScale

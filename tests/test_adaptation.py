@@ -12,10 +12,10 @@ from poyo_ssl.model.checkpoints import CheckpointError, network_tensors, save_en
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import unit_rows
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.transfer import TransferError
+from poyo_ssl.training.transfer import TransferError
 from tiny_fits import ENCODER, few_steps
 from tiny_runs import SPLITS, tiny_observatory
 

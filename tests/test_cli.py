@@ -14,12 +14,12 @@ import pytest
 from poyo_ssl.adaptation import AdaptationConfig
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
+from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.model.checkpoints import save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.activity_statistics import STATISTICS
 from poyo_ssl.recordings.simulator import SimulatorConfig
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.run_config import RunConfig
 from poyo_ssl.stages import FinetuneStage, PredictabilityStage, PretrainStage
 from tiny_fits import ENCODER
 from tiny_runs import tiny_observatory

@@ -11,8 +11,8 @@ import yaml
 
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.options import build
+from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.recordings.simulator import SimulatorConfig
-from poyo_ssl.run_config import RunConfig
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

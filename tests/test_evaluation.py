@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from poyo_ssl.decoding import DecoderFrame, FittedDecoder
+from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
 from poyo_ssl.evaluation import chance_level, evaluate
 from poyo_ssl.metrics import structural_similarity
 from poyo_ssl.population import Population, divide

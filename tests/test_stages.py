@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.decoding import load_decoder
+from poyo_ssl.comparison.pipeline import run
+from poyo_ssl.comparison.scoring import evaluate_run
+from poyo_ssl.decoders.network import load_decoder
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.pipeline import run
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.run_evaluation import evaluate_run
 from poyo_ssl.stages import (
     FinetuneStage,
     PredictabilityStage,
@@ -28,7 +28,7 @@ from poyo_ssl.stages import (
     measure_predictability,
     pretrain_encoder,
 )
-from poyo_ssl.training import WindowModule
+from poyo_ssl.training.engine import WindowModule
 from tiny_fits import ENCODER, few_steps, with_units_in_order
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poyo_ssl.decoding import load_decoder
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.network import load_decoder
 from poyo_ssl.evaluation import evaluate
-from poyo_ssl.fitted_decoder import FittedDecoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Population, divide, unit_rows
 from poyo_ssl.predictability.partition import partition_by_predictability

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
 from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.run_config import RunConfig
 from tiny_fits import ENCODER, few_steps
 
 SIMULATOR = SimulatorConfig(

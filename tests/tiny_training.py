@@ -18,7 +18,8 @@ from poyo_ssl.recordings.sampling import (
     WindowBatch,
     WindowSource,
 )
-from poyo_ssl.training import Fit, TrainingConfig, WindowModule, fit
+from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.training.engine import Fit, WindowModule, fit
 
 NUM_UNITS, NUM_TIMESTEPS = 4, 5
 

@@ -14,22 +14,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from poyo_ssl.decoding import NetworkDecoder
-from poyo_ssl.finetuning import finetune
-from poyo_ssl.finetuning_config import FinetuningConfig
+from poyo_ssl.comparison.scoring import score_decoder
+from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import DividedRecording, Population, divide
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig, pretrain
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import Task, find_task
-from poyo_ssl.run_evaluation import score_decoder
-from poyo_ssl.training import Fit
-from poyo_ssl.transfer import EMBEDDINGS, known_units, unit_rates
+from poyo_ssl.training.engine import Fit
+from poyo_ssl.training.transfer import EMBEDDINGS, known_units, unit_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,8 @@ class Adaptation:
     num_known_units: int
     """Those whose embedding came with the encoder; the others were learned."""
     scores: list[dict[str, Any]]
-    """One row of scores for every recording; see :func:`poyo_ssl.run_evaluation.score_decoder`."""
+    """One row of scores for every recording, as :func:`~poyo_ssl.comparison.scoring.score_decoder`
+    gives it."""
     curves: dict[str, pd.DataFrame]
     """Fit (``identification``, ``finetuning``) to its learning curves: step, metric, value."""
     divided: list[DividedRecording]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poyo_ssl.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.metrics import (
     balanced_accuracy,
     frame_identity_within,

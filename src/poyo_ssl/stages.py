@@ -11,10 +11,14 @@ from typing import Any
 import pandas as pd
 
 from poyo_ssl.adaptation import Adaptation, AdaptationConfig, adapt
-from poyo_ssl.data_parallel import is_first_process
-from poyo_ssl.experiment import fingerprint
-from poyo_ssl.finetuning import FinetuningConfig, finetune
-from poyo_ssl.fitted_decoder import FittedDecoder
+from poyo_ssl.comparison.experiment import fingerprint
+from poyo_ssl.comparison.files import describe_splits
+from poyo_ssl.comparison.scoring import score_decoder
+from poyo_ssl.comparison.setting import Setting
+from poyo_ssl.comparison.teachers import label_teacher
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import DividedRecording, Population, divide
@@ -24,17 +28,15 @@ from poyo_ssl.predictability.partition import Partition, partition_by_predictabi
 from poyo_ssl.predictability.screening import Screening, screen
 from poyo_ssl.predictability.sensitivity import vary_thresholds
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
-from poyo_ssl.pretraining import PretrainingConfig, pretrain
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
-from poyo_ssl.run_evaluation import score_decoder
-from poyo_ssl.run_files import describe_splits
-from poyo_ssl.setting import Setting
-from poyo_ssl.teachers import label_teacher
+from poyo_ssl.training.data_parallel import is_first_process
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from torch_brain.data import (
 )
 from torch_brain.datasets import Dataset, DatasetIndex
 
-from poyo_ssl.pipeline import run
+from poyo_ssl.comparison.pipeline import run
 from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording

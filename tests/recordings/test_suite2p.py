@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.comparison.setting import Setting
 from poyo_ssl.evaluation import evaluate
-from poyo_ssl.finetuning import FinetuningConfig
+from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.recording import RecordingError
@@ -28,7 +29,6 @@ from poyo_ssl.recordings.sources import (
 from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.suite2p import read_suite2p
 from poyo_ssl.recordings.tasks import DIRECTION, find_windows
-from poyo_ssl.setting import Setting
 from tiny_fits import fit_arm
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/suite2p_gratings"

@@ -167,7 +167,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
 
 
 def _evaluate(options: Namespace) -> None:
-    from poyo_ssl.run_evaluation import evaluate_run
+    from poyo_ssl.comparison.scoring import evaluate_run
 
     rows = evaluate_run(options.run, options.files, options.output, source=read_source(options))
     print_rows(rows)
@@ -186,7 +186,7 @@ def _report(options: Namespace) -> None:
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    from poyo_ssl.run_config import RunConfig
+    from poyo_ssl.comparison.config import RunConfig
 
     add_files(parser)
     parser.add_argument(
@@ -210,8 +210,8 @@ def _add_run(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
+    from poyo_ssl.comparison.config import RunConfig
     from poyo_ssl.recordings.loading import load_recordings
-    from poyo_ssl.run_config import RunConfig
 
     config = build(RunConfig, options)
     recordings, earlier = (
@@ -234,7 +234,7 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 
 def _demo(options: Namespace) -> None:
-    from poyo_ssl.demo import demo_config, simulate_demo
+    from poyo_ssl.comparison.demo import demo_config, simulate_demo
 
     console.print("Simulating a small brain observatory ...")
     _run_and_show(simulate_demo(options.seed), options.output, demo_config(), [])
@@ -243,7 +243,7 @@ def _demo(options: Namespace) -> None:
 def _run_and_show(
     recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
 ) -> None:
-    from poyo_ssl.pipeline import run
+    from poyo_ssl.comparison.pipeline import run
 
     with stage_progress() as report:
         page = run(

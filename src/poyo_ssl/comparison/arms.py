@@ -1,0 +1,236 @@
+"""The arms of a comparison: every way a task can be answered, fitted on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.comparison.setting import Setting
+from poyo_ssl.comparison.teachers import (
+    NUM_BINS,
+    TEACHERS,
+    picture_teacher,
+    ridge_readout,
+    semi_supervised_ridge,
+    shuffled_ridge,
+    transferred_ridge,
+)
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.reference import (
+    FrameTemplates,
+    LinearReadout,
+    fit_frame_templates,
+    fit_logistic,
+)
+from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
+from poyo_ssl.finetuning.finetune import PictureTeacher, finetune
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.recordings.tasks import Task
+from poyo_ssl.training.engine import NO_CURVES
+
+Curves = pd.DataFrame
+
+
+Fitted = tuple[FittedDecoder, Curves]
+
+
+def fit_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge on the mean activity of the window."""
+    return LabelReadout(setting.frame("ridge"), ridge_readout(setting, 1)), NO_CURVES
+
+
+def fit_binned_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge on the activity in five time bins of the window."""
+    decoder = LabelReadout(setting.frame("ridge, time bins"), ridge_readout(setting, NUM_BINS))
+    return decoder, NO_CURVES
+
+
+def fit_logistic_arm(setting: Setting) -> Fitted:
+    """Multinomial logistic regression on the mean activity of the window."""
+    readouts = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        readouts.append(
+            fit_logistic(
+                setting.features(divided, windows, 1),
+                windows.target,
+                len(setting.population.classes(setting.task)),
+                setting.unit_ids(divided),
+                setting.seed,
+            )
+        )
+    return LabelReadout(setting.frame("logistic"), LinearReadout.merge(readouts)), NO_CURVES
+
+
+def fit_mean_frame_arm(setting: Setting) -> Fitted:
+    """The mean of the pictures shown in training, whatever the activity."""
+    targets = [
+        setting.training_windows(divided).target
+        for divided in setting.population.answering(setting.task)
+    ]
+    mean = setting.pictures()[np.unique(np.concatenate(targets))].mean(axis=0)
+    return MeanFrame(setting.frame("mean frame"), mean), NO_CURVES
+
+
+def fit_nearest_frame_arm(setting: Setting) -> Fitted:
+    """Look-up of the training movie frame with the nearest mean response."""
+    num_frames = len(setting.population.classes(setting.task))
+    tables = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, NUM_BINS)
+        tables.append(
+            fit_frame_templates(features, windows.target, num_frames, setting.unit_ids(divided))
+        )
+    pictures = setting.pictures() if setting.task.kind == "images" else None
+    decoder = NearestFrame(setting.frame("nearest frame"), FrameTemplates.merge(tables), pictures)
+    return decoder, NO_CURVES
+
+
+def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
+    """Ridge to the principal components of the training pictures."""
+    pixels = picture_teacher(setting).pixels
+    return PixelReadout(setting.frame("ridge to pixels"), pixels), NO_CURVES
+
+
+def fit_linear_transfer_arm(
+    setting: Setting, *, name: str, fit_readout: Callable[[Setting], LinearReadout]
+) -> Fitted:
+    """Ridge that learns from unlabelled windows or from an earlier day, too."""
+    return LabelReadout(setting.frame(name), fit_readout(setting)), NO_CURVES
+
+
+def fit_network_arm(
+    setting: Setting, *, name: str, is_pretrained: bool = False, teacher: str | None = None
+) -> Fitted:
+    """The network from fresh weights or the pretrained encoder, on labels alone or with a teacher.
+
+    With a teacher, label tasks learn from labels and from its answers, and the network is added
+    to it; image tasks correct its pictures.
+    """
+    assert not is_pretrained or setting.pretrained is not None
+    encoder = setting.pretrained() if is_pretrained and setting.pretrained else setting.encoder
+    fitted = TEACHERS[teacher].fit(setting) if teacher else None
+    return fit_network(setting, name, encoder, fitted)
+
+
+def fit_network(
+    setting: Setting,
+    arm: str,
+    encoder: Encoder | EncoderConfig,
+    teacher: LinearReadout | PictureTeacher | None = None,
+) -> Fitted:
+    """Fine-tunes a network in the given setting."""
+    decoder, fit = finetune(
+        setting.population,
+        setting.task,
+        encoder,
+        setting.config,
+        arm=arm,
+        seed=setting.seed,
+        labels=setting.labels,
+        teacher=teacher,
+    )
+    return decoder, fit.curves
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to answer tasks of some kinds."""
+
+    fit: Callable[[Setting], Fitted]
+    kinds: tuple[str, ...]
+    """Kinds of task that it can answer."""
+    is_reference: bool = True
+    is_seeded: bool = True
+    """Whether the result depends on the seed with all labels; if not it is fitted once."""
+    needs_tuning: bool = False
+    """Whether it learns how the cells were tuned on an earlier day."""
+
+
+def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None = None) -> Arm:
+    """The arm of a network.
+
+    Args:
+        name: In results.
+        is_pretrained: Whether it begins with the setting's pretrained encoder.
+        teacher: A name of :data:`TEACHERS`; None learns from labels alone.
+    """
+    return Arm(
+        partial(fit_network_arm, name=name, is_pretrained=is_pretrained, teacher=teacher),
+        TEACHERS[teacher].kinds if teacher else ("labels", "frames", "images"),
+        is_reference=False,
+        needs_tuning=teacher is not None and TEACHERS[teacher].needs_tuning,
+    )
+
+
+def _linear_transfer_arm(
+    name: str, fit_readout: Callable[[Setting], LinearReadout], **options: bool
+) -> Arm:
+    fit = partial(fit_linear_transfer_arm, name=name, fit_readout=fit_readout)
+    return Arm(fit, ("labels",), **options)
+
+
+ARMS = {
+    "ridge": Arm(fit_ridge_arm, ("labels",), is_seeded=False),
+    "ridge, time bins": Arm(fit_binned_ridge_arm, ("labels",), is_seeded=False),
+    "ridge, semi-supervised": _linear_transfer_arm(
+        "ridge, semi-supervised", semi_supervised_ridge, is_seeded=False
+    ),
+    "ridge, transferred": _linear_transfer_arm(
+        "ridge, transferred", transferred_ridge, is_seeded=False, needs_tuning=True
+    ),
+    "ridge, transferred, shuffled": _linear_transfer_arm(
+        "ridge, transferred, shuffled", shuffled_ridge, needs_tuning=True
+    ),
+    "logistic": Arm(fit_logistic_arm, ("labels",)),
+    "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
+    "nearest frame": Arm(fit_nearest_frame_arm, ("frames", "images"), is_seeded=False),
+    "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),
+    "scratch": network_arm("scratch"),
+    "scratch + teacher": network_arm("scratch + teacher", teacher="ridge"),
+    **{
+        name: network_arm(name, teacher=name.removeprefix("scratch + ").removesuffix(" teacher"))
+        for name in (
+            "scratch + semi-supervised teacher",
+            "scratch + transferred teacher",
+            "scratch + shuffled teacher",
+        )
+    },
+}
+"""Arms that need no pretraining; :func:`network_arm` makes the others."""
+
+
+def arms_for(
+    task: Task,
+    wanted: tuple[str, ...],
+    arms: Mapping[str, Arm] = MappingProxyType(ARMS),
+    *,
+    has_tuning: bool = False,
+) -> list[str]:
+    """The arms that can answer a task: every reference decoder, and the wanted networks.
+
+    Args:
+        task: What is asked.
+        wanted: Names of networks.
+        arms: Every arm there is.
+        has_tuning: Whether an earlier day shows how the cells are tuned to what the task asks.
+
+    Raises:
+        ValueError: If a wanted arm does not exist.
+    """
+    unknown = [name for name in wanted if name not in arms]
+    if unknown:
+        raise ValueError(f"Unknown arms {unknown}. Choose from: {', '.join(arms)}.")
+    return [
+        name
+        for name, arm in arms.items()
+        if task.kind in arm.kinds
+        and (arm.is_reference or name in wanted)
+        and (has_tuning or not arm.needs_tuning)
+    ]

@@ -1,0 +1,184 @@
+"""Options of ``poyo-ssl run``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from poyo_ssl.comparison.arms import ARMS, Arm, network_arm
+from poyo_ssl.comparison.teachers import TEACHERS
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.diets import find_diet
+from poyo_ssl.recordings.label_budget import LabelBudget
+from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.recordings.tasks import Task, find_task
+from poyo_ssl.training.config import TrainingConfig
+
+SCRATCH = "scratch"
+"""The arm that every gain is measured against."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingArm:
+    """A network that begins with a pretrained encoder."""
+
+    units: str = "predictable"
+    """What the encoder is pretrained on: predictable, unpredictable, all, random (in every
+    recording as many units as are predictable), random across (the same over all recordings),
+    mixed (half and half, as many in all as are predictable) or inhibitory."""
+    lines: tuple[str, ...] = ()
+    """Cre lines to take these units from, such as Sst; none: all lines."""
+    pretraining: PretrainingConfig | None = None
+    """Objective and training; none: those of the run."""
+    labels: FinetuningConfig | None = None
+    """Fitting of label and frame tasks; none: that of the run."""
+    movie: FinetuningConfig | None = None
+    """Fitting of image tasks; none: that of the run."""
+    teacher: str | None = None
+    """A closed-form teacher that is learned from and added: ridge, as in scratch + teacher;
+    semi-supervised; transferred or shuffled, which need an earlier day of the same cells."""
+    recordings: Literal["other", "decoded", "both"] = "other"
+    """What the encoder is pretrained on: the recordings given to pretrain on, where there are
+    any; the training parts of those to decode; or both."""
+
+    def __post_init__(self) -> None:
+        find_diet(self.units)
+        if self.teacher is not None and self.teacher not in TEACHERS:
+            raise ValueError(
+                f"Unknown teacher '{self.teacher}'. Choose from: {', '.join(TEACHERS)}; or none."
+            )
+        if self.recordings not in ("other", "decoded", "both"):
+            raise ValueError(f"recordings must be other, decoded or both, got '{self.recordings}'.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What ``poyo-ssl run`` does; every stage has its own part."""
+
+    title: str = "Decoding visual experience from calcium imaging"
+    """Heading of the report."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to decode; none: drifting-grating direction, static-grating orientation and movie
+    reconstruction of held-out frames, as far as the recordings show them."""
+    units: tuple[str, ...] = ("unpredictable", "all")
+    """Units to decode: unpredictable, predictable, all."""
+    arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
+    """Networks to fit beside the reference decoders, which are always there: scratch, scratch +
+    teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
+    teacher, and any of the pretrainings."""
+    pretrainings: dict[str, PretrainingArm] = field(
+        default_factory=lambda: {"pretrained": PretrainingArm()}
+    )
+    """Name of an arm to how its encoder is pretrained."""
+    baseline: str = SCRATCH
+    """Arm that gains are measured against, beside scratch."""
+    label_fractions: tuple[float, ...] = (1.0,)
+    """Parts of the training labels of label tasks to learn from, each in turn."""
+    labels_per_class: tuple[int, ...] = ()
+    """Numbers of training labels per class and recording to learn from, too; label tasks only."""
+    num_seeds: int = 3
+    """Seeds of every network."""
+    jobs: int = 0
+    """Fits at a time, one CPU core each; 0 takes every core."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Train, valid and test parts."""
+    earlier_splits: SplitConfig | None = None
+    """Those of recordings that are only pretrained on, of which training parts are learned from;
+    none: the same."""
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Which units count as predictable."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Size of the network."""
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    """What encoders learn first."""
+    labels: FinetuningConfig = field(default_factory=FinetuningConfig)
+    """Fitting of label and frame tasks."""
+    movie: FinetuningConfig = field(
+        default_factory=lambda: FinetuningConfig(
+            training=TrainingConfig(max_steps=800, jitter=0.0, valid_every=50)
+        )
+    )
+    """Fitting of image tasks."""
+
+    def __post_init__(self) -> None:
+        for name in self.tasks:
+            find_task(name)
+        problems = list(self._problems())
+        if problems:
+            raise ValueError(" ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        if not self.units or set(self.units) - {"unpredictable", "predictable", "all"}:
+            yield f"units must be among unpredictable, predictable and all, got {self.units}."
+        if not self.label_fractions and not self.labels_per_class:
+            yield "label_fractions and labels_per_class must not both be empty."
+        if not all(0 < fraction <= 1 for fraction in self.label_fractions):
+            yield f"label_fractions must lie in (0, 1], got {self.label_fractions}."
+        if not all(number >= 1 for number in self.labels_per_class):
+            yield f"labels_per_class must be at least 1, got {self.labels_per_class}."
+        if self.num_seeds < 1 or self.jobs < 0:
+            yield "num_seeds must be at least 1 and jobs not negative."
+        yield from self._problems_of_arms()
+
+    def _problems_of_arms(self) -> Iterator[str]:
+        for name in self.pretrainings:
+            if name in ARMS or "__" in name or not re.fullmatch(r"\w[\w .,+-]*", name):
+                yield (
+                    f"A pretraining cannot be called '{name}': its name must be of letters, "
+                    "digits, spaces, dots, commas, + and -, and not that of another arm."
+                )
+        slugs = [slug(name) for name in self.pretrainings]
+        if len(set(slugs)) < len(slugs):
+            yield f"Names of pretrainings must differ in letters, got {list(self.pretrainings)}."
+        references = [name for name, arm in self.all_arms.items() if arm.is_reference]
+        networks = [name for name in self.all_arms if name not in references]
+        for name in self.arms:
+            if name not in networks:
+                yield f"Unknown arm '{name}'. Choose from: {', '.join(networks)}."
+        fitted = [*references, *self.arms]
+        if self.baseline not in (SCRATCH, *fitted):
+            yield f"The baseline '{self.baseline}' is not fitted. Choose from: {', '.join(fitted)}."
+
+    @property
+    def all_arms(self) -> Mapping[str, Arm]:
+        """Every arm that can be asked for, by name; pretrainings last."""
+        pretrained = {
+            name: network_arm(name, is_pretrained=True, teacher=arm.teacher)
+            for name, arm in self.pretrainings.items()
+        }
+        return {**ARMS, **pretrained}
+
+    def budgets(self, task: Task) -> list[LabelBudget]:
+        """How many labels of a task are learned from, each in turn."""
+        if task.kind != "labels":
+            return [LabelBudget()]
+        fractions = [LabelBudget(fraction=fraction) for fraction in self.label_fractions]
+        return [*fractions, *(LabelBudget(per_class=n) for n in self.labels_per_class)]
+
+    def most_labels(self, task: Task) -> LabelBudget:
+        """The largest fraction or, where there is none, the largest number per class."""
+        return max(
+            self.budgets(task),
+            key=lambda labels: (labels.per_class is None, labels.fraction, labels.per_class or 0),
+        )
+
+    def pretraining_of(self, arm: str) -> PretrainingConfig:
+        """How the encoder of an arm is pretrained."""
+        return self.pretrainings[arm].pretraining or self.pretraining
+
+    def finetuning_of(self, arm: str, task: Task) -> FinetuningConfig:
+        """How a network is fitted to a task."""
+        own = self.pretrainings.get(arm, PretrainingArm())
+        if task.kind == "images":
+            return own.movie or self.movie
+        return own.labels or self.labels
+
+
+def slug(arm: str) -> str:
+    """The name of an arm in paths."""
+    return arm.replace(", ", "-").replace(" + ", "+").replace(" ", "-")

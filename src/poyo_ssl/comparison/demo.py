@@ -1,0 +1,31 @@
+"""What ``poyo-ssl demo`` does: the whole method on a small simulated observatory, in minutes."""
+
+from __future__ import annotations
+
+from poyo_ssl.comparison.config import RunConfig
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
+from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.training.config import TrainingConfig
+
+
+def simulate_demo(seed: int) -> list[Recording]:
+    """One recording of each of four lines: two densely, two sparsely active."""
+    return simulate_observatory(SimulatorConfig.demo(seed=seed))
+
+
+def demo_config() -> RunConfig:
+    """Few seeds and steps, so that everything is over in minutes."""
+    return RunConfig(
+        title="poyo-ssl demo: a simulated brain observatory",
+        tasks=("direction", "movie_held_out"),
+        units=("all",),
+        num_seeds=2,
+        splits=SplitConfig(held_out_blocks=6),
+        pretraining=PretrainingConfig(
+            training=TrainingConfig(max_steps=150, unit_dropout=0.3, jitter=0.0)
+        ),
+        movie=FinetuningConfig(training=TrainingConfig(max_steps=130, jitter=0.0)),
+    )

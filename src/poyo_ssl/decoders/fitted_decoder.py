@@ -1,0 +1,181 @@
+"""What every fitted decoder shares: the question, the units it knows, and how it is saved.
+
+A decoder knows its units by identity. Asked about a recording, it uses the units that both know,
+normalised by statistics of training time, and says which it missed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from poyo_ssl.model.checkpoints import save_checkpoint
+from poyo_ssl.recordings.activity import Activity, UnitScale
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.tasks import Task, find_task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderFrame:
+    """What every fitted decoder shares: the question, the answers and the units."""
+
+    arm: str
+    """Name in results, such as ``ridge`` or ``pretrained``."""
+    task: Task
+    classes: np.ndarray
+    """Possible answers, sorted: label values or movie frames, (num_classes,)."""
+    num_timesteps: int
+    """Imaging samples in a window."""
+    sampling_rate: float
+    """Imaging rate in Hz of the recordings it was fitted on."""
+    scale: UnitScale
+    """Training mean and standard deviation of every unit it knows, in every recording."""
+
+    def known_units(self, recording: Recording) -> list[str]:
+        """The recording's units that the decoder uses, in column order.
+
+        In a recording that it was fitted on these are the units that it was fitted on there; in
+        any other, such as another day of the same cells, those it knows from any session: see
+        :meth:`UnitScale.table_for`.
+
+        Raises:
+            RecordingError: If there is none.
+        """
+        shared = self.known_among(recording.unit_ids, recording.recording_id)
+        rate = recording.sampling_rate
+        if not 0.98 < rate / self.sampling_rate < 1.02:
+            raise RecordingError(
+                f"Recording '{recording.recording_id}' is sampled at {rate:.2f} Hz but the decoder "
+                f"was fitted at {self.sampling_rate:.2f} Hz. Resample it first."
+            )
+        return shared
+
+    def known_among(self, unit_ids: np.ndarray, recording_id: str) -> list[str]:
+        """Those of a recording's units that the decoder uses, in their order.
+
+        Args:
+            unit_ids: Units of the recording, (num_units,); at least one.
+            recording_id: Whose units they are.
+
+        Raises:
+            RecordingError: If there is none.
+        """
+        known = self.scale.table_for(recording_id).index
+        shared = unit_ids[np.isin(unit_ids, known.to_numpy(dtype=str))]
+        if not len(shared):
+            raise RecordingError(
+                f"The decoder '{self.arm}' knows none of the {len(unit_ids)} units of "
+                f"recording '{recording_id}' (it knows {len(known)}, such as "
+                f"{known[0]}; found, such as {unit_ids[0]}). "
+                "Score it on recordings of the same cells, or fit a new decoder."
+            )
+        return [str(unit_id) for unit_id in shared]
+
+    def missing_units(self, recording: Recording) -> list[str]:
+        """Units that the decoder learned from and would expect in a recording that lacks them.
+
+        These are the units of the recording it was fitted on, or for any other recording those
+        of every session that shares a cell with it; units of other mice are not missed.
+
+        Returns:
+            Sorted.
+        """
+        tables, name = self.scale.tables, recording.recording_id
+        sessions = [tables[name]] if name in tables else tables.values()
+        found = set(recording.unit_ids.tolist())
+        learned = [set(table.index) for table in sessions]
+        return sorted(set().union(*(ids for ids in learned if ids & found)) - found)
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready form, without the scale."""
+        return {
+            "arm": self.arm,
+            "task": self.task.name,
+            "classes": self.classes.tolist(),
+            "num_timesteps": self.num_timesteps,
+            "sampling_rate": self.sampling_rate,
+            "scale_units": {name: list(t.index) for name, t in self.scale.tables.items()},
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The scale as tensors, recording after recording."""
+        table = pd.concat(self.scale.tables.values())
+        return {f"scale.{name}": torch.tensor(table[name].to_numpy()) for name in table}
+
+    @staticmethod
+    def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> DecoderFrame:
+        """Inverse of ``settings`` and ``tensors``."""
+        units: dict[str, list[str]] = settings["scale_units"]
+        table = pd.DataFrame(
+            {name: tensors[f"scale.{name}"].numpy() for name in ("mean", "sd")},
+            index=pd.Index([u for ids in units.values() for u in ids], name="unit_id"),
+        )
+        ends = np.cumsum([len(ids) for ids in units.values()])
+        tables = {
+            name: table.iloc[end - len(ids) : end]
+            for (name, ids), end in zip(units.items(), ends, strict=True)
+        }
+        return DecoderFrame(
+            arm=settings["arm"],
+            task=find_task(settings["task"]),
+            classes=np.array(settings["classes"]),
+            num_timesteps=settings["num_timesteps"],
+            sampling_rate=settings["sampling_rate"],
+            scale=UnitScale(tables),
+        )
+
+
+class FittedDecoder(ABC):
+    """Something that answers a task from windows of a recording."""
+
+    KIND: ClassVar[str]
+
+    def __init__(self, frame: DecoderFrame) -> None:
+        self.frame = frame
+
+    def predict(self, recording: Recording, first_timestep: np.ndarray) -> np.ndarray:
+        """Answers for windows of a recording.
+
+        Args:
+            recording: Any recording that shares units with the decoder.
+            first_timestep: Of every window, (num_windows,).
+
+        Returns:
+            Label tasks: scores, (num_windows, num_classes), larger is likelier. Frame tasks: the
+            movie frame, (num_windows,). Image tasks: pictures in [0, 1], (num_windows, 64, 128).
+
+        Raises:
+            RecordingError: If no unit is shared or the sampling rates differ.
+        """
+        unit_ids = self.frame.known_units(recording)
+        activity = Activity.of(recording, unit_ids, self.frame.scale)
+        return self.answer(activity, first_timestep)
+
+    @abstractmethod
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Answers from normalised activity of units that the decoder knows."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Settings (JSON-ready) and tensors beside those of the frame."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Inverse of ``state``."""
+
+    def save(self, directory: str | Path) -> None:
+        """Writes weights, config and units; see :func:`poyo_ssl.decoders.network.load_decoder`."""
+        settings, tensors = self.state()
+        save_checkpoint(
+            directory,
+            {**self.frame.tensors(), **tensors},
+            {"kind": self.KIND, **self.frame.settings(), **settings},
+        )

@@ -1,0 +1,154 @@
+"""Reference decoders as fitted decoders: they answer, are saved and loaded as networks are."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
+from poyo_ssl.decoders.reference import FrameTemplates, LinearReadout, PictureReadout
+from poyo_ssl.recordings.activity import Activity
+
+
+class LabelReadout(FittedDecoder):
+    """Ridge or logistic regression on binned activity."""
+
+    KIND = "label readout"
+
+    def __init__(self, frame: DecoderFrame, readout: LinearReadout) -> None:
+        super().__init__(frame)
+        self.readout = readout
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Scores, (num_windows, num_classes); for frames the likeliest, (num_windows,)."""
+        num_timesteps = self.frame.num_timesteps
+        features = activity.binned(first_timestep, num_timesteps, self.readout.num_bins)
+        return self.readout.scores(features, activity.unit_ids)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The readout."""
+        return readout_state(self.readout)
+
+    @classmethod
+    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the readout."""
+        return cls(frame, readout_of(settings, tensors))
+
+
+class PixelReadout(FittedDecoder):
+    """Ridge to the principal components of the movie."""
+
+    KIND = "pixel readout"
+
+    def __init__(self, frame: DecoderFrame, pixels: PictureReadout) -> None:
+        super().__init__(frame)
+        self.pixels = pixels
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Pictures in [0, 1], (num_windows, 64, 128)."""
+        num_timesteps = self.frame.num_timesteps
+        readout = self.pixels.readout
+        features = activity.binned(first_timestep, num_timesteps, readout.num_bins)
+        return self.pixels.pictures(readout.scores(features, activity.unit_ids))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The readout, the mean picture and the components."""
+        settings, tensors = readout_state(self.pixels.readout)
+        tensors["mean_picture"] = torch.from_numpy(self.pixels.mean_picture)
+        tensors["components"] = torch.from_numpy(self.pixels.components)
+        return settings, tensors
+
+    @classmethod
+    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the readout."""
+        pixels = PictureReadout(
+            readout=readout_of(settings, tensors),
+            mean_picture=tensors["mean_picture"].numpy(),
+            components=tensors["components"].numpy(),
+        )
+        return cls(frame, pixels)
+
+
+class MeanFrame(FittedDecoder):
+    """Always the mean training picture: what knowing nothing about the activity scores."""
+
+    KIND = "mean frame"
+
+    def __init__(self, frame: DecoderFrame, mean_picture: np.ndarray) -> None:
+        super().__init__(frame)
+        self.mean_picture = mean_picture
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """The same picture for every window, (num_windows, 64, 128)."""
+        return np.repeat(self.mean_picture[None], len(first_timestep), axis=0)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The picture."""
+        return {}, {"mean_picture": torch.from_numpy(self.mean_picture)}
+
+    @classmethod
+    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the picture."""
+        return cls(frame, tensors["mean_picture"].numpy())
+
+
+class NearestFrame(FittedDecoder):
+    """Looks up the training movie frame whose mean response is nearest.
+
+    Args:
+        frame: The question.
+        templates: Mean response to every movie frame.
+        pictures: Pictures to answer with for image tasks, (num_frames, 64, 128); None for frames.
+    """
+
+    KIND = "nearest frame"
+
+    def __init__(
+        self, frame: DecoderFrame, templates: FrameTemplates, pictures: np.ndarray | None
+    ) -> None:
+        super().__init__(frame)
+        self.templates = templates
+        self.pictures = pictures
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Movie frames (num_windows,), or pictures (num_windows, 64, 128)."""
+        num_timesteps = self.frame.num_timesteps
+        features = activity.binned(first_timestep, num_timesteps, self.templates.num_bins)
+        nearest = self.templates.nearest(features, activity.unit_ids)
+        return nearest if self.pictures is None else self.pictures[nearest]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The templates, and the pictures where there are any."""
+        tensors = {"responses": torch.from_numpy(self.templates.responses)}
+        if self.pictures is not None:
+            tensors["pictures"] = torch.from_numpy(self.pictures)
+        return {"unit_ids": self.templates.unit_ids}, tensors
+
+    @classmethod
+    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the look-up table."""
+        templates = FrameTemplates(
+            unit_ids=settings["unit_ids"], responses=tensors["responses"].numpy()
+        )
+        pictures = tensors["pictures"].numpy() if "pictures" in tensors else None
+        return cls(frame, templates, pictures)
+
+
+def readout_state(readout: LinearReadout) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A linear readout as settings (JSON-ready) and tensors."""
+    tensors = {
+        f"readout.{name}": torch.from_numpy(getattr(readout, name))
+        for name in ("weights", "center", "intercept")
+    }
+    return {"readout_unit_ids": readout.unit_ids}, tensors
+
+
+def readout_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> LinearReadout:
+    """Inverse of :func:`readout_state`."""
+    return LinearReadout(
+        unit_ids=settings["readout_unit_ids"],
+        **{name: tensors[f"readout.{name}"].numpy() for name in ("weights", "center", "intercept")},
+    )

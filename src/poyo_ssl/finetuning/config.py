@@ -1,0 +1,67 @@
+"""Options of every fit of a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """How a network learns from a closed-form linear teacher on unlabelled windows."""
+
+    temperature: float = 0.15
+    """The teacher's scores (one-hot ridge) are divided by it before the softmax."""
+    unlabelled_fraction: float = 0.5
+    """Part of every batch that is random unlabelled training windows, answered by the teacher."""
+    blend: float = 0.5
+    """The fitted decoder adds so many standard deviations of the network to the teacher."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.blend <= 0 or not 0 < self.unlabelled_fraction < 1:
+            raise ValueError(
+                "temperature and blend must be positive and unlabelled_fraction must lie in "
+                f"(0, 1); got {self}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningConfig:
+    """How a decoder is fitted."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Optimiser, steps and early stopping."""
+    label_smoothing: float = 0.1
+    """Label and frame tasks: probability spread over all classes."""
+    num_queries: int = 4
+    """Image tasks: questions asked of the latents for each picture."""
+    ssim_weight: float = 1.0
+    """Image tasks: weight of 1 - SSIM beside the mean absolute error."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """Used by arms that have a teacher."""
+    transfer: Literal["full", "layerwise", "units", "probe"] = "full"
+    """What of a pretrained encoder learns beside the decoder: ``full``, everything; ``layerwise``,
+    everything, the slower the further from the answer; ``units``, the embeddings of new units
+    alone; ``probe``, nothing."""
+    layer_decay: float = 0.5
+    """transfer: layerwise: learning rate of a layer relative to the next one."""
+    embeddings: Literal["tracked", "reset", "shuffled"] = "tracked"
+    """Embeddings of units that a pretrained encoder knows: ``tracked``, they are kept; ``reset``,
+    drawn anew, so that weights alone transfer; ``shuffled``, exchanged among them, as a control."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1 or self.num_queries < 1 or self.ssim_weight < 0:
+            raise ValueError(
+                "label_smoothing must lie in [0, 1), num_queries be at least 1 and ssim_weight "
+                f"not negative; got {self}."
+            )
+        for name, known in (("transfer", TRANSFERS), ("embeddings", EMBEDDINGS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'."
+                )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}.")

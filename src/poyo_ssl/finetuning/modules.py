@@ -1,0 +1,124 @@
+"""What fitting a decoder minimises, and how fast the parts of the network learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
+from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
+from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.training.engine import WindowModule
+from poyo_ssl.training.transfer import LearningRates, full_rates
+
+
+class TransferringModule(WindowModule):
+    """A decoder whose encoder learns at rates of its own.
+
+    Args:
+        network: Encoder, query and readout.
+        config: Loss and training.
+        rates: Of the encoder; None: everything learns.
+    """
+
+    network: LabelDecoder | MovieDecoder
+
+    def __init__(
+        self,
+        network: LabelDecoder | MovieDecoder,
+        config: FinetuningConfig,
+        rates: LearningRates | None,
+    ) -> None:
+        super().__init__(network, config.training)
+        self.config = config
+        self.rates = rates or full_rates(network.encoder)
+        self.rates.freeze(network.encoder)
+        self.register_buffer("unit_rates", self.rates.units[:, None], persistent=False)
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Rates of everything but single rows of the unit embedding."""
+        prefix = "network.reader.encoder."
+        return {prefix + name: rate for name, rate in self.rates.parameters.items() if rate > 0}
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """A step that moves the embedding of every unit as far as its own rate says."""
+        weight = self.network.encoder.unit_embedding.weight
+        before = weight.detach().clone()
+        super().optimizer_step(*args, **options)
+        assert isinstance(self.unit_rates, Tensor)
+        with torch.no_grad():  # exactly the old one at a rate of 0, the new one at 1
+            weight.copy_(torch.lerp(before, weight, self.unit_rates))
+
+
+class LabelDecoding(TransferringModule):
+    """Cross-entropy on labelled windows; on unlabelled ones, divergence from the teacher.
+
+    Args:
+        network: Encoder, query and readout.
+        config: Loss and training.
+        rates: Of the encoder; None: everything learns.
+    """
+
+    network: LabelDecoder
+
+    def __init__(
+        self,
+        network: LabelDecoder,
+        config: FinetuningConfig,
+        rates: LearningRates | None = None,
+    ) -> None:
+        super().__init__(network, config, rates)
+
+    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
+        """``loss``, its terms, and the accuracy on the labelled windows."""
+        labelled = [group for group in batch if group.teacher_answer is None]
+        taught = [group for group in batch if group.teacher_answer is not None]
+        terms: dict[str, Tensor] = {}
+        if labelled:
+            logits = self.network(*(group.group for group in labelled))
+            target = torch.cat([g.target for g in labelled])
+            terms["cross_entropy"] = label_loss(logits, target, self.config.label_smoothing)
+            terms["accuracy"] = (logits.argmax(1) == target).float().mean()
+        if taught:
+            logits = self.network(*(group.group for group in taught))
+            answers = torch.cat([g.teacher_answer for g in taught if g.teacher_answer is not None])
+            terms["teacher"] = teacher_loss(logits, answers)
+        zero = torch.zeros((), device=self.device)
+        terms["loss"] = terms.get("cross_entropy", zero) + terms.get("teacher", zero)
+        return terms
+
+
+class MovieDecoding(TransferringModule):
+    """Mean absolute error and structural dissimilarity of reconstructed movie frames.
+
+    Args:
+        network: Encoder, queries and UNet decoder.
+        config: Loss and training.
+        pictures: What was shown, in [0, 1], (num_pictures, 64, 128).
+        rates: Of the encoder; None: everything learns.
+    """
+
+    network: MovieDecoder
+
+    def __init__(
+        self,
+        network: MovieDecoder,
+        config: FinetuningConfig,
+        pictures: Tensor,
+        rates: LearningRates | None = None,
+    ) -> None:
+        super().__init__(network, config, rates)
+        self.register_buffer("pictures", pictures, persistent=False)
+
+    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
+        """``loss`` and its terms."""
+        scores = [group.teacher_answer for group in batch if group.teacher_answer is not None]
+        predicted = self.network(
+            *(group.group for group in batch), scores=torch.cat(scores) if scores else None
+        )
+        assert isinstance(self.pictures, Tensor)
+        true = self.pictures[torch.cat([g.target for g in batch])]
+        return picture_loss(predicted, true, self.config.ssim_weight)

@@ -1,0 +1,155 @@
+"""Predict the activity that was hidden from the encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poyo_ssl.model.encoder import Encoder, QueryDecoder
+from poyo_ssl.model.masking import PATTERNS, choose_hidden
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.objectives.objective import Objective
+from poyo_ssl.recordings.sampling import WindowBatch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HiddenPatches:
+    """What is hidden of a group of windows, and what is asked about it."""
+
+    group: WindowBatch
+    is_hidden: Tensor
+    """What the encoder must not read, (B, patches, U)."""
+    asked_unit: Tensor
+    """Column of each unit asked about, (B, Q)."""
+    asked_patch: Tensor
+    """Patch asked about, (B, Q)."""
+
+    def truth(self, activity: Tensor, patch_timesteps: int) -> Tensor:
+        """What was asked about in an activity (B, timesteps, U), (B, Q, patch_timesteps)."""
+        patches = activity.unflatten(1, (-1, patch_timesteps))
+        windows = torch.arange(len(patches), device=patches.device)[:, None]
+        return patches[windows, self.asked_patch, :, self.asked_unit]
+
+    def visible_mean(self, patch_timesteps: int) -> Tensor:
+        """Mean over the visible units at the times asked about, (B, Q, patch_timesteps).
+
+        Zero where all units are hidden, as by the pattern ``future``.
+        """
+        patches = self.group.activity.unflatten(1, (-1, patch_timesteps))
+        is_visible = ~self.is_hidden[:, :, None]  # (B, patches, 1, U)
+        mean = (patches * is_visible).sum(-1) / is_visible.sum(-1).clamp_min(1)
+        windows = torch.arange(len(mean), device=mean.device)[:, None]
+        return mean[windows, self.asked_patch]
+
+
+class MaskedActivityNetwork(nn.Module):
+    """Encoder, and a query decoder asked "what did this unit do at this time?"."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.query_decoder = QueryDecoder(encoder.config)
+        self.readout = nn.Linear(encoder.config.dim, encoder.patch_timesteps)
+
+    def forward(self, questions: list[HiddenPatches]) -> tuple[list[Tensor], Tensor]:
+        """Predicts patches that were hidden.
+
+        Returns:
+            Predicted activity of every group, (B, Q, patch_timesteps); and the latents of all
+            windows, (all windows, L, D).
+        """
+        groups = [question.group for question in questions]
+        num_timesteps = groups[0].activity.shape[1]
+        read = [self.encoder.read_windows(*q.group.group, q.is_hidden) for q in questions]
+        latents = self.encoder.process(torch.cat(read), num_timesteps)
+        latent_rotary = self.encoder.latent_rotary(num_timesteps)
+        patch_times = self.encoder.patch_times(num_timesteps)
+        answers = []
+        parts = latents.split([len(group.activity) for group in groups])
+        for question, part in zip(questions, parts, strict=True):
+            rows = question.group.unit_index[question.asked_unit]
+            rotary = self.encoder.rotary(patch_times[question.asked_patch])
+            queries = self.encoder.unit_embedding(rows)  # (B, Q, D)
+            answers.append(self.readout(self.query_decoder(queries, part, rotary, latent_rotary)))
+        return answers, latents
+
+
+class MaskedActivity(Objective):
+    """Predicts the activity that was hidden from the encoder; mean squared error.
+
+    With the pattern ``units`` this is co-smoothing: hidden units are predicted from the others at
+    the same time. With ``remove_modes`` what is predicted lacks the leading components of the
+    population, which most units could be predicted from.
+
+    Args:
+        encoder: What is pretrained.
+        config: Pattern, fraction and modes, labels and training.
+        seed: Of the masks.
+        num_classes: Answers of the label task; 0 uses no labels.
+    """
+
+    network: MaskedActivityNetwork
+
+    def __init__(
+        self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
+    ) -> None:
+        super().__init__(MaskedActivityNetwork(encoder), config, seed, num_classes)
+
+    def self_supervised(self, groups: list[WindowBatch]) -> tuple[dict[str, Tensor], Tensor]:
+        """``loss``, ``r2`` and ``r2_above_population_mean``; latents of the view with holes.
+
+        ``r2`` is the variance of hidden patches explained. Above the population mean: less the
+        ``r2`` of the best line, fitted to this batch, from the mean over the visible units at the
+        same time.
+        """
+        size = self.encoder.patch_timesteps
+        questions = [self.hide(group) for group in groups]
+        answers, latents = self.network(questions)
+        num_windows = sum(len(group.target) for group in groups)
+        error = spread = shared = mean_spread = torch.zeros((), device=latents.device)
+        for question, predicted in zip(questions, answers, strict=True):
+            share = len(predicted) / num_windows
+            true = question.truth(self.target_of(question.group), size)
+            error = error + share * (predicted - true).square().mean()
+            deviation = true - true.mean()
+            spread = spread + share * deviation.square().mean()
+            if self.is_monitored:
+                visible = question.visible_mean(size)
+                visible = visible - visible.mean()
+                shared = shared + share * (visible * deviation).mean()
+                mean_spread = mean_spread + share * visible.square().mean()
+        r2 = 1 - error.detach() / spread
+        terms = {"loss": error, "r2": r2}
+        if self.is_monitored:
+            r2_of_mean = shared.square() / (mean_spread * spread).clamp_min(1e-12)
+            terms["r2_above_population_mean"] = r2 - r2_of_mean
+        return terms, latents
+
+    def target_of(self, group: WindowBatch) -> Tensor:
+        """The activity to predict, (B, timesteps, U)."""
+        return group.activity if self.modes is None else self.modes.remove(group)
+
+    def hide(self, group: WindowBatch) -> HiddenPatches:
+        """Draws what is hidden of some windows and what is asked about it.
+
+        Drawn for all windows of the step, of which the group takes its rows: however a step is
+        divided, each window hides the same.
+        """
+        device, generator = group.activity.device, self.generator()
+        num_windows, num_timesteps, num_units = group.activity.shape
+        rows = torch.arange(num_windows)
+        if group.position is not None:
+            rows, num_windows = group.position.cpu(), self.config.training.batch_size
+        num_patches = num_timesteps // self.encoder.patch_timesteps
+        is_hidden = PATTERNS[self.config.pattern](
+            num_windows, num_patches, num_units, self.config.hidden_fraction, generator
+        )
+        asked = choose_hidden(is_hidden, self.config.num_queries, generator)[rows].to(device)
+        return HiddenPatches(
+            group=group,
+            is_hidden=is_hidden[rows].to(device),
+            asked_unit=asked % num_units,
+            asked_patch=asked // num_units,
+        )

@@ -1,0 +1,95 @@
+"""Two halves of the units see the same windows, and must say the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poyo_ssl.model.encoder import Encoder, Group
+from poyo_ssl.model.losses import barlow_twins_loss, cross_correlation
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.objectives.objective import Objective
+from poyo_ssl.recordings.sampling import WindowBatch
+
+OFF_DIAGONAL_WEIGHT = 0.02
+"""Weight of a correlation between two features beside that of a feature with itself. Zbontar et
+al. take 0.005 for 8192 features."""
+
+
+class SplitUnitsNetwork(nn.Module):
+    """Encoder, and a linear projection of the mean latents to the features that are compared."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projection = nn.Linear(encoder.config.dim, 2 * encoder.config.dim)
+
+    def forward(self, groups: list[Group]) -> tuple[Tensor, Tensor]:
+        """Windows -> features (B, 2 * D), centred in each recording, and latents (B, L, D).
+
+        Centred, because features that only tell recordings apart would be alike for both halves.
+        """
+        latents = self.encoder.encode_groups(groups)
+        features = self.projection(latents.mean(1))
+        parts = features.split([len(activity) for activity, _ in groups])
+        return torch.cat([part - part.mean(0) for part in parts]), latents
+
+
+class SplitUnits(Objective):
+    """Features of two random, disjoint halves of the units agree, and differ from each other.
+
+    Barlow twins, with the halves as the two views. The correlations are those of the windows that
+    are processed together: a part of a step where steps are divided. ``agreement`` is the mean
+    correlation of a feature with itself.
+
+    The halves share the population's gain, too, and recognise a window by it without any knowledge
+    of the stimulus: set ``remove_modes``. Fine-tuning then reads activity that has the modes.
+
+    Args:
+        encoder: What is pretrained.
+        config: Modes to remove, labels and training.
+        seed: Of the halves.
+        num_classes: Answers of the label task; 0 uses no labels.
+
+    References:
+        Zbontar et al., ICML 2021 (Barlow twins).
+    """
+
+    network: SplitUnitsNetwork
+
+    def __init__(
+        self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
+    ) -> None:
+        super().__init__(SplitUnitsNetwork(encoder), config, seed, num_classes)
+
+    def self_supervised(self, groups: list[WindowBatch]) -> tuple[dict[str, Tensor], Tensor]:
+        """``loss`` and ``agreement``; latents of both halves."""
+        halves = [split_units(group, self.generator()) for group in self.shown(groups)]
+        one, latents = self.network([first for first, _ in halves])
+        other, other_latents = self.network([second for _, second in halves])
+        correlation = cross_correlation(one, other)
+        terms = {
+            "loss": barlow_twins_loss(correlation, OFF_DIAGONAL_WEIGHT),
+            "agreement": correlation.diagonal().mean(),
+        }
+        return terms, torch.cat([latents, other_latents])
+
+    def shown(self, groups: list[WindowBatch]) -> list[Group]:
+        """The activity without the modes, and whose it is."""
+        if self.modes is None:
+            return super().shown(groups)
+        return [(self.modes.remove(group), group.unit_index) for group in groups]
+
+
+def split_units(group: Group, generator: torch.Generator) -> tuple[Group, Group]:
+    """Two disjoint random halves of the units of the same windows; a lone unit is in both.
+
+    Args:
+        group: Activity (B, timesteps, U) and rows of the unit embedding (U,).
+        generator: Of the draw.
+    """
+    activity, units = group
+    order = torch.randperm(len(units), generator=generator).to(units.device)
+    num_first = len(units) // 2
+    first, second = order[: max(1, num_first)], order[num_first:]
+    return (activity[..., first], units[first]), (activity[..., second], units[second])

@@ -1,0 +1,224 @@
+"""Pretraining of the encoder: an objective, the windows it learns from, and the fit."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from poyo_ssl.model.checkpoints import digest, network_tensors
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.population import Population
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
+from poyo_ssl.pretraining.objectives import OBJECTIVES
+from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
+from poyo_ssl.recordings.mixed_validation import MixedValidation
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.sampling import (
+    EvaluationBatches,
+    MixedBatches,
+    TrainingBatches,
+    TrainingSteps,
+    ValidationBatches,
+    WindowSource,
+    thin,
+)
+from poyo_ssl.recordings.tasks import Task, find_task
+from poyo_ssl.training.engine import NO_CURVES, Fit, fit
+from poyo_ssl.training.transfer import LearningRates, known_units
+
+VALIDATION_BATCH_SIZE = 64
+
+
+def pretrain(
+    population: Population,
+    encoder: Encoder | EncoderConfig,
+    config: PretrainingConfig,
+    *,
+    rates: LearningRates | None = None,
+    seed: int,
+    checkpoint_directory: Path | None = None,
+    log_directory: Path | None = None,
+    show_progress: bool = False,
+) -> tuple[Encoder, Fit]:
+    """Pretrains an encoder on activity of the training part.
+
+    Args:
+        population: The recordings, the units to learn from, and the training part.
+        encoder: The config of a fresh encoder, or an encoder to go on from, which is copied and
+            not changed. Units that it does not know get new embeddings.
+        config: Objective, labels and training.
+        rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
+        seed: Of weights, masks and batches.
+        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
+        log_directory: Where TensorBoard finds the curves; None writes none.
+        show_progress: Draw a progress bar.
+
+    Returns:
+        The encoder, and its learning curves.
+
+    Raises:
+        RecordingError: If labels are to be learned and no recording was divided for their task,
+            the encoder is of another imaging rate, or a recording has too few units.
+    """
+    torch.manual_seed(seed)
+    task = find_task(config.label_task) if config.label_weight else None
+    if task is not None:
+        _require_labels(population, task)
+    start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
+    known = _known_units(encoder, population, rates)
+    encoder = _start(encoder, population)
+    if config.embedding_modes:
+        started = time.perf_counter()
+        embed_by_modes(
+            encoder, population, config.embedding_modes, config.window_length, known=known
+        )
+        if config.objective == "modes":
+            return encoder, Fit(
+                curves=NO_CURVES, seconds=time.perf_counter() - started, best_step=0
+            )
+    if rates is not None:
+        rates.freeze(encoder)
+    streams = [
+        _unlabelled(population, encoder, config)
+        if stream == "unlabelled"
+        else _labelled(population, encoder, config)
+        for stream in config.streams
+    ]
+    num_classes = len(population.classes(task)) if task is not None else 0
+    module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
+    if config.remove_modes:
+        [unlabelled, *_] = streams
+        module.modes = ActivityModes.measure(
+            unlabelled.train, config.remove_modes, unlabelled.num_timesteps
+        )
+    result = fit(
+        module,
+        _training_steps(streams, config, seed),
+        _validation(streams),
+        seed=seed,
+        checkpoint_directory=checkpoint_directory,
+        identity={"start": start, "encoder": asdict(encoder.config)},
+        log_directory=log_directory,
+        show_progress=show_progress,
+    )
+    return encoder, result
+
+
+def _require_labels(population: Population, task: Task) -> None:
+    if not population.answering(task):
+        raise RecordingError(
+            f"No recording was divided for the task '{task.name}' ({task.stimulus}), whose labels "
+            "the objective learns from. Divide the recordings for it too, choose another "
+            "label_task, or set label_weight: 0."
+        )
+
+
+def _start(encoder: Encoder | EncoderConfig, population: Population) -> Encoder:
+    """A fresh encoder, or a copy of one, that knows all units of the population."""
+    if isinstance(encoder, EncoderConfig):
+        started = Encoder(encoder, population.sampling_rate)
+    elif 0.98 < encoder.sampling_rate / population.sampling_rate < 1.02:
+        started = copy.deepcopy(encoder).train()
+    else:
+        raise RecordingError(
+            f"The encoder was pretrained at {encoder.sampling_rate:.2f} Hz, the recordings are "
+            f"sampled at {population.sampling_rate:.2f} Hz. Go on at the same rate, or give a "
+            "config to start a fresh encoder from."
+        )
+    started.add_units(population.unit_ids)
+    return started
+
+
+def _known_units(
+    encoder: Encoder | EncoderConfig, population: Population, rates: LearningRates | None
+) -> frozenset[str]:
+    """Units whose embeddings were there before; where rates freeze some, those are meant."""
+    if isinstance(encoder, EncoderConfig):
+        return frozenset()
+    known = known_units(encoder, population.unit_ids)
+    if rates is not None:
+        frozen = rates.units[encoder.unit_embedding.tokenizer(known)] == 0
+        known = [unit_id for unit_id, is_frozen in zip(known, frozen, strict=True) if is_frozen]
+    return frozenset(known)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Stream:
+    """Windows of one kind, one source per recording that has any."""
+
+    train: list[WindowSource]
+    valid: list[WindowSource]
+    num_timesteps: int
+    """Imaging samples in a window."""
+    jitter: int
+    """Timesteps by which training windows may move."""
+
+
+def _unlabelled(population: Population, encoder: Encoder, config: PretrainingConfig) -> _Stream:
+    """All windows of the training part; they begin everywhere already and are not moved."""
+    num_timesteps = encoder.window_timesteps(config.window_length)
+    valid = population.unlabelled_sources(
+        encoder, num_timesteps, part="valid", stride=num_timesteps
+    )
+    return _Stream(
+        train=population.unlabelled_sources(encoder, num_timesteps),
+        valid=thin(valid, config.training.max_valid_windows),
+        num_timesteps=num_timesteps,
+        jitter=0,
+    )
+
+
+def _labelled(population: Population, encoder: Encoder, config: PretrainingConfig) -> _Stream:
+    """The windows of the label task.
+
+    They are as long as the task's, so that pretraining asks what decoding will ask; but as long
+    as the objective's where it takes its own loss of them too, as masked_latents does.
+    """
+    task = find_task(config.label_task)
+    is_shared = config.objective == "masked_latents"
+    num_timesteps = encoder.window_timesteps(
+        config.window_length if is_shared else task.window_length
+    )
+    valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
+    return _Stream(
+        train=population.labelled_sources(encoder, task, "train", num_timesteps),
+        valid=thin(valid, config.training.max_valid_windows),
+        num_timesteps=num_timesteps,
+        jitter=round(config.training.jitter * population.sampling_rate),
+    )
+
+
+def _training_steps(streams: list[_Stream], config: PretrainingConfig, seed: int) -> TrainingSteps:
+    """Batches of one stream, or half of each."""
+    batches = [
+        TrainingBatches(
+            stream.train,
+            batch_size=config.training.batch_size // len(streams),
+            num_timesteps=stream.num_timesteps,
+            seed=seed,
+            jitter=stream.jitter,
+            unit_dropout=config.training.unit_dropout,
+        )
+        for stream in streams
+    ]
+    return batches[0] if len(batches) == 1 else MixedBatches(batches)
+
+
+def _validation(streams: list[_Stream]) -> ValidationBatches | None:
+    """None where some stream has no validation window: what is left would be another loss."""
+    if not all(stream.valid for stream in streams):
+        return None
+    if len(streams) > 1:
+        return MixedValidation(
+            [(stream.valid, stream.num_timesteps) for stream in streams],
+            batch_size=VALIDATION_BATCH_SIZE * len(streams),
+        )
+    [stream] = streams
+    return EvaluationBatches(
+        stream.valid, batch_size=VALIDATION_BATCH_SIZE, num_timesteps=stream.num_timesteps
+    )

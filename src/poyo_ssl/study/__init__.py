@@ -1,0 +1,1 @@
+"""Questions asked of encoders and activity, beside the comparisons."""

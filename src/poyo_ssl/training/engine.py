@@ -1,0 +1,363 @@
+"""The engine all training shares: optimiser, schedule, early stopping, averaging, seeds."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    RichProgressBar,
+    WeightAveraging,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from poyo_ssl.model.checkpoints import network_tensors, restore
+from poyo_ssl.recordings.sampling import (
+    StepParts,
+    TrainingSteps,
+    ValidationBatches,
+    WindowBatch,
+)
+from poyo_ssl.training.checkpoints import (
+    TrainingCheckpoints,
+    WriteCheckpoints,
+    is_finished,
+    read_checkpoint,
+    step_of,
+)
+from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
+from poyo_ssl.training.memory import keep_large_buffers, return_memory
+from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves
+
+UNIT_EMBEDDING = "unit_embedding"
+NOT_DECIDING = ("accumulate", "checkpoint_every", "keep_checkpoints", "rank_timeout")
+"""Options that a fit may be gone on with whatever they are: they do not decide what is learned."""
+
+
+def learning_rate_factor(step: int, config: TrainingConfig) -> float:
+    """Learning rate relative to its peak: linear from above zero, then cosine down to zero."""
+    warmup = round(config.warmup_fraction * config.max_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, config.max_steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class WindowModule(L.LightningModule):
+    """A network and how it is trained; one subclass per objective.
+
+    Args:
+        network: What is trained.
+        config: How.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.training_config = config
+        self.config: Any = config
+        """What decides the objective; checkpoints of another one are refused."""
+        self.register_load_state_dict_pre_hook(_copy_vocabularies)
+
+    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
+        """The terms of the loss by name; ``loss`` is what is minimised."""
+        raise TypeError(f"{type(self).__name__} must say what it minimises.")
+
+    def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """What the optimiser may change: everything, unless a subclass freezes a part."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Learning rate of parameters by name, relative to what the config says; 1 if not named."""
+        return {}
+
+    def training_step(self, batch: list[WindowBatch], batch_index: int) -> Tensor:
+        """One step: forward, loss, log."""
+        terms = self.losses(batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return terms["loss"]
+
+    def validation_step(self, batch: list[WindowBatch], batch_index: int) -> None:
+        """The same loss on the validation part."""
+        terms = self.losses(batch)
+        num_windows = sum(len(group.target) for group in batch)
+        self.log_dict(
+            {f"valid/{name}": value for name, value in terms.items()},
+            # a multiple of the processes, since Lightning averages whole numbers over them
+            batch_size=num_windows * self.trainer.world_size,
+            sync_dist=True,
+        )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW or LAMB with warm-up and cosine decay, stepped every step."""
+        config, factors = self.training_config, self.learning_rate_factors()
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for name, parameter in self.trainable_parameters():
+            kind = UNIT_EMBEDDING in name, factors.get(name, 1.0)
+            groups.setdefault(kind, []).append(parameter)
+        options: list[dict[str, Any]] = []
+        for is_unit, factor in sorted(groups):
+            lr = config.lr * factor * (config.unit_lr_factor if is_unit else 1.0)
+            # a unit that no batch shows must keep its embedding
+            decay = {"weight_decay": 0.0} if is_unit else {}
+            options.append({"params": groups[is_unit, factor], "lr": lr, **decay})
+        optimizer = _make_optimizer(options, config)
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def _copy_vocabularies(module: nn.Module, state_dict: dict[str, Any], *unused: Any) -> None:
+    """Loading a unit vocabulary empties the one given, which the averaged weights need again."""
+    for name, value in state_dict.items():
+        if isinstance(value, dict):
+            state_dict[name] = value.copy()
+
+
+def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    try:
+        from pytorch_optimizer import Lamb
+    except ImportError as error:
+        raise ImportError(
+            "optimizer: lamb needs pytorch-optimizer. Run 'pip install poyo-ssl[lamb]' "
+            "or set optimizer: adamw."
+        ) from error
+    optimizer: torch.optim.Optimizer = Lamb(groups, weight_decay=config.weight_decay)
+    return optimizer
+
+
+NO_CURVES = pd.DataFrame(columns=["step", "metric", "value"])
+"""The curves of what is fitted in closed form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a training run left behind beside the weights."""
+
+    curves: pd.DataFrame
+    """Columns step, metric, value."""
+    seconds: float
+    """In all runs, where it was stopped and went on."""
+    best_step: int
+    """Step whose weights were kept."""
+
+
+def fit(
+    module: WindowModule,
+    train_batches: TrainingSteps,
+    valid_batches: ValidationBatches | None,
+    *,
+    seed: int,
+    checkpoint_directory: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    log_directory: Path | None = None,
+    show_progress: bool = False,
+) -> Fit:
+    """Trains a module in place; on a CPU the same seed gives the same weights.
+
+    With a directory for checkpoints, the same call goes on where an earlier one was stopped or
+    killed, and takes the same steps as if nothing had happened; once finished, it returns at once
+    what was fitted. Started by ``torchrun``, processes share the windows of every step.
+
+    Args:
+        module: Network and objective.
+        train_batches: Steps without end.
+        valid_batches: Every validation window once; None trains to the last step.
+        seed: Of dropout and masks; batches carry their own.
+        checkpoint_directory: Of this fit alone; None keeps nothing.
+        identity: What else tells this fit from others, such as the encoder that it starts from;
+            JSON-ready.
+        log_directory: Where TensorBoard finds the curves; None writes none.
+        show_progress: Draw a progress bar.
+
+    Raises:
+        CheckpointError: If the directory holds the checkpoints of another fit.
+        TrainingStorageError: If checkpoints cannot be written.
+        LostProcessError: If another process died or does not answer.
+        SystemExit: On SIGTERM, after a checkpoint was written.
+    """
+    config = module.training_config
+    keep_large_buffers()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.manual_seed(seed)
+    curves, best = KeepCurves(config.accumulate), KeepBest()
+    callbacks = _callbacks(config, curves, best if valid_batches is not None else None, seed)
+    writer = None
+    if checkpoint_directory is not None:
+        settings = _settings(module, train_batches, seed, identity)
+        writer = WriteCheckpoints(
+            TrainingCheckpoints(checkpoint_directory, settings, config.keep_checkpoints),
+            every=config.checkpoint_every,
+            valid_every=_valid_every(config) if valid_batches is not None else None,
+            accumulate=config.accumulate,
+        )
+    trainer = _make_trainer(
+        config,
+        [*callbacks, *[RichProgressBar()] * show_progress],
+        writer,
+        logger=TensorBoardLogger(log_directory, name="", version="") if log_directory else False,
+        limit_val_batches=None if valid_batches is not None else 0,
+        enable_progress_bar=show_progress,
+    )
+    newest = writer.find_newest(trainer) if writer is not None else None
+    if newest is not None and is_finished(newest):
+        return _restore_fitted(module, read_checkpoint(newest))
+    first_step = step_of(newest) if newest is not None else 0
+    with _expected_warnings(), naming_lost_processes(config.rank_timeout):
+        train_loader, valid_loader = _loaders(train_batches, valid_batches, config, first_step)
+        trainer.fit(module, train_loader, valid_loader, ckpt_path=newest, weights_only=True)
+    fitted = {
+        "weights": best.weights or network_tensors(module),
+        "curves": curves.rows,
+        "seconds": curves.seconds,
+        "best_step": best.step or trainer.global_step,
+    }
+    if writer is not None:
+        writer.finish(trainer, fitted)
+    return_memory()
+    return _restore_fitted(module, fitted)
+
+
+def _callbacks(
+    config: TrainingConfig, curves: KeepCurves, best: KeepBest | None, seed: int
+) -> list[Callback]:
+    """What happens beside the steps; ``best`` is None where nothing is validated."""
+    callbacks: list[Callback] = []
+    if best is not None and config.patience is not None:
+        callbacks += [best, EarlyStopping("valid/loss", patience=config.patience)]
+    if config.ema_decay is not None:
+        # unlike EMAWeightAveraging's, this average of equal weights is exactly that weight: what
+        # is frozen stays bit-identical
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
+    callbacks.append(curves)
+    processes = find_processes()
+    if processes.num_parts(config.accumulate) > 1:
+        callbacks.append(SeedParts(seed, processes.parts(config.accumulate)))
+    return callbacks
+
+
+def _settings(
+    module: WindowModule,
+    train_batches: TrainingSteps,
+    seed: int,
+    identity: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """All that decides what is learned, and what tells this fit from others."""
+    config = asdict(module.config)
+    training = config.get("training", config)
+    for name in NOT_DECIDING:
+        training.pop(name, None)
+    return {
+        "config": config,
+        "seed": seed,
+        "batches": train_batches.describe(),
+        "module": type(module).__name__,
+        "weights": {name: list(value.shape) for name, value in network_tensors(module).items()},
+        **(identity or {}),
+    }
+
+
+def _valid_every(config: TrainingConfig) -> int:
+    return min(config.valid_every, config.max_steps)
+
+
+def _make_trainer(
+    config: TrainingConfig,
+    callbacks: list[Callback],
+    writer: WriteCheckpoints | None,
+    **options: Any,
+) -> L.Trainer:
+    """Lightning's trainer; checkpoints are written last, when all others have seen the step."""
+    options |= find_processes().trainer_options(config.rank_timeout)
+    if writer is not None:
+        callbacks.append(writer)
+        options["plugins"] = [*options.get("plugins", []), writer.checkpoints]
+    return L.Trainer(
+        accelerator="auto",
+        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
+        max_steps=config.max_steps,
+        max_epochs=1,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.gradient_clip,
+        val_check_interval=_valid_every(config) * config.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=LOG_EVERY,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        deterministic=True,
+        **options,
+    )
+
+
+def _loaders(
+    train_batches: TrainingSteps,
+    valid_batches: ValidationBatches | None,
+    config: TrainingConfig,
+    first_step: int,
+) -> tuple[DataLoader[list[WindowBatch]], DataLoader[list[WindowBatch]] | None]:
+    """This process's parts of the steps from ``first_step`` on, and its share of validation."""
+    processes = find_processes()
+    steps = StepParts(
+        train_batches,
+        parts=processes.parts(config.accumulate),
+        num_parts=processes.num_parts(config.accumulate),
+        first_step=first_step,
+    )
+    loader = DataLoader(steps, batch_size=None)
+    if valid_batches is None:
+        return loader, None
+    share = valid_batches.divided(processes.rank, processes.world_size)
+    return loader, DataLoader(share, batch_size=None)
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Leaves out what warns of our choices.
+
+    Batches are gathered in memory, so workers would not help; no valid part, and a network without
+    dropout, are wanted; the new name of ``broadcast_buffers`` is unknown to older torch.
+    """
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers",
+            ".*but have no `val_dataloader`",
+            ".*in eval mode at the start of training",
+            ".*isinstance.treespec, LeafSpec",
+            ".*`broadcast_buffers` is deprecated",
+        ):
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+def _restore_fitted(module: WindowModule, fitted: dict[str, Any]) -> Fit:
+    """Gives a module the weights that a fit has kept."""
+    restore(module, fitted["weights"])
+    module.eval()
+    return Fit(
+        curves=pd.DataFrame(fitted["curves"], columns=["step", "metric", "value"]),
+        seconds=fitted["seconds"],
+        best_step=fitted["best_step"],
+    )
