@@ -126,7 +126,8 @@ def test_logistic_regression_is_sklearns(rng):
     features = features[:8]  # two windows of some class: no search for a penalty
     target = target[:8]
     center = features.mean(axis=0)
-    model = LogisticRegression(C=0.01, max_iter=200).fit(features - center, target)
+    model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=200)
+    model.fit(features - center, target)
     readout = fit_logistic(features, target, 3, UNITS, seed=0)
     expected = model.decision_function(features - center)
     assert np.allclose(readout.scores(features, UNITS), expected, atol=1e-4)
@@ -159,6 +160,18 @@ def test_rare_and_missing_classes_do_not_stop_linear_decoders(rng, fit, counts):
     assert scores.shape == (len(target), 6)
     assert np.all(np.isfinite(scores))
     assert set(scores.argmax(axis=1)) <= set(target)
+
+
+def test_one_window_more_of_some_classes_does_not_make_logistic_guess_them(rng):
+    classes = rng.normal(size=(8, 100))
+    target = np.repeat(np.arange(8), [2, 3] * 4)
+    features = (0.4 * classes[target] + rng.normal(size=(20, 100))).astype(np.float32)
+    readout = fit_logistic(features, target, 8, [f"u{i}" for i in range(100)], seed=0)
+    asked = np.repeat(np.arange(8), 50)
+    later = (0.4 * classes[asked] + rng.normal(size=(400, 100))).astype(np.float32)
+    told = readout.scores(later, readout.unit_ids).argmax(axis=1)
+    assert np.mean(told == asked) > 0.6
+    assert 0.3 < np.mean(np.isin(told, [0, 2, 4, 6])) < 0.7
 
 
 def test_logistic_scores_two_classes_like_sklearn_wherever_they_stand(rng):

@@ -422,11 +422,20 @@ def test_a_partition_knows_units_by_name_whatever_their_place(rng):
         partition.is_predictable(stranger)
 
 
-def test_no_predictable_unit_anywhere_is_an_error_with_the_lowest_kurtosis(rng):
+def test_no_predictable_unit_anywhere_is_an_error_with_the_lowest_statistics(rng):
     recording = make_recording(draw_traces(rng, 0, 3))
-    lowest = compute_predictability(recording.df_over_f)["kurtosis"].min()
-    with pytest.raises(ValueError, match=rf"No unit of 1 recordings .* kurtosis is {lowest:.1f}\."):
+    lowest = compute_predictability(recording.df_over_f).min()
+    found = rf"is {lowest['skewness']:.1f}, the lowest kurtosis {lowest['kurtosis']:.1f}\."
+    with pytest.raises(ValueError, match=rf"No unit of 1 recordings .* {found}"):
         partition_by_predictability([recording], whole([recording]), PredictabilityConfig())
+
+
+def test_no_predictable_line_is_an_error_with_the_means_of_the_lines(rng):
+    recording = make_recording(draw_traces(rng, 1, 5), cre_line="Cux2")
+    with pytest.raises(ValueError, match=r"mean .* of their Cre line \(Cux2 .*\)\. Set by: unit"):
+        partition_by_predictability(
+            [recording], whole([recording]), PredictabilityConfig(by="line")
+        )
 
 
 def test_nothing_but_excluded_units_is_an_error_with_the_reasons(rng):

@@ -23,6 +23,9 @@ FEW_LABELS = 3
 """Labels per class below which a penalty is not chosen from them."""
 FEW_LABELS_ALPHA = 10.0
 """Ridge penalty for so few labels."""
+FEW_LABELS_C = 10.0
+"""Inverse penalty of logistic regression for so few labels: 0.01 to 1 told fewer of the other
+training windows of the real gratings session."""
 NUM_COMPONENTS = 64
 """Principal components of the movie that ridge predicts; they hold nearly all its variance."""
 MAX_VALID_WINDOWS = 500
@@ -210,22 +213,24 @@ def fit_logistic(
 ) -> LinearReadout:
     """Multinomial logistic regression; the penalty by stratified cross-validation in training.
 
-    With fewer than three windows of some class the penalty is not searched but set to C = 0.01.
+    With fewer than three windows of some class the penalty is not searched but set, and classes
+    weigh the same: one window more would decide more than what was recorded.
     """
     center = features.mean(axis=0)
     present, index = np.unique(target, return_inverse=True)
     if len(present) == 1:
         return fit_ridge(features, target, num_classes, unit_ids)  # one answer, nothing to fit
     smallest = int(np.bincount(index).min())
-    model = LogisticRegression(C=0.01, max_iter=200)
     with warnings.catch_warnings():
         # an unconverged fit of a reference decoder is still scored on held-out windows
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if smallest >= 3:
+        if smallest >= FEW_LABELS:
+            model = LogisticRegression(max_iter=200)
             folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
             search = GridSearchCV(model, {"C": np.logspace(-4, 0, 5)}, cv=folds)
             model = search.fit(features - center, index).best_estimator_
         else:
+            model = LogisticRegression(C=FEW_LABELS_C, class_weight="balanced", max_iter=200)
             model.fit(features - center, index)
     coefficients = np.zeros((num_classes, features.shape[1]))
     intercept = np.full(num_classes, NEVER_SHOWN)

@@ -254,7 +254,7 @@ def partition_by_predictability(
         ignore_index=True,
     )
     partition = partition_measured(units, config)
-    _check_some_are_predictable(partition.units, partition.thresholds, len(recordings))
+    _check_some_are_predictable(partition.units, partition.thresholds, config, len(recordings))
     return partition
 
 
@@ -292,12 +292,15 @@ def _report_tracked_cells(units: pd.DataFrame) -> None:
 
 
 def _check_some_are_predictable(
-    units: pd.DataFrame, thresholds: Thresholds, num_recordings: int
+    units: pd.DataFrame,
+    thresholds: Thresholds,
+    config: PredictabilityConfig,
+    num_recordings: int,
 ) -> None:
     if units["is_predictable"].any():
         return
     nobody = f"No unit of {num_recordings} recordings is predictable ({thresholds}); "
-    measured = units.loc[units["excluded"] == "", "kurtosis"]
+    measured = units[units["excluded"] == ""]
     if measured.empty:
         counts = _count_reasons(units)
         raise ValueError(
@@ -305,9 +308,22 @@ def _check_some_are_predictable(
             f"{', '.join(f'{count} {reason}' for reason, count in counts.items())}. "
             "Check the traces, or lower min_timesteps."
         )
+    if config.by == "line":
+        means = ", ".join(
+            f"{line} {skewness:.1f} and {kurtosis:.1f}"
+            for line, skewness, kurtosis in thresholds.line_means[
+                ["cre_line", "skewness", "kurtosis"]
+            ].itertuples(index=False)
+        )
+        raise ValueError(
+            f"{nobody}units are judged by the mean skewness and kurtosis of their Cre line "
+            f"({means or 'no line is known'}). Set by: unit to judge each by itself, or raise "
+            "skewness_max and kurtosis_max."
+        )
     raise ValueError(
-        f"{nobody}the lowest kurtosis is {measured.min():.1f}. "
-        "Raise kurtosis_max, or check that the traces are ΔF/F."
+        f"{nobody}the lowest skewness is {measured['skewness'].min():.1f}, the lowest kurtosis "
+        f"{measured['kurtosis'].min():.1f}. Raise skewness_max or kurtosis_max, or check that the "
+        "traces are ΔF/F."
     )
 
 
