@@ -29,7 +29,8 @@ from poyo_ssl.model.checkpoints import CheckpointError
 from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.sampling import EvaluationBatches, TrainingBatches, WindowSource
+from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
+from poyo_ssl.recordings.sampling import TrainingBatches, WindowSource
 from poyo_ssl.training.checkpoints import read_checkpoint, step_of
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import fit

@@ -11,13 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.sampling import (
-    EvaluationBatches,
-    MixedBatches,
-    TrainingBatches,
-    WindowBatch,
-    WindowSource,
-)
+from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
+from poyo_ssl.recordings.sampling import MixedBatches, TrainingBatches, WindowBatch, WindowSource
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import Fit, WindowModule, fit
 

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from poyo_ssl.recordings import activity as module
-from poyo_ssl.recordings.activity import LARGEST_Z, Activity, UnitScale
+from poyo_ssl.recordings.activity import (
+    LARGEST_Z,
+    Activity,
+    UnitScale,
+    gather_in_memory,
+    gather_on_device,
+)
 from poyo_ssl.recordings.recording import Recording
 
 UNITS = ["a", "b", "c"]
@@ -262,6 +268,44 @@ def test_windows_of_some_units_are_cut_from_windows_of_all(recording):
         assert torch.equal(some, everyone[:, :, columns])
         assert some.is_contiguous()
     assert activity.windows(np.empty(0, dtype=int), 3, np.array([1])).shape == (0, 3, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("columns", [None, np.array([2, 0])])
+def test_a_device_gathers_the_windows_that_numpy_gathers(rng, columns, dtype):
+    values = torch.from_numpy(rng.normal(size=(20, 3))).to(dtype)
+    first = np.array([7, 0, 3])
+    in_memory = gather_in_memory(values, first, 5, columns)
+    assert in_memory.dtype == dtype
+    assert torch.equal(gather_on_device(values, first, 5, columns), in_memory)
+
+
+def test_activity_on_another_device_stays_there():
+    there = torch.device("meta")
+    activity = Activity(recording_id="r", values=torch.zeros(20, 3), unit_ids=UNITS)
+    windows = activity.held(there, torch.float16).windows(np.array([0, 4]), 5, np.array([1]))
+    assert windows.device == there
+    assert windows.shape == (2, 5, 1)
+    assert windows.dtype == torch.float32
+
+
+def test_half_precision_is_off_by_a_thousandth_of_a_standard_deviation_at_most(rng):
+    values = torch.from_numpy(rng.uniform(-(LARGEST_Z**0.5), LARGEST_Z**0.5, (1000, 3))).float()
+    exact = Activity(recording_id="r", values=values, unit_ids=UNITS)
+    half = exact.held(torch.device("cpu"), torch.float16)
+    first = np.arange(0, 1000, 10)
+    assert (half.windows(first, 10) - exact.windows(first, 10)).abs().max() <= 2**-10
+
+
+def test_a_device_without_room_is_named_with_what_to_do(monkeypatch):
+    activity = Activity(recording_id="r", values=torch.zeros(20, 3), unit_ids=UNITS)
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.Tensor, "to", run_out)
+    with pytest.raises(ValueError, match=r"'r' .*does not fit on cpu.*activity_on: memory"):
+        activity.held(torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize("columns", [None, np.array([1])])

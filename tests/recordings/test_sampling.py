@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poyo_ssl.recordings.activity import Activity
+from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
 from poyo_ssl.recordings.sampling import (
-    EvaluationBatches,
     MixedBatches,
     StepParts,
     TrainingBatches,
@@ -319,6 +320,24 @@ def test_batches_are_told_apart_by_their_windows_and_settings():
     ]
     assert all(one.describe() != other.describe() for other in others)
     assert MixedBatches([one, one]).describe() != MixedBatches([one, others[0]]).describe()
+
+
+def test_streams_of_one_recording_are_held_as_one():
+    source = make_source("a")
+    labelled, unlabelled = make_batches(source), make_batches(source.take(np.arange(3)))
+    mixed = MixedBatches([labelled, unlabelled])
+
+    def halve(activity):
+        return activity.held(torch.device("cpu"), torch.float16)
+
+    held = mixed.held(cache(halve))
+    first, second = (stream.sources[0].activity for stream in held.streams)
+    assert first is second
+    assert first.values.dtype == torch.float16
+    assert held.describe() == mixed.describe()
+    for held_group, group in zip(held.step(3), mixed.step(3), strict=True):
+        assert torch.equal(held_group.target, group.target)
+        torch.testing.assert_close(held_group.activity, group.activity, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 5])

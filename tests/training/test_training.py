@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.decoders import LabelDecoder
+from poyo_ssl.recordings import activity
 from poyo_ssl.recordings.sampling import WindowBatch, WindowSource
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule, learning_rate_factor
@@ -241,6 +242,27 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32():
     assert kinds == {torch.bfloat16}
     assert module.weight.dtype == torch.float32
     assert valid_loss(module, make_source(1)) < 0.6 * before
+
+
+def test_recordings_on_the_device_train_the_same_weights(monkeypatch):
+    in_memory = MeanDecoding(QUICK)
+    run(in_memory, valid=make_source(1), is_mixed=True)
+    # on a CPU the device is where the recordings already are: let it gather as others do
+    monkeypatch.setattr(activity, "gather_in_memory", activity.gather_on_device)
+    on_device = MeanDecoding(replace(QUICK, activity_on="device"))
+    run(on_device, valid=make_source(1), is_mixed=True)
+    assert torch.equal(on_device.weight, in_memory.weight)
+
+
+def test_recordings_in_half_precision_train_nearly_the_same_weights():
+    exact, half = (
+        MeanDecoding(replace(QUICK, activity_precision=precision))
+        for precision in ("float32", "float16")
+    )
+    run(exact, valid=make_source(1))
+    run(half, valid=make_source(1))
+    assert not torch.equal(half.weight, exact.weight)
+    torch.testing.assert_close(half.weight, exact.weight, rtol=0.01, atol=0.01)
 
 
 def test_lamb_without_its_package_says_what_to_install(monkeypatch):

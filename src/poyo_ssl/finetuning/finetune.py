@@ -18,15 +18,10 @@ from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.population import Population
+from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
 from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import (
-    EvaluationBatches,
-    MixedBatches,
-    TrainingBatches,
-    WindowSource,
-    thin,
-)
+from poyo_ssl.recordings.sampling import MixedBatches, TrainingBatches, WindowSource, thin
 from poyo_ssl.recordings.tasks import Task
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import Fit, WindowModule, fit

@@ -16,14 +16,16 @@ from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.recordings.mixed_validation import MixedValidation
+from poyo_ssl.recordings.evaluation_batches import (
+    EvaluationBatches,
+    MixedValidation,
+    ValidationBatches,
+)
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sampling import (
-    EvaluationBatches,
     MixedBatches,
     TrainingBatches,
     TrainingSteps,
-    ValidationBatches,
     WindowSource,
     thin,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Protocol
@@ -123,6 +123,15 @@ def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) ->
     return is_kept.nonzero()[0]
 
 
+Hold = Callable[[Activity], Activity]
+"""Puts the activity of a recording elsewhere, such as on the device that trains."""
+
+
+def hold_sources(sources: list[WindowSource], hold: Hold) -> list[WindowSource]:
+    """The same windows of activity that is held elsewhere."""
+    return [replace(source, activity=hold(source.activity)) for source in sources]
+
+
 class TrainingSteps(Protocol):
     """What is trained on: the windows of every step, whole or in parts of equal size."""
 
@@ -130,16 +139,12 @@ class TrainingSteps(Protocol):
         """One part of one step; all parts together hold what the undivided step holds."""
         ...
 
-    def describe(self) -> dict[str, Any]:
-        """What tells these steps from others, JSON-ready."""
+    def held(self, hold: Hold) -> TrainingSteps:
+        """The same steps of activity that is held elsewhere."""
         ...
 
-
-class ValidationBatches(Protocol):
-    """What is validated on, in the same order at each pass."""
-
-    def divided(self, rank: int, num_ranks: int) -> IterableDataset[list[WindowBatch]]:
-        """The share that one process of several takes."""
+    def describe(self) -> dict[str, Any]:
+        """What tells these steps from others, JSON-ready."""
         ...
 
 
@@ -184,6 +189,17 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
         self.owner = np.repeat(np.arange(len(sources)), counts)
         self.position = np.concatenate([np.arange(count) for count in counts])
         self._ordered_epoch, self._remembered = -1, np.empty(0, dtype=int)
+
+    def held(self, hold: Hold) -> TrainingBatches:
+        """The same steps of activity that is held elsewhere."""
+        return TrainingBatches(
+            hold_sources(self.sources, hold),
+            batch_size=self.batch_size,
+            num_timesteps=self.num_timesteps,
+            seed=self.seed,
+            jitter=self.jitter,
+            unit_dropout=self.unit_dropout,
+        )
 
     def draw(self, step: int) -> np.ndarray:
         """Positions of the windows of one step among all windows, (batch_size,)."""
@@ -269,6 +285,10 @@ class MixedBatches(IterableDataset[list[WindowBatch]]):
             num_before += stream.batch_size
         return groups
 
+    def held(self, hold: Hold) -> MixedBatches:
+        """The same steps of activity that is held elsewhere."""
+        return MixedBatches([stream.held(hold) for stream in self.streams])
+
     def describe(self) -> dict[str, Any]:
         """Every stream."""
         return {f"stream {i}": stream.describe() for i, stream in enumerate(self.streams)}
@@ -299,48 +319,3 @@ class StepParts(IterableDataset[list[WindowBatch]]):
         for step in count(self.first_step):
             for part in self.parts:
                 yield self.steps.step(step, part, self.num_parts)
-
-
-class EvaluationBatches(IterableDataset[list[WindowBatch]]):
-    """Every window once, in order, with all units; the same at each pass.
-
-    Args:
-        sources: Whose windows, one entry per recording.
-        batch_size: Windows in a batch, which are of one recording.
-        num_timesteps: Imaging samples in a window.
-        share: Take the batches of one of several processes (which one, of how many). Where there
-            are fewer batches than processes each takes all, which leaves every average as it is.
-    """
-
-    def __init__(
-        self,
-        sources: list[WindowSource],
-        *,
-        batch_size: int,
-        num_timesteps: int,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.sources = sources
-        self.batch_size = batch_size
-        self.num_timesteps = num_timesteps
-        self.share = share
-
-    def divided(self, rank: int, num_ranks: int) -> EvaluationBatches:
-        """The same windows, of which one process of several takes its share of whole batches."""
-        return EvaluationBatches(
-            self.sources,
-            batch_size=self.batch_size,
-            num_timesteps=self.num_timesteps,
-            share=(rank, num_ranks),
-        )
-
-    def __iter__(self) -> Iterator[list[WindowBatch]]:
-        starts = [
-            (source, start)
-            for source in self.sources
-            for start in range(0, len(source.first_timestep), self.batch_size)
-        ]
-        rank, num_ranks = self.share
-        for source, start in starts[rank::num_ranks] if len(starts) >= num_ranks else starts:
-            index = np.arange(start, min(start + self.batch_size, len(source.first_timestep)))
-            yield [source.batch(index, np.zeros(len(index), dtype=int), self.num_timesteps)]

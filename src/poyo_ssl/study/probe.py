@@ -12,8 +12,9 @@ from poyo_ssl.decoders.reference import find_components
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Part, Population
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
+from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import EvaluationBatches, WindowSource
+from poyo_ssl.recordings.sampling import WindowSource
 from poyo_ssl.recordings.tasks import Task
 
 PENALTIES = np.logspace(0, 6, 13)

@@ -25,15 +25,10 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
-from poyo_ssl.recordings.sampling import (
-    StepParts,
-    TrainingSteps,
-    ValidationBatches,
-    WindowBatch,
-)
+from poyo_ssl.recordings.evaluation_batches import ValidationBatches
+from poyo_ssl.recordings.sampling import TrainingSteps, WindowBatch
 from poyo_ssl.training.checkpoints import (
     TrainingCheckpoints,
     WriteCheckpoints,
@@ -43,11 +38,12 @@ from poyo_ssl.training.checkpoints import (
 )
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
+from poyo_ssl.training.loaders import make_loaders
 from poyo_ssl.training.memory import keep_large_buffers, return_memory
 from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves
 
 UNIT_EMBEDDING = "unit_embedding"
-NOT_DECIDING = ("accumulate", "checkpoint_every", "keep_checkpoints", "rank_timeout")
+NOT_DECIDING = ("accumulate", "activity_on", "checkpoint_every", "keep_checkpoints", "rank_timeout")
 """Options that a fit may be gone on with whatever they are: they do not decide what is learned."""
 
 
@@ -194,6 +190,7 @@ def fit(
     Raises:
         CheckpointError: If the directory holds the checkpoints of another fit.
         TrainingStorageError: If checkpoints cannot be written.
+        ValueError: If recordings do not fit on the device that they are to be held on.
         LostProcessError: If another process died or does not answer.
         SystemExit: On SIGTERM, after a checkpoint was written.
     """
@@ -225,7 +222,13 @@ def fit(
         return _restore_fitted(module, read_checkpoint(newest))
     first_step = step_of(newest) if newest is not None else 0
     with _expected_warnings(), naming_lost_processes(config.rank_timeout):
-        train_loader, valid_loader = _loaders(train_batches, valid_batches, config, first_step)
+        train_loader, valid_loader = make_loaders(
+            train_batches,
+            valid_batches,
+            config,
+            device=trainer.strategy.root_device,
+            first_step=first_step,
+        )
         trainer.fit(module, train_loader, valid_loader, ckpt_path=newest, weights_only=True)
     fitted = {
         "weights": best.weights or network_tensors(module),
@@ -310,27 +313,6 @@ def _make_trainer(
         deterministic=True,
         **options,
     )
-
-
-def _loaders(
-    train_batches: TrainingSteps,
-    valid_batches: ValidationBatches | None,
-    config: TrainingConfig,
-    first_step: int,
-) -> tuple[DataLoader[list[WindowBatch]], DataLoader[list[WindowBatch]] | None]:
-    """This process's parts of the steps from ``first_step`` on, and its share of validation."""
-    processes = find_processes()
-    steps = StepParts(
-        train_batches,
-        parts=processes.parts(config.accumulate),
-        num_parts=processes.num_parts(config.accumulate),
-        first_step=first_step,
-    )
-    loader = DataLoader(steps, batch_size=None)
-    if valid_batches is None:
-        return loader, None
-    share = valid_batches.divided(processes.rank, processes.world_size)
-    return loader, DataLoader(share, batch_size=None)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poyo_ssl.recordings.mixed_validation import MixedValidation
+from poyo_ssl.recordings.evaluation_batches import MixedValidation
 from poyo_ssl.recordings.sampling import WindowBatch
 from tiny_training import NUM_TIMESTEPS, make_source
 
