@@ -24,7 +24,6 @@ from poyo_ssl.model.checkpoints import CheckpointError, network_tensors
 from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.recordings import partial_files
 from poyo_ssl.training.checkpoints import (
-    STOPPED_BY_SIGTERM,
     TrainingCheckpoints,
     TrainingStorageError,
     read_checkpoint,
@@ -359,29 +358,51 @@ def test_a_file_in_the_way_of_the_directory_is_refused_before_training(tmp_path)
 
 
 class Terminated(Watched):
-    """Is told to end in the middle of a step, as a batch system does."""
+    """Is told to end in the middle of a step, by a batch system or by Ctrl-C."""
+
+    told_by = signal.SIGTERM
 
     def on_before_zero_grad(self, optimizer) -> None:
         if self.global_step == self.stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.told_by)
 
 
+@pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("steps", [3, 5, 23], ids=["plain step", "validated step", "last step"])
-def test_told_to_end_a_fit_saves_the_step_and_exits(tmp_path, steps):
+def test_told_to_end_a_fit_saves_the_step_and_exits(tmp_path, monkeypatch, steps, told_by):
+    monkeypatch.setattr(Terminated, "told_by", told_by)
     through = Watched(BUSY, 0.5, None)
     result = run(through, valid=make_source(1))
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     directory = tmp_path / "two"
     rare = replace(BUSY, checkpoint_every=1000)
     with pytest.raises(SystemExit) as caught:
         run(Terminated(rare, 0.5, steps), valid=make_source(1), checkpoint_directory=directory)
-    assert caught.value.code == STOPPED_BY_SIGTERM == 143
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert caught.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130}[told_by]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     module = Terminated(rare, 0.5, None)
     resumed = run(module, valid=make_source(1), checkpoint_directory=directory)
     assert [step for step, *_ in module.seen] == list(range(steps + 1, 24))
     assert torch.equal(module.weight, through.weight)
     assert resumed.curves.equals(result.curves)
+
+
+def test_ctrl_c_twice_ends_a_fit_at_once(tmp_path):
+    class Impatient(Watched):
+        def on_before_zero_grad(self, optimizer) -> None:
+            if self.global_step == self.stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(Impatient(BUSY, 0.5, 3), checkpoint_directory=tmp_path)
+    assert files(tmp_path) == ["step-00000002.ckpt"]
+
+
+def test_a_finished_fit_leaves_ctrl_c_as_it_was(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    run(MeanDecoding(BUSY), checkpoint_directory=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_fit_in_another_thread_leaves_signals_alone(tmp_path):

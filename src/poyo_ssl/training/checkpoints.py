@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 FITTED = "fitted.ckpt"
 """Weights and curves of a fit that has finished."""
-STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
+STOPPED_BY = 128
+"""Exit status of a process that a signal ended, less the number of the signal."""
 """Exit status of a process that saved its work when it was told to end."""
 _STEP = re.compile(r"step-(\d{8})\.ckpt")
 _DAMAGE = (
@@ -214,7 +215,10 @@ def _explain_unwritten(path: Path, error: OSError) -> str:
 
 
 class WriteCheckpoints(Callback):
-    """Writes a checkpoint every so many steps, and when the process is told to end (SIGTERM).
+    """Writes a checkpoint every so many steps, and when the process is told to end.
+
+    It is told by SIGTERM, as by a batch system, or by SIGINT, as by Ctrl-C; a second SIGINT ends it
+    at once.
 
     Checkpoints hold whole steps, with the validation that follows them. The last step has none,
     but what the finished fit leaves behind.
@@ -238,7 +242,8 @@ class WriteCheckpoints(Callback):
         self.every = every
         self.valid_every = valid_every
         self.accumulate = accumulate
-        self.is_told_to_end = False
+        self.told_by: int | None = None
+        self._interrupt: Any = None
         self._random_state: dict[str, Tensor] = {}
 
     def find_newest(self, trainer: L.Trainer) -> Path | None:
@@ -261,8 +266,8 @@ class WriteCheckpoints(Callback):
         """Writes what a finished fit leaves behind; ends the process if it was told to end."""
         if trainer.is_global_zero:
             self.checkpoints.save_checkpoint(fitted, self.checkpoints.directory / FITTED)
-        if self.is_told_to_end:
-            raise SystemExit(STOPPED_BY_SIGTERM)
+        if self.told_by is not None:
+            raise SystemExit(STOPPED_BY + self.told_by)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
@@ -279,11 +284,12 @@ class WriteCheckpoints(Callback):
         self._random_state = checkpoint["random_state"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Goes on where the checkpoint was written, and listens for the signal to end."""
+        """Goes on where the checkpoint was written, and listens for the signals to end."""
         if threading.current_thread() is threading.main_thread():
-            # Lightning's own handler, which it takes away after the fit together with this one,
-            # would end the fit without a checkpoint
+            # Lightning's own handler of SIGTERM, which it takes away after the fit together with
+            # this one, would end the fit without a checkpoint
             signal.signal(signal.SIGTERM, self._note_signal)
+            self._interrupt = signal.signal(signal.SIGINT, self._note_signal)
         if not self._random_state:
             return
         # the checkpoint holds whole steps, so there is no batch and no validation to finish, which
@@ -295,8 +301,25 @@ class WriteCheckpoints(Callback):
         if module.device.type == "cuda" and "cuda" in self._random_state:
             torch.cuda.set_rng_state(self._random_state["cuda"], module.device)
 
-    def _note_signal(self, *signal_and_frame: Any) -> None:
-        self.is_told_to_end = True
+    def _note_signal(self, number: int, *_: Any) -> None:
+        self.told_by = number
+        self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        """Ctrl-C does again what it did before the fit."""
+        if self._interrupt is not None:
+            signal.signal(signal.SIGINT, self._interrupt)
+            self._interrupt = None
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """After the last step."""
+        self._listen_no_more()
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Where the fit ends early."""
+        self._listen_no_more()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, out: Any, batch: Any, batch_index: int
@@ -313,7 +336,8 @@ class WriteCheckpoints(Callback):
     def _keep_step(self, trainer: L.Trainer) -> None:
         if trainer.should_stop or trainer.global_step >= trainer.max_steps:
             return
-        is_end = trainer.strategy.reduce_boolean_decision(self.is_told_to_end, all=False)
+        is_told = self.told_by is not None
+        is_end = trainer.strategy.reduce_boolean_decision(is_told, all=False)
         if is_end or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.checkpoints.step_file(trainer.global_step))
         if is_end:
@@ -322,4 +346,4 @@ class WriteCheckpoints(Callback):
                     "Told to end: saved after step %d. The same command goes on from there.",
                     trainer.global_step,
                 )
-            raise SystemExit(STOPPED_BY_SIGTERM)
+            raise SystemExit(STOPPED_BY + (self.told_by or signal.SIGTERM))

@@ -192,7 +192,7 @@ def fit(
         TrainingStorageError: If checkpoints cannot be written.
         ValueError: If recordings do not fit on the device that they are to be held on.
         LostProcessError: If another process died or does not answer.
-        SystemExit: On SIGTERM, after a checkpoint was written.
+        SystemExit: On SIGTERM and Ctrl-C, after a checkpoint was written.
     """
     config = module.training_config
     keep_large_buffers()
