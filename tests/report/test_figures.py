@@ -83,12 +83,33 @@ def test_units_without_any_known_statistic_still_make_a_figure(results):
 
 def test_learning_curves_put_train_and_valid_of_a_loss_into_one_panel(results, styles):
     panels = curve_panels(results.curves)
-    assert panels[0] == ("pretrain", "", "predictable", "loss")
+    assert panels[0] == ("pretrain", "", "", "loss")
     assert len(panels) == 6
     figure = draw_learning_curves(results, styles)
     first_panel = [trace for trace in figure.data if trace.xaxis == "x" and trace.name]
     assert {trace.line.dash for trace in first_panel} == {"dot", "solid"}
     assert [trace.name for trace in figure.data if trace.showlegend] == ["pretrained", "scratch"]
+
+
+def test_encoders_of_different_diets_share_panels_and_a_legend_that_has_room(run_directory):
+    arms = [f"a rather long name of a diet, number {i}" for i in range(12)]
+    curves = pd.DataFrame(
+        {"stage": "pretrain", "fit": "f", "task": "", "units": [f"diet {i}" for i in range(12)],
+         "arm": arms, "label_fraction": np.nan, "seed": 0, "step": 1, "metric": "train/loss",
+         "value": 1.0}
+    )  # fmt: skip
+    curves.to_csv(run_directory / "curves.csv", index=False)
+    results = load_results(run_directory)
+    assert curve_panels(results.curves) == [("pretrain", "", "", "loss")]
+    styles = style_arms([(arm, "network") for arm in arms])
+    figure = draw_learning_curves(results, styles)
+    assert [trace.name for trace in figure.data if trace.showlegend] == arms
+    curves.iloc[:1].to_csv(run_directory / "curves.csv", index=False)
+    small = draw_learning_curves(load_results(run_directory), styles)
+    assert figure.layout.margin.t >= small.layout.margin.t + 80
+    assert figure.layout.height - figure.layout.margin.t == (
+        small.layout.height - small.layout.margin.t
+    )
 
 
 def test_the_line_of_a_learning_curve_is_the_mean_over_seeds(results, styles):

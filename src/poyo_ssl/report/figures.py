@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ MAX_CURVE_PANELS = 24
 _MAX_CURVE_POINTS = 150
 _CURVE_COLUMNS = 3
 _PANEL_TITLE_WIDTH = 30
+_LEGEND_WIDTH, _LEGEND_ROW = 850, 22
+"""Pixels that a legend is wide, and a row of it high."""
+_LEGEND_LINE, _LEGEND_CHARACTER = 45, 7
+"""Pixels of an entry: its line, and a character of its name."""
 
 
 def draw_timeline(splits: list[dict[str, Any]]) -> go.Figure:
@@ -167,8 +172,10 @@ def _describe_unit(unit: dict[str, Any]) -> str:
 def curve_panels(curves: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """The panels of the learning curves: (stage, task, units, quantity), pretraining first.
 
-    ``train/loss`` and ``valid/loss`` are one quantity and share a panel.
+    ``train/loss`` and ``valid/loss`` are one quantity and share a panel. So do encoders, whatever
+    units they were pretrained on.
     """
+    curves = _over_diets(curves)
     quantity = _quantity(curves)
     found = pd.DataFrame(
         {
@@ -193,8 +200,8 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
     Mean over seeds with a band from the lowest to the highest; valid solid, train dotted; the
     most labels that a task was trained with. At most ``MAX_CURVE_PANELS`` panels.
     """
-    curves = results.curves
-    assert curves is not None
+    assert results.curves is not None
+    curves = _over_diets(results.curves)
     titles = {task.name: task.title for task in results.tasks}
     panels = curve_panels(curves)[:MAX_CURVE_PANELS]
     num_columns = min(_CURVE_COLUMNS, len(panels))
@@ -228,12 +235,25 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
                 figure.add_trace(trace, row=row, col=column)
         if at + num_columns >= len(panels):
             figure.update_xaxes(title_text="training step", row=row, col=column)
+    legend_height = _LEGEND_ROW * _count_legend_rows(in_legend)
     return finish(
         figure,
-        height=90 + 245 * num_rows,
-        margin={"t": 85},
+        height=65 + legend_height + 245 * num_rows,
+        margin={"t": 60 + legend_height},
         legend={"orientation": "h", "yref": "container", "y": 1.0, "yanchor": "top", "x": 0},
     )
+
+
+def _over_diets(curves: pd.DataFrame) -> pd.DataFrame:
+    """The curves without the units that encoders were pretrained on: arms tell diets apart."""
+    is_pretraining = curves["stage"] == "pretrain"
+    return curves.assign(units=curves["units"].mask(is_pretraining, ""))
+
+
+def _count_legend_rows(arms: Collection[str]) -> int:
+    """Rows of a horizontal legend, by the width of its entries."""
+    pixels = sum(_LEGEND_LINE + _LEGEND_CHARACTER * len(arm) for arm in arms)
+    return -(-pixels // _LEGEND_WIDTH)
 
 
 def _quantity(curves: pd.DataFrame) -> pd.Series:

@@ -15,10 +15,14 @@ _NETWORK_COLORS = {
     "scratch + teacher": "#56B4E9",
     "pretrained + teacher": "#E69F00",
 }
-_MORE_NETWORK_COLORS = ("#009E73", "#882255", "#332288", "#999933", "#44AA99", "#CC6677")
+_MORE_NETWORK_COLORS = (
+    "#009E73", "#882255", "#332288", "#999933", "#44AA99", "#CC6677",
+    "#661100", "#6699CC", "#117733", "#AA4499", "#DDAA33",
+)  # fmt: skip
 _REFERENCE_COLORS = ("#333333", "#777777", "#555555", "#999999", "#444444", "#888888")
 _REFERENCE_SYMBOLS = ("square", "diamond", "triangle-up", "cross", "star", "x")
-_NETWORK_SYMBOLS = ("circle", "hexagon", "pentagon")
+_NETWORK_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "star")
+"""As many as have no divisor in common with the colours: 55 pairs before one comes again."""
 
 PREDICTABLE_COLOR = "#009E73"
 UNPREDICTABLE_COLOR = "#AA4499"
@@ -87,13 +91,12 @@ def style_arms(arms: Iterable[tuple[str, str]]) -> dict[str, ArmStyle]:
         elif arm in _NETWORK_COLORS:
             styles[arm] = ArmStyle(color=_NETWORK_COLORS[arm], symbol="circle", dash="solid")
         else:
-            row, at = divmod(num_others, len(_MORE_NETWORK_COLORS))
-            num_others += 1
             styles[arm] = ArmStyle(
-                color=_MORE_NETWORK_COLORS[at],
-                symbol=_NETWORK_SYMBOLS[(row + 1) % len(_NETWORK_SYMBOLS)],
+                color=_MORE_NETWORK_COLORS[num_others % len(_MORE_NETWORK_COLORS)],
+                symbol=_NETWORK_SYMBOLS[num_others % len(_NETWORK_SYMBOLS)],
                 dash="solid",
             )
+            num_others += 1
     return styles
 
 
