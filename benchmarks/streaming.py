@@ -25,8 +25,8 @@ import pandas as pd
 import torch
 
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
-from poyo_ssl.decoders.reference import LinearReadout
 from poyo_ssl.decoders.streaming import StreamingDecoder
 from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig

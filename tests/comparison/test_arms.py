@@ -12,7 +12,7 @@ import torch
 import poyo_ssl.comparison.teachers
 from poyo_ssl.comparison.arms import ARMS, arms_for, network_arm
 from poyo_ssl.comparison.teachers import NUM_BINS, label_teacher
-from poyo_ssl.decoders.reference import LinearReadout
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, PixelReadout
 from poyo_ssl.evaluation import evaluate
 from poyo_ssl.model.encoder import Encoder

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
+from poyo_ssl.decoders.linear import FEW_LABELS_ALPHA
 from poyo_ssl.decoders.linear_transfer import (
     OrientationTuning,
     fit_orientation_tuning,
@@ -16,7 +17,6 @@ from poyo_ssl.decoders.linear_transfer import (
     harmonics,
     without_shared_mode,
 )
-from poyo_ssl.decoders.reference import FEW_LABELS_ALPHA
 from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError

@@ -21,12 +21,8 @@ from poyo_ssl.comparison.teachers import (
     transferred_ridge,
 )
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.decoders.reference import (
-    FrameTemplates,
-    LinearReadout,
-    fit_frame_templates,
-    fit_logistic,
-)
+from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
+from poyo_ssl.decoders.movie_reference import FrameTemplates, fit_frame_templates
 from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
 from poyo_ssl.finetuning.finetune import PictureTeacher, finetune
 from poyo_ssl.model.encoder import Encoder, EncoderConfig

@@ -8,18 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from poyo_ssl.comparison.setting import Setting
+from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
 from poyo_ssl.decoders.linear_transfer import (
     OrientationTuning,
     fit_orientation_tuning,
     fit_semi_supervised_ridge,
 )
-from poyo_ssl.decoders.reference import (
-    LinearReadout,
-    find_components,
-    fit_ridge,
-    fit_ridge_to_pixels,
-    leave_one_out_error,
-)
+from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
 from poyo_ssl.finetuning.finetune import PictureTeacher
 from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.tasks import find_any_windows

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import Ridge, RidgeCV
 
-from poyo_ssl.decoders.reference import ALPHAS, LinearReadout, choose_penalty
+from poyo_ssl.decoders.linear import ALPHAS, LinearReadout, choose_penalty
 from poyo_ssl.population import DividedRecording, Population
 from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
-from poyo_ssl.decoders.reference import LinearReadout
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import (
     LabelReadout,
     MeanFrame,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
-from poyo_ssl.decoders.reference import FrameTemplates, LinearReadout, PictureReadout
+from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.decoders.movie_reference import FrameTemplates, PictureReadout
 from poyo_ssl.recordings.activity import Activity
 
 

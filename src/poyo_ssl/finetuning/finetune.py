@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame
+from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.decoders.movie_reference import PictureReadout
 from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
-from poyo_ssl.decoders.reference import LinearReadout, PictureReadout
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding, MovieDecoding
 from poyo_ssl.model.checkpoints import digest, network_tensors

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 
-from poyo_ssl.decoders.reference import find_components
+from poyo_ssl.decoders.movie_reference import find_components
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.population import Part, Population
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes

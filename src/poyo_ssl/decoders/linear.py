@@ -1,4 +1,4 @@
-"""Reference decoders: what a score must be read beside. All linear or look-ups, all closed form.
+"""Linear decoders of labels in closed form: what a score must be read beside.
 
 Each is fitted on one recording and keyed by unit, so that decoders of several recordings merge
 into one, and a fitted decoder can be asked about any recording that shares units with it.
@@ -10,12 +10,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-
-from poyo_ssl.metrics import structural_similarity
 
 ALPHAS = np.logspace(0, 4, 9)
 """Ridge penalties tried; features are binned signed square roots of z-scores, all of one scale."""
@@ -26,14 +23,6 @@ FEW_LABELS_ALPHA = 10.0
 FEW_LABELS_C = 10.0
 """Inverse penalty of logistic regression for so few labels: 0.01 to 1 told fewer of the other
 training windows of the real gratings session."""
-NUM_COMPONENTS = 64
-"""Principal components of the movie that ridge predicts; they hold nearly all its variance."""
-MAX_VALID_WINDOWS = 500
-"""Validation windows on which a penalty is chosen, evenly spaced: neighbours differ little."""
-NUM_FOLDS = 8
-"""Parts of the movie in cross-fitting."""
-
-
 NEVER_SHOWN = -1e3
 """Logistic score of an answer that a recording never showed in training."""
 
@@ -124,44 +113,6 @@ class LinearReadout:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FrameTemplates:
-    """Mean activity evoked by every movie frame: what a look-up table of frames knows."""
-
-    unit_ids: list[str]
-    responses: np.ndarray
-    """(num_bins, num_units, num_movie_frames); NaN for movie frames never seen in training."""
-
-    @property
-    def num_bins(self) -> int:
-        """Equal bins that a window is averaged in."""
-        return self.responses.shape[0]
-
-    def nearest(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
-        """The training movie frame whose mean response correlates best, (num_windows,)."""
-        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
-        columns = [position[unit_id] for unit_id in unit_ids]
-        responses = self.responses[:, columns].reshape(-1, self.responses.shape[-1])
-        seen = np.flatnonzero(np.isfinite(responses).all(axis=0))
-        templates = _standardise(responses[:, seen].T)
-        found: np.ndarray = seen[np.argmax(_standardise(features) @ templates.T, axis=1)]
-        return found
-
-    @staticmethod
-    def merge(templates: list[FrameTemplates]) -> FrameTemplates:
-        """One table for several recordings; a unit seen in several gets its mean response."""
-        unit_ids = list(dict.fromkeys(u for t in templates for u in t.unit_ids))
-        stacks: list[list[np.ndarray]] = [[] for _ in unit_ids]
-        position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
-        for table in templates:
-            for column, unit_id in enumerate(table.unit_ids):
-                stacks[position[unit_id]].append(table.responses[:, column])
-        # a movie frame that one recording did not show is known from the others
-        means = [np.ma.masked_invalid(stack).mean(axis=0).filled(np.nan) for stack in stacks]
-        responses = np.stack(means, axis=1).astype(np.float32)
-        return FrameTemplates(unit_ids=unit_ids, responses=responses)
-
-
 def fit_ridge(
     features: np.ndarray, target: np.ndarray, num_classes: int, unit_ids: list[str]
 ) -> LinearReadout:
@@ -239,128 +190,3 @@ def fit_logistic(
     else:
         coefficients[present], intercept[present] = model.coef_, model.intercept_
     return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids)
-
-
-def fit_frame_templates(
-    features: np.ndarray, movie_frame: np.ndarray, num_frames: int, unit_ids: list[str]
-) -> FrameTemplates:
-    """Averages the responses to every movie frame over its training windows."""
-    sums = np.zeros((num_frames, features.shape[1]))
-    np.add.at(sums, movie_frame, features)
-    count = np.bincount(movie_frame, minlength=num_frames).astype(float)
-    means = sums / np.where(count > 0, count, np.nan)[:, None]
-    responses = means.T.reshape(-1, len(unit_ids), num_frames).astype(np.float32)
-    return FrameTemplates(unit_ids=unit_ids, responses=responses)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PictureReadout:
-    """Pictures that are linear in the binned activity, through principal components."""
-
-    readout: LinearReadout
-    """To the scores of the components."""
-    mean_picture: np.ndarray
-    """Mean of the training pictures, (height, width)."""
-    components: np.ndarray
-    """(num_components, height, width)."""
-
-    def pictures(self, scores: np.ndarray) -> np.ndarray:
-        """Component scores (num_windows, num_components) -> pictures in [0, 1], float32."""
-        pictures = self.mean_picture + np.tensordot(scores, self.components, axes=1)
-        clipped: np.ndarray = np.clip(pictures, 0, 1).astype(np.float32)
-        return clipped
-
-
-def find_components(pictures: np.ndarray, movie_frame: np.ndarray) -> PCA:
-    """Principal components of the pictures shown, each counted once.
-
-    Args:
-        pictures: All pictures in [0, 1], (num_pictures, height, width).
-        movie_frame: Which were shown in training, with repetition, (num_windows,).
-    """
-    shown = np.unique(movie_frame)
-    flat = pictures[shown].reshape(len(shown), -1)
-    return PCA(min(NUM_COMPONENTS, len(shown) - 1), random_state=0).fit(flat)
-
-
-def fit_ridge_to_pixels(
-    features: np.ndarray,
-    movie_frame: np.ndarray,
-    valid_features: np.ndarray,
-    valid_frame: np.ndarray,
-    pictures: np.ndarray,
-    components: PCA,
-    unit_ids: list[str],
-) -> tuple[PictureReadout, np.ndarray]:
-    """Ridge from binned activity to the principal components of the training pictures.
-
-    The penalty is the one with the best SSIM on the validation windows (on the training windows'
-    last tenth where there are none): the strongest linear decoder in the metric it is read in.
-
-    Args:
-        features: Training windows, (num_windows, num_bins * num_units).
-        movie_frame: Picture shown, (num_windows,).
-        valid_features: Validation windows, (num_valid, num_bins * num_units).
-        valid_frame: (num_valid,).
-        pictures: All pictures in [0, 1], (num_pictures, height, width).
-        components: Of the pictures shown in training; see :func:`find_components`.
-        unit_ids: Units of the features.
-
-    Returns:
-        The readout, and the training windows' component scores, each predicted by a ridge that
-        did not see that part of the movie (:func:`cross_fit`), (num_windows, num_components).
-    """
-    scores = components.transform(pictures[movie_frame].reshape(len(movie_frame), -1))
-    if len(valid_frame) == 0:
-        is_fitted = np.arange(len(features)) < round(0.9 * len(features))
-        valid_features, valid_frame = features[~is_fitted], movie_frame[~is_fitted]
-    else:
-        is_fitted = np.ones(len(features), dtype=bool)
-    thinned = slice(None, None, max(1, len(valid_frame) // MAX_VALID_WINDOWS))
-    valid_features, valid_frame = valid_features[thinned], valid_frame[thinned]
-    center = features[is_fitted].mean(axis=0)
-
-    def valid_ssim(alpha: float) -> float:
-        model = Ridge(alpha=alpha).fit(features[is_fitted] - center, scores[is_fitted])
-        flat_pictures = components.inverse_transform(model.predict(valid_features - center))
-        predicted = np.clip(flat_pictures, 0, 1).reshape(-1, *pictures.shape[1:])
-        return float(structural_similarity(predicted, pictures[valid_frame]).mean())
-
-    alpha = max(10 * ALPHAS, key=valid_ssim)
-    model = Ridge(alpha=alpha).fit(features - features.mean(axis=0), scores)
-    readout = PictureReadout(
-        readout=LinearReadout.from_coefficients(
-            model.coef_, model.intercept_, features.mean(axis=0), unit_ids
-        ),
-        mean_picture=components.mean_.reshape(pictures.shape[1:]),
-        components=components.components_.reshape(-1, *pictures.shape[1:]),
-    )
-    return readout, cross_fit(features, scores, movie_frame, alpha)
-
-
-def cross_fit(
-    features: np.ndarray, scores: np.ndarray, movie_frame: np.ndarray, alpha: float
-) -> np.ndarray:
-    """Ridge predictions of windows by models that saw no window of that part of the movie.
-
-    What a ridge says of its own training windows is too good; a network that learns to correct it
-    must see the mistakes that it makes on new movie frames.
-
-    Returns:
-        Predicted scores, the shape of ``scores``.
-    """
-    predicted = np.empty_like(scores)
-    parts = np.array_split(np.unique(movie_frame), NUM_FOLDS)
-    for part in parts:
-        is_left_out = np.isin(movie_frame, part)
-        center = features[~is_left_out].mean(axis=0)
-        model = Ridge(alpha=alpha).fit(features[~is_left_out] - center, scores[~is_left_out])
-        predicted[is_left_out] = model.predict(features[is_left_out] - center)
-    return predicted
-
-
-def _standardise(rows: np.ndarray) -> np.ndarray:
-    """Rows of zero mean and unit norm, so that products are correlations."""
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    unit: np.ndarray = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return unit
