@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -49,21 +50,15 @@ class EvaluationBatches(IterableDataset[list[WindowBatch]]):
 
     def held(self, hold: Hold) -> EvaluationBatches:
         """The same batches of activity that is held elsewhere."""
-        return EvaluationBatches(
-            hold_sources(self.sources, hold),
-            batch_size=self.batch_size,
-            num_timesteps=self.num_timesteps,
-            share=self.share,
-        )
+        elsewhere = copy(self)
+        elsewhere.sources = hold_sources(self.sources, hold)
+        return elsewhere
 
     def divided(self, rank: int, num_ranks: int) -> EvaluationBatches:
         """The same windows, of which one process of several takes its share of whole batches."""
-        return EvaluationBatches(
-            self.sources,
-            batch_size=self.batch_size,
-            num_timesteps=self.num_timesteps,
-            share=(rank, num_ranks),
-        )
+        mine = copy(self)
+        mine.share = rank, num_ranks
+        return mine
 
     def __iter__(self) -> Iterator[list[WindowBatch]]:
         starts = [

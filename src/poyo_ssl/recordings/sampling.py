@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Protocol
@@ -192,14 +193,9 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
 
     def held(self, hold: Hold) -> TrainingBatches:
         """The same steps of activity that is held elsewhere."""
-        return TrainingBatches(
-            hold_sources(self.sources, hold),
-            batch_size=self.batch_size,
-            num_timesteps=self.num_timesteps,
-            seed=self.seed,
-            jitter=self.jitter,
-            unit_dropout=self.unit_dropout,
-        )
+        elsewhere = copy(self)
+        elsewhere.sources = hold_sources(self.sources, hold)
+        return elsewhere
 
     def draw(self, step: int) -> np.ndarray:
         """Positions of the windows of one step among all windows, (batch_size,)."""
