@@ -26,14 +26,14 @@ import torch
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding
 from poyo_ssl.model.checkpoints import CheckpointError
-from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
-from poyo_ssl.recordings.sampling import TrainingBatches, WindowSource
-from poyo_ssl.training.checkpoints import read_checkpoint, step_of
+from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import fit
+from poyo_ssl.training.resuming import read_checkpoint, step_of
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 SAMPLING_RATE, NUM_TIMESTEPS, NUM_CLASSES, NUM_UNITS = 10.0, 20, 4, 12
 TRAINING = TrainingConfig(

@@ -17,11 +17,11 @@ import torch
 from joblib import Parallel, delayed
 
 import poyo_ssl as ps
-from poyo_ssl.comparison.files import describe_hardware
-from poyo_ssl.metrics import paired_gain, seed_interval
-from poyo_ssl.recordings.tasks import DIRECTION
+from poyo_ssl.comparison.run_directory import describe_hardware
+from poyo_ssl.metrics.intervals import paired_gain, seed_interval
 from poyo_ssl.study.probe import probe_latents
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.tasks import DIRECTION
 
 SESSION = "sub-527550471_ses-527745328-StimA_ophys.nwb"
 TRAINING = TrainingConfig(max_steps=300, unit_dropout=0.3, jitter=0.0)

@@ -26,10 +26,10 @@ from training_step import (
 )
 
 from poyo_ssl.model.calcium_poyo_plus import READOUTS, CalciumPOYOPlus, CalciumPOYOPlusConfig
-from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.sampling import TrainingBatches, WindowBatch, WindowSource
+from poyo_ssl.model.readouts import LabelDecoder
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.training_batches import TrainingBatches, WindowBatch, WindowSource
 
 DEFAULT_LATENT_STEPS = 2
 """Latent time steps of the default encoder in a window of a second, kept in longer ones."""

@@ -36,8 +36,8 @@ from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.windows.splits import SplitConfig
 
 NUM_TIMESTEPS, NUM_UNITS, RATE = 114_000, 174, 30.0
 PICTURES = (900, 304, 608)

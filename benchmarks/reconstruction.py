@@ -24,14 +24,11 @@ import yaml
 from matplotlib.figure import Figure
 
 from poyo_ssl.model.encoder import EncoderConfig
-from poyo_ssl.population import Population, divide
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, ORIENTATION, Task
+from poyo_ssl.recordings.simulation.simulator import SimulatorConfig, simulate_observatory
 from poyo_ssl.study.held_out_patches import cut_patches
 from poyo_ssl.study.linear_reconstruction import (
     predict_by_population_mean,
@@ -39,6 +36,10 @@ from poyo_ssl.study.linear_reconstruction import (
     variance_explained,
 )
 from poyo_ssl.study.reconstruction import ESTIMATES, correlate_with_proxies, measure_reconstruction
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, ORIENTATION, Task
 
 SESSIONS = {
     "drifting gratings": ("sub-527550471_ses-527745328-StimA_ophys.nwb", DIRECTION),

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from poyo_ssl.similarity import structural_similarity_of
+from poyo_ssl.metrics.similarity import structural_similarity_of
 
 NUM_PICTURES, HEIGHT, WIDTH, REPEATS = 32, 64, 128, 7
 

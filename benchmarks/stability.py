@@ -23,7 +23,7 @@ from poyo_ssl.predictability.screening import find_training_time
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.windows.splits import SplitConfig
 
 SESSIONS = {
     "drifting gratings": "sub-527550471_ses-527745328-StimA_ophys.nwb",

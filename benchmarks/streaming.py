@@ -28,11 +28,11 @@ from poyo_ssl.decoders.fitted_decoder import DecoderFrame
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.streaming import StreamingDecoder
-from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.activity import UnitScale
+from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
+from poyo_ssl.windows.activity import UnitScale
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
 
 RATE, WINDOW_SECONDS = 30.0, 2.0
 NUM_SAMPLES = 3000

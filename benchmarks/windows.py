@@ -35,11 +35,11 @@ from training_step import RECORDING_WINDOWS
 
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding
-from poyo_ssl.model.decoders import LabelDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.activity import Activity, UnitScale
+from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.sampling import TrainingBatches, WindowSource
+from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 RATE, NUM_UNITS, WINDOW, BATCH = 30.0, 174, 30, 16
 JITTER, UNIT_DROPOUT = 6, 0.5  # samples; the largest rate

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.population import DividedRecording, Population, divide
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_HELD_OUT
+from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_HELD_OUT
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import yaml
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.options import build
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.recordings.simulator import SimulatorConfig
+from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

@@ -15,16 +15,16 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.comparison.experiment import Experiment, plan
-from poyo_ssl.comparison.pipeline import run
-from poyo_ssl.comparison.setting import Setting
-from poyo_ssl.evaluation import evaluate
+from poyo_ssl.comparison.plan import Experiment, plan
+from poyo_ssl.comparison.run import run
+from poyo_ssl.evaluation.evaluate import evaluate
 from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.tasks import DIRECTION, ORIENTATION
 from test_configs import parse
 from tiny_fits import fit_arm
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.comparison.pipeline import run
-from poyo_ssl.comparison.scoring import evaluate_run
-from poyo_ssl.decoders.network import load_decoder
+from poyo_ssl.comparison.run import run
+from poyo_ssl.decoders.loading import load_decoder
+from poyo_ssl.evaluation.saved_runs import evaluate_run
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.thresholds import PredictabilityConfig

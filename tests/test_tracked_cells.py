@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.decoders.network import load_decoder
-from poyo_ssl.evaluation import evaluate
+from poyo_ssl.decoders.loading import load_decoder
+from poyo_ssl.evaluation.evaluate import evaluate
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import Population, divide, unit_rows
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_HELD_OUT, ORIENTATION
-from poyo_ssl.recordings.tracked_cells import with_own_units
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, ORIENTATION
 from tiny_fits import ENCODER, fit_arm, setting_of, with_units_in_order
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -233,7 +233,7 @@ def embedding_gradient(encoder: Encoder, population: Population, name: str) -> t
     encoder.zero_grad()
     length = encoder.window_timesteps(2.0)
     activity = population.activity[name]
-    rows = unit_rows(encoder, activity.unit_ids)
+    rows = encoder.unit_rows(activity.unit_ids)
     latents = encoder(activity.windows(np.array([700]), length), rows)
     latents.square().sum().backward()
     gradient = encoder.unit_embedding.weight.grad
@@ -249,7 +249,7 @@ def test_every_day_moves_the_embeddings_of_its_own_cells_and_no_other(days, spli
     assert population.unit_ids == list("abcdef")
     for name in ("monday", "tuesday"):
         gradient = embedding_gradient(encoder, population, name)
-        moved = {u for u in "abcdef" if gradient[unit_rows(encoder, [u])].abs().sum() > 0}
+        moved = {u for u in "abcdef" if gradient[encoder.unit_rows([u])].abs().sum() > 0}
         assert moved == {str(unit_id) for unit_id in days[name].unit_ids}
 
 
@@ -257,7 +257,7 @@ def test_every_day_moves_the_embeddings_of_its_own_cells_and_no_other(days, spli
 
 
 def test_sessions_apart_share_no_unit_and_nothing_else_changes(days, split_config):
-    apart = {name: with_own_units(day) for name, day in days.items()}
+    apart = {name: day.with_own_units() for name, day in days.items()}
     assert apart["monday"].unit_ids.tolist() == [f"monday/{unit_id}" for unit_id in MONDAY]
     assert days["monday"].unit_ids.tolist() == MONDAY
     assert apart["monday"].df_over_f is days["monday"].df_over_f
@@ -282,7 +282,7 @@ def test_own_units_stay_as_many_as_they_were_whatever_their_names(unit_ids):
         timestamps=np.arange(2.0),
         units=pd.DataFrame({"unit_id": unit_ids, "area": "VISp"}),
     )
-    own = with_own_units(recording)  # a recording refuses ids that collide
+    own = recording.with_own_units()  # a recording refuses ids that collide
     assert [unit_id.removeprefix("a/") for unit_id in own.unit_ids] == unit_ids
     assert (own.units["area"] == "VISp").all()
 
@@ -303,7 +303,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
 
 
 def test_recordings_without_common_cells_say_nothing_of_tracked_ones(days, caplog):
-    recordings = [with_own_units(day) for day in days.values()]
+    recordings = [day.with_own_units() for day in days.values()]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
     with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
         partition_by_predictability(recordings, intervals, PredictabilityConfig())
@@ -333,7 +333,7 @@ def test_two_real_sessions_share_132_cells_and_their_embeddings(split_config):
     for recording, gradient in zip(recordings, gradients.values(), strict=True):
         is_moved = gradient.abs().sum(dim=1) > 0
         assert int(is_moved.sum()) == recording.num_units
-        assert is_moved[unit_rows(encoder, sorted(shared))].all()
+        assert is_moved[encoder.unit_rows(sorted(shared))].all()
     for recording in recordings:
         table = population.scale.table_for(recording.recording_id)
         assert set(table.index) == set(recording.unit_ids.tolist())

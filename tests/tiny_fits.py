@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from poyo_ssl.comparison.arms import ARMS, network_arm
-from poyo_ssl.comparison.setting import Setting
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.encoder import EncoderConfig
-from poyo_ssl.population import Population
-from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_FRAME, MOVIE_HELD_OUT, Task
 
 ENCODER = EncoderConfig(
     dim=16,

@@ -8,8 +8,8 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
-from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.recordings.simulation.simulator import SimulatorConfig, simulate_observatory
+from poyo_ssl.windows.splits import SplitConfig
 from tiny_fits import ENCODER, few_steps
 
 SIMULATOR = SimulatorConfig(

@@ -10,11 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
-from poyo_ssl.recordings.sampling import MixedBatches, TrainingBatches, WindowBatch, WindowSource
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import Fit, WindowModule, fit
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.training_batches import (
+    MixedBatches,
+    TrainingBatches,
+    WindowBatch,
+    WindowSource,
+)
 
 NUM_UNITS, NUM_TIMESTEPS = 4, 5
 

@@ -10,18 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from poyo_ssl.adaptation import Adaptation, AdaptationConfig, adapt
-from poyo_ssl.comparison.experiment import fingerprint
-from poyo_ssl.comparison.files import describe_splits
-from poyo_ssl.comparison.scoring import score_decoder
-from poyo_ssl.comparison.setting import Setting
-from poyo_ssl.comparison.teachers import label_teacher
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.evaluation.evaluate import score_decoder
+from poyo_ssl.evaluation.saved_runs import describe_splits
+from poyo_ssl.finetuning.adapt import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
-from poyo_ssl.model.checkpoints import load_encoder, save_encoder, write_json
+from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teachers import label_teacher
+from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import EncoderConfig
-from poyo_ssl.population import DividedRecording, Population, divide
 from poyo_ssl.predictability.activity_statistics import ActivityConfig
 from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
@@ -30,13 +28,16 @@ from poyo_ssl.predictability.sensitivity import vary_thresholds
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.pretrain import pretrain
-from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import TASKS, can_answer, find_task
 from poyo_ssl.training.data_parallel import is_first_process
+from poyo_ssl.whole_files import write_json
+from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import TASKS, can_answer, find_task
 
 logger = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ def _save(
 ) -> None:
     """Saves a decoder and what it learned from, without which it could not be scored again."""
     decoder.save(output)
-    digests = {d.recording.recording_id: fingerprint(d.recording) for d in divided}
+    digests = {d.recording.recording_id: d.recording.fingerprint() for d in divided}
     write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
     write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
 

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 import torch
 
-import poyo_ssl.comparison.teachers
+import poyo_ssl.finetuning.teachers
 from poyo_ssl.comparison.arms import ARMS, arms_for, network_arm
-from poyo_ssl.comparison.teachers import NUM_BINS, label_teacher
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, PixelReadout
-from poyo_ssl.evaluation import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.finetuning.teachers import NUM_BINS, label_teacher
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import Population, divide
-from poyo_ssl.recordings.label_budget import LabelBudget
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, ORIENTATION
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, ORIENTATION
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
 LINEAR = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
@@ -133,7 +134,7 @@ def test_a_teacher_uses_time_bins_where_they_cost_nothing(
         # nine units in two recordings: the mean activity has six and three features
         return cost if features.shape[1] in (6 * NUM_BINS, 3 * NUM_BINS) else 1.0
 
-    monkeypatch.setattr(poyo_ssl.comparison.teachers, "leave_one_out_error", error)
+    monkeypatch.setattr(poyo_ssl.finetuning.teachers, "leave_one_out_error", error)
     teacher = label_teacher(setting_of(two_recordings, DIRECTION))
     assert isinstance(teacher, LinearReadout)
     assert teacher.num_bins == num_bins

@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.config import PretrainingArm, RunConfig
-from poyo_ssl.comparison.experiment import plan
-from poyo_ssl.comparison.pipeline import run
-from poyo_ssl.comparison.scoring import LearnedFrom, evaluate_run
+from poyo_ssl.comparison.plan import plan
+from poyo_ssl.comparison.run import run
+from poyo_ssl.evaluation.saved_runs import LearnedFrom, evaluate_run
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import load_encoder
-from poyo_ssl.recordings.label_budget import LabelBudget
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.simulator import simulate_observatory
+from poyo_ssl.recordings.simulation.simulator import simulate_observatory
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE_HELD_OUT, TASKS, can_answer
 from poyo_ssl.report.headline import compute_headlines
 from poyo_ssl.report.results import load_results
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, TASKS, can_answer
 from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
 
@@ -185,7 +185,7 @@ def test_what_an_encoder_is_pretrained_on_can_be_said(recordings, earlier, tmp_p
 def test_an_interrupted_pretraining_goes_on_from_its_checkpoint(recordings, tmp_path, monkeypatch):
     config = replace(CONFIG, arms=("predictable",), num_seeds=1, labels_per_class=())
     with monkeypatch.context() as patch:
-        patch.setattr("poyo_ssl.comparison.pipeline.save_encoder", interrupt)
+        patch.setattr("poyo_ssl.comparison.run.save_encoder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(recordings, tmp_path, config)
     checkpoints = tmp_path / "pretrained/predictable/seed-0/checkpoints"

@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from poyo_ssl.decoders.network import NetworkDecoder, load_decoder, teacher_scores
+from poyo_ssl.decoders.loading import load_decoder
+from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
 from poyo_ssl.model.checkpoints import CheckpointError, save_encoder
-from poyo_ssl.population import Population, divide
-from poyo_ssl.recordings.activity import Activity
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
 from tiny_fits import KINDS, TASKS, fit_arm, setting_of, with_units_in_order
 
 FIRST = np.array([700, 730, 1000, 2000, 2210])

@@ -17,11 +17,12 @@ from poyo_ssl.decoders.linear_transfer import (
     harmonics,
     without_shared_mode,
 )
-from poyo_ssl.population import Population, divide
-from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import DIRECTION, ORIENTATION
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.principal_modes import PrincipalModes
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION, ORIENTATION
 
 UNITS = [f"u{i}" for i in range(12)]
 ANGLES = np.arange(0.0, 360.0, 45.0)

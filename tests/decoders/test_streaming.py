@@ -10,9 +10,10 @@ import pytest
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.streaming import StreamingDecoder
-from poyo_ssl.population import Population, divide
-from poyo_ssl.recordings.activity import LARGEST_Z, Activity
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.activity import LARGEST_Z, Activity
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
 from tiny_fits import KINDS, TASKS, fit_arm, setting_of, with_units_in_order
 
 KNOWN = [0, 1, 2, 3, 5]

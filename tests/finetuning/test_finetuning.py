@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from poyo_ssl.comparison.teachers import picture_teacher
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.finetuning.config import FinetuningConfig, TeacherConfig
 from poyo_ssl.finetuning.finetune import choose_labels, finetune
+from poyo_ssl.finetuning.teachers import picture_teacher
 from poyo_ssl.model.checkpoints import network_tensors
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import Population, divide, unit_rows
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
 from poyo_ssl.training.transfer import TransferError
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
 KNOWN = [f"tiny-{i}" for i in range(4)]
@@ -53,7 +54,7 @@ def are_identical(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) ->
 
 
 def embeddings(encoder: Encoder, unit_ids: list[str]) -> torch.Tensor:
-    return encoder.unit_embedding(unit_rows(encoder, unit_ids)).detach()
+    return encoder.unit_embedding(encoder.unit_rows(unit_ids)).detach()
 
 
 # what changes --------------------------------------------------------------------------------
@@ -195,8 +196,8 @@ def test_everything_but_new_units_transfers(tiny_recording, split_config, pretra
     activity = torch.randn(2, 20, 4, generator=torch.Generator().manual_seed(0))
     pretrained.eval()
     assert torch.equal(
-        start(activity, unit_rows(start, KNOWN)),
-        pretrained(activity, unit_rows(pretrained, KNOWN)),
+        start(activity, start.unit_rows(KNOWN)),
+        pretrained(activity, pretrained.unit_rows(KNOWN)),
     )
 
 

@@ -26,6 +26,7 @@ from poyo_ssl.predictability.partition import (
 )
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 from poyo_ssl.recordings.recording import Recording
+from tiny_fits import with_units_in_order
 
 ALLEN_SESSION = (
     Path(__file__).resolve().parents[2]
@@ -415,7 +416,7 @@ def test_a_partition_knows_units_by_name_whatever_their_place(rng):
     recording = make_recording(draw_traces(rng, 3, 3))
     config = PredictabilityConfig()
     partition = partition_by_predictability([recording], whole([recording]), config)
-    last_two = recording.select_units(np.array([False, False, False, False, True, True]))
+    last_two = with_units_in_order(recording, np.array([4, 5]))
     assert partition.is_predictable(last_two).tolist() == [False, False]
     stranger = make_recording(draw_traces(rng, 2, 0), "stranger")
     with pytest.raises(ValueError, match=r"lacks 2 of the 2 units of recording 'stranger'"):

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from poyo_ssl.population import divide
 from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_activity
 from poyo_ssl.predictability.partition import partition_by_predictability, summarize_partition
 from poyo_ssl.predictability.screening import Screening, find_training_time, screen
@@ -20,9 +19,10 @@ from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.splits import SplitConfig
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, TASKS
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, TASKS
 
 ALLEN_SESSION = (
     Path(__file__).resolve().parents[2]

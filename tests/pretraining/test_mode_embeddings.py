@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.population import Population, divide
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import DIRECTION
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION
 
 WINDOW = 2.0
 

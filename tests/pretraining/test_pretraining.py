@@ -12,14 +12,15 @@ import torch
 
 from poyo_ssl.model.checkpoints import load_encoder, network_tensors, save_encoder
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import DividedRecording, Population, divide
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.splits import Splits
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import Splits
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE
 
 QUICK = TrainingConfig(
     max_steps=4, batch_size=8, valid_every=2, patience=2, unit_dropout=0.3, jitter=0.0

@@ -18,11 +18,11 @@ from nwb_files import NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
 
 from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
-from poyo_ssl.recordings.nwb import read_nwb
-from poyo_ssl.recordings.nwb1 import read_nwb1
+from poyo_ssl.recordings.formats.nwb import read_nwb
+from poyo_ssl.recordings.formats.nwb1 import read_nwb1
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
-from poyo_ssl.recordings.tasks import find_any_windows
+from poyo_ssl.windows.tasks import find_any_windows
 
 REAL_SESSION = (
     Path(__file__).resolve().parents[2]

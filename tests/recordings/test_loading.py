@@ -8,9 +8,9 @@ import nwb_files
 import pytest
 from nwb_files import traces
 
-from poyo_ssl.recordings.arrays import recording_from_arrays
+from poyo_ssl.recordings.formats.arrays import recording_from_arrays
+from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
-from poyo_ssl.recordings.nwb import read_nwb
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import (
     FluorescenceConfig,

@@ -15,11 +15,11 @@ from pandas.testing import assert_frame_equal
 
 from poyo_ssl.recordings import preparation
 from poyo_ssl.recordings.manifest import read_manifest
-from poyo_ssl.recordings.partial_files import partial_file
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable, Suite2pConfig
 from poyo_ssl.recordings.storage import open_recording, save_recording
+from poyo_ssl.whole_files import partial_file
 
 RATE = 30.0
 PICTURES = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)

@@ -59,20 +59,6 @@ def test_is_inside_takes_half_open_intervals():
     assert not recording.is_inside(np.empty((0, 2))).any()
 
 
-def test_selecting_units_keeps_traces_and_table_together():
-    selected = make_recording().select_units(np.array([True, False, True]))
-    assert selected.unit_ids.tolist() == ["a", "c"]
-    assert selected.units["cre_line"].tolist() == ["Sst", "Vip"]
-    assert selected.units.index.tolist() == [0, 1]
-    np.testing.assert_array_equal(selected.df_over_f, make_recording().df_over_f[:, [0, 2]])
-
-
-def test_selecting_units_leaves_the_original_as_it_was():
-    recording = make_recording()
-    recording.select_units(np.array([True, False, False]))
-    assert recording.num_units == 3
-
-
 def test_a_stimulus_that_was_not_shown_is_named_beside_those_that_were():
     shown = pd.DataFrame({"start": [0.0], "end": [0.1]})
     recording = make_recording(stimuli={"spontaneous": shown, "drifting_gratings": shown})

@@ -27,8 +27,8 @@ from torch_brain.data import (
 )
 from torch_brain.datasets import Dataset, DatasetIndex
 
-from poyo_ssl.comparison.pipeline import run
-from poyo_ssl.recordings.nwb import read_nwb
+from poyo_ssl.comparison.run import run
+from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
 from tiny_runs import tiny_observatory, tiny_run_config

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from poyo_ssl.report import ReportError, write_report
+from poyo_ssl.report.page import write_report
 from poyo_ssl.report.pictures import encode_png
+from poyo_ssl.report.results import ReportError
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from poyo_ssl.model.checkpoints import network_tensors
-from poyo_ssl.population import Population, divide
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.tasks import DIRECTION, MOVIE, MOVIE_FRAME
 from poyo_ssl.study.probe import encode_windows, probe_latents
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME
 
 
 def test_latents_that_hold_the_answer_score_well_and_empty_ones_at_chance(

@@ -13,12 +13,9 @@ from pandas.testing import assert_frame_equal
 from sklearn.linear_model import LinearRegression, Ridge
 
 from poyo_ssl.model.checkpoints import network_tensors
-from poyo_ssl.population import Population, divide
 from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import DIRECTION
 from poyo_ssl.study.held_out_patches import cut_patches
 from poyo_ssl.study.linear_reconstruction import (
     predict_by_population_mean,
@@ -36,6 +33,10 @@ from poyo_ssl.study.reconstruction import (
     reconstruct_held_out,
 )
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION
 
 SHORT = PretrainingConfig(training=TrainingConfig(max_steps=3, batch_size=8, jitter=0.0))
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.model.decoders import LabelDecoder
-from poyo_ssl.recordings import activity
-from poyo_ssl.recordings.sampling import WindowBatch, WindowSource
+from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule, learning_rate_factor
+from poyo_ssl.windows import activity
+from poyo_ssl.windows.training_batches import WindowBatch, WindowSource
 from tiny_training import NUM_TIMESTEPS, QUICK, MeanDecoding, make_source, run
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import unit_rows
 from poyo_ssl.training.transfer import (
     EMBEDDINGS,
     TRANSFERS,
@@ -33,7 +32,7 @@ def encoder():
 
 
 def embedding(encoder: Encoder, unit_id: str) -> torch.Tensor:
-    return encoder.unit_embedding(unit_rows(encoder, [unit_id]))[0].detach().clone()
+    return encoder.unit_embedding(encoder.unit_rows([unit_id]))[0].detach().clone()
 
 
 def test_rates_fall_from_the_last_layer_to_the_first_and_are_lowest_where_windows_are_read(encoder):
@@ -75,7 +74,7 @@ def test_tracked_units_keep_their_embeddings(encoder):
     for unit_id, value in before.items():
         assert torch.equal(embedding(encoder, unit_id), value)
         assert is_known[encoder.unit_embedding.tokenizer(unit_id)]
-    assert not is_known[unit_rows(encoder, NEW)].any()
+    assert not is_known[encoder.unit_rows(NEW)].any()
 
 
 def test_reset_units_share_nothing_with_what_they_were(encoder):
@@ -83,7 +82,7 @@ def test_reset_units_share_nothing_with_what_they_were(encoder):
     is_known = reset_embeddings(encoder, KNOWN + NEW, seed=0)
     for unit_id, value in before.items():
         assert not (embedding(encoder, unit_id) == value).any()
-    assert not is_known[unit_rows(encoder, KNOWN + NEW)].any()
+    assert not is_known[encoder.unit_rows(KNOWN + NEW)].any()
     assert float(encoder.unit_embedding.weight[1:].detach().std()) == pytest.approx(1.0, abs=0.2)
 
 
@@ -96,8 +95,8 @@ def test_shuffling_exchanges_embeddings_among_known_units_only(encoder):
         assert len(giver) == 1
         assert giver != [unit_id]
     assert torch.equal(embedding(encoder, "elsewhere"), before["elsewhere"])
-    assert is_known[unit_rows(encoder, KNOWN)].all()
-    assert not is_known[unit_rows(encoder, NEW)].any()
+    assert is_known[encoder.unit_rows(KNOWN)].all()
+    assert not is_known[encoder.unit_rows(NEW)].any()
 
 
 def test_the_seed_decides_who_gets_whose_embedding(encoder):

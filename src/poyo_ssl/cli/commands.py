@@ -124,8 +124,8 @@ def _finetune(options: Namespace) -> None:
 
 
 def _add_adapt(parser: ArgumentParser) -> None:
-    from poyo_ssl.adaptation import AdaptationConfig
-    from poyo_ssl.recordings.tasks import TASKS
+    from poyo_ssl.finetuning.adapt import AdaptationConfig
+    from poyo_ssl.windows.tasks import TASKS
 
     add_files(parser)
     parser.add_argument(
@@ -141,7 +141,7 @@ def _add_adapt(parser: ArgumentParser) -> None:
 
 
 def _adapt(options: Namespace) -> None:
-    from poyo_ssl.adaptation import AdaptationConfig
+    from poyo_ssl.finetuning.adapt import AdaptationConfig
     from poyo_ssl.stages import adapt_decoder
 
     adaptation = adapt_decoder(
@@ -167,7 +167,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
 
 
 def _evaluate(options: Namespace) -> None:
-    from poyo_ssl.comparison.scoring import evaluate_run
+    from poyo_ssl.evaluation.saved_runs import evaluate_run
 
     rows = evaluate_run(options.run, options.files, options.output, source=read_source(options))
     print_rows(rows)
@@ -180,7 +180,7 @@ def _add_report(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> None:
-    from poyo_ssl.report import write_report
+    from poyo_ssl.report.page import write_report
 
     say(write_report(options.run, options.output))
 
@@ -243,7 +243,7 @@ def _demo(options: Namespace) -> None:
 def _run_and_show(
     recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
 ) -> None:
-    from poyo_ssl.comparison.pipeline import run
+    from poyo_ssl.comparison.run import run
 
     with stage_progress() as report:
         page = run(

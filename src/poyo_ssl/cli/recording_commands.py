@@ -29,14 +29,14 @@ from poyo_ssl.cli.terminal import (
 
 
 def _add_simulate(parser: ArgumentParser) -> None:
-    from poyo_ssl.recordings.simulator import SimulatorConfig
+    from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
 
     parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
     add_config(parser, SimulatorConfig)
 
 
 def _simulate(options: Namespace) -> None:
-    from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_recordings
+    from poyo_ssl.recordings.simulation.simulator import SimulatorConfig, simulate_recordings
     from poyo_ssl.recordings.storage import save_recording
 
     config = build(SimulatorConfig, options)
@@ -62,7 +62,7 @@ def _add_download(parser: ArgumentParser) -> None:
 
 
 def _download(options: Namespace) -> None:
-    from poyo_ssl.recordings.allen import CITATION, describe_assets, find_sessions
+    from poyo_ssl.recordings.dandi.catalogue import CITATION, describe_assets, find_sessions
 
     assets = find_sessions(options.stimulus_set, options.session, options.subject)
     if options.list or options.output is None:
@@ -80,7 +80,7 @@ def _download(options: Namespace) -> None:
 
 def _fetch(assets: pd.DataFrame, options: Namespace) -> list[Path]:
     """Whole files."""
-    from poyo_ssl.recordings.download import download_sessions
+    from poyo_ssl.recordings.dandi.download import download_sessions
 
     with byte_progress() as report:
         return download_sessions(
@@ -95,7 +95,7 @@ def _fetch(assets: pd.DataFrame, options: Namespace) -> list[Path]:
 
 def _stream(assets: pd.DataFrame, options: Namespace) -> list[Path]:
     """The activity alone."""
-    from poyo_ssl.recordings.download import stream_sessions
+    from poyo_ssl.recordings.dandi.download import stream_sessions
     from poyo_ssl.recordings.sources import NwbConfig, SourceConfig
 
     done: set[str] = set()
@@ -121,7 +121,7 @@ def _add_inspect(parser: ArgumentParser) -> None:
 
 
 def _inspect(options: Namespace) -> None:
-    from poyo_ssl.recordings.inspection import summarize_recording, summarize_stimuli
+    from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli
     from poyo_ssl.recordings.loading import find_recording_files, identify, load_recording
     from poyo_ssl.recordings.recording import RecordingError
 

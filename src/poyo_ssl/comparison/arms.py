@@ -10,8 +10,13 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.comparison.setting import Setting
-from poyo_ssl.comparison.teachers import (
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
+from poyo_ssl.decoders.movie_reference import FrameTemplates, fit_frame_templates
+from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
+from poyo_ssl.finetuning.finetune import PictureTeacher, finetune
+from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teachers import (
     NUM_BINS,
     TEACHERS,
     picture_teacher,
@@ -20,14 +25,9 @@ from poyo_ssl.comparison.teachers import (
     shuffled_ridge,
     transferred_ridge,
 )
-from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
-from poyo_ssl.decoders.movie_reference import FrameTemplates, fit_frame_templates
-from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
-from poyo_ssl.finetuning.finetune import PictureTeacher, finetune
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.tasks import Task
 from poyo_ssl.training.engine import NO_CURVES
+from poyo_ssl.windows.tasks import Task
 
 Curves = pd.DataFrame
 

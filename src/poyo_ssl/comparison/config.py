@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from poyo_ssl.comparison.arms import ARMS, Arm, network_arm
-from poyo_ssl.comparison.teachers import TEACHERS
+from poyo_ssl.comparison.diets import find_diet
 from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.teachers import TEACHERS
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
-from poyo_ssl.pretraining.diets import find_diet
-from poyo_ssl.recordings.label_budget import LabelBudget
-from poyo_ssl.recordings.splits import SplitConfig
-from poyo_ssl.recordings.tasks import Task, find_task
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import Task, find_task
 
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""

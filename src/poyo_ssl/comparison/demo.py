@@ -6,9 +6,9 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.simulator import SimulatorConfig, simulate_observatory
-from poyo_ssl.recordings.splits import SplitConfig
+from poyo_ssl.recordings.simulation.simulator import SimulatorConfig, simulate_observatory
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.splits import SplitConfig
 
 
 def simulate_demo(seed: int) -> list[Recording]:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.model.checkpoints import save_checkpoint
-from poyo_ssl.recordings.activity import Activity, UnitScale
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.tasks import Task, find_task
+from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.tasks import Task, find_task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

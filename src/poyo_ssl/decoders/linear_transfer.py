@@ -15,10 +15,11 @@ import pandas as pd
 from sklearn.linear_model import Ridge, RidgeCV
 
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout, choose_penalty
-from poyo_ssl.population import DividedRecording, Population
-from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.tasks import TASKS, Task
+from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.principal_modes import PrincipalModes
+from poyo_ssl.windows.tasks import TASKS, Task
 
 HARMONICS = (2, 4)
 """Multiples of a grating's angle whose cosine and sine describe orientation tuning."""

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
-from poyo_ssl.metrics import structural_similarity
+from poyo_ssl.metrics.pictures import structural_similarity
 
 NUM_COMPONENTS = 64
 """Principal components of the movie that ridge predicts; they hold nearly all its variance."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,24 +11,17 @@ from torch import Tensor
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import (
-    LabelReadout,
-    MeanFrame,
-    NearestFrame,
-    PixelReadout,
     readout_of,
     readout_state,
 )
 from poyo_ssl.model.checkpoints import (
-    CheckpointError,
     build_encoder,
     encoder_settings,
-    load_checkpoint,
     network_tensors,
     restore,
 )
-from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
-from poyo_ssl.population import unit_rows
-from poyo_ssl.recordings.activity import Activity
+from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
+from poyo_ssl.windows.activity import Activity
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
@@ -66,7 +58,7 @@ class NetworkDecoder(FittedDecoder):
     @torch.inference_mode()
     def network_scores(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Centred logits of the network alone, (n, K)."""
-        index = unit_rows(self.network.encoder, activity.unit_ids)
+        index = self.network.encoder.unit_rows(activity.unit_ids)
         logits = [
             self.network((activity.windows(first, self.frame.num_timesteps), index))
             for first in in_batches(first_timestep)
@@ -78,7 +70,7 @@ class NetworkDecoder(FittedDecoder):
     @torch.inference_mode()
     def pictures(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], starting from the teacher's where there is one, (n, 64, 128)."""
-        index = unit_rows(self.network.encoder, activity.unit_ids)
+        index = self.network.encoder.unit_rows(activity.unit_ids)
         num_timesteps, teacher = self.frame.num_timesteps, self.teacher
         if teacher is not None:  # bins of all windows at once: they are found over the recording
             features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)
@@ -162,30 +154,3 @@ def teacher_scores(
     scores = teacher.scores(features, activity.unit_ids)
     centred: np.ndarray = scores - scores.mean(axis=1, keepdims=True)
     return centred
-
-
-def load_decoder(directory: str | Path) -> FittedDecoder:
-    """Loads what :meth:`FittedDecoder.save` wrote; nothing in the files is executed.
-
-    Raises:
-        CheckpointError: If the directory holds no complete checkpoint of a fitted decoder.
-    """
-    tensors, settings = load_checkpoint(directory)
-    kinds = {
-        kind.KIND: kind
-        for kind in (LabelReadout, PixelReadout, MeanFrame, NearestFrame, NetworkDecoder)
-    }
-    if settings.get("kind") not in kinds:
-        raise CheckpointError(
-            f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
-            "Give a directory that 'poyo-ssl finetune' or 'run' wrote."
-        )
-    try:
-        return kinds[settings["kind"]].of(DecoderFrame.of(settings, tensors), settings, tensors)
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise CheckpointError(
-            f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
-            "was written, or written by another version: fit the decoder again."
-        ) from error

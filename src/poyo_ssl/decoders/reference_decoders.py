@@ -11,7 +11,7 @@ from torch import Tensor
 from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import FrameTemplates, PictureReadout
-from poyo_ssl.recordings.activity import Activity
+from poyo_ssl.windows.activity import Activity
 
 
 class LabelReadout(FittedDecoder):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.recordings.activity import Activity, normalise
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.activity import Activity, normalise
 
 logger = logging.getLogger(__name__)
 

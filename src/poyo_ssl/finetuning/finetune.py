@@ -16,17 +16,17 @@ from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding, MovieDecoding
 from poyo_ssl.model.checkpoints import digest, network_tensors
-from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.population import Population
-from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
-from poyo_ssl.recordings.label_budget import LabelBudget, take_labels
+from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import MixedBatches, TrainingBatches, WindowSource, thin
-from poyo_ssl.recordings.tasks import Task
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import Fit, WindowModule, fit
 from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS, LearningRates, full_rates
+from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.label_budget import LabelBudget, take_labels
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import Task
+from poyo_ssl.windows.training_batches import MixedBatches, TrainingBatches, WindowSource, thin
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

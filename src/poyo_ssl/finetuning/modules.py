@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.finetuning.config import FinetuningConfig
-from poyo_ssl.model.decoders import LabelDecoder, MovieDecoder
 from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.transfer import LearningRates, full_rates
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 class TransferringModule(WindowModule):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.partial_files import partial_file, publish, remove_stale_partials
+from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials, to_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -42,7 +42,7 @@ def save_checkpoint(
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, weights
         )
-        config_path.write_text(_to_json(config))
+        config_path.write_text(to_json(config))
         publish(weights, directory / WEIGHTS)
         publish(config_path, directory / CONFIG)
 
@@ -75,17 +75,6 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
             f"a {type(config).__name__}). Train again."
         )
     return tensors, config
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON under a temporary name and renames it, so no half file is ever seen."""
-    with partial_file(path) as partial:
-        partial.write_text(_to_json(content))
-        publish(partial, path)
-
-
-def _to_json(content: Any) -> str:
-    return json.dumps(content, indent=1, allow_nan=True) + "\n"
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

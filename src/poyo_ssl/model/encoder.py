@@ -167,6 +167,10 @@ class Encoder(nn.Module):
         """Gives a new embedding to every unit that has none yet; the others keep theirs."""
         self.unit_embedding.extend_vocab(list(unit_ids), exist_ok=True)
 
+    def unit_rows(self, unit_ids: list[str]) -> Tensor:
+        """Rows of the units' embeddings, (U,)."""
+        return torch.tensor(self.unit_embedding.tokenizer(unit_ids), dtype=torch.long)
+
     def window_timesteps(self, window_length: float) -> int:
         """Imaging samples of a window of so many seconds: a whole number of patches."""
         return self.config.window_timesteps(window_length, self.sampling_rate)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poyo_ssl.similarity import structural_similarity_of
+from poyo_ssl.metrics.similarity import structural_similarity_of
 
 
 def label_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IMAGE_SIZE = (64, 128)
-"""Height and width in pixels of every reconstructed movie frame, for every model size."""
+from poyo_ssl.windows.pictures import IMAGE_SIZE
 
 
 class SkipDecoder(nn.Module):

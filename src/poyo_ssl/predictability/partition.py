@@ -224,7 +224,7 @@ def partition_by_predictability(
     Args:
         recordings: What was recorded.
         intervals_by_recording: Recording id to its training intervals in seconds, shape
-            (num_intervals, 2), as :func:`poyo_ssl.recordings.splits.training_intervals` gives
+            (num_intervals, 2), as :func:`poyo_ssl.windows.splits.training_intervals` gives
             them; nothing else is looked at.
         config: Which units count as predictable.
 

@@ -18,13 +18,13 @@ from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.splits import (
+from poyo_ssl.windows.splits import (
     AFTER_LAST_TRIAL,
     SplitConfig,
     Splits,
     training_intervals,
 )
-from poyo_ssl.recordings.tasks import TASKS, can_answer, split_task
+from poyo_ssl.windows.tasks import TASKS, can_answer, split_task
 
 logger = logging.getLogger(__name__)
 

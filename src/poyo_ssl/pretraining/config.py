@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from poyo_ssl.model.masking import PATTERNS
-from poyo_ssl.recordings.tasks import find_task
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.tasks import find_task
 
 FIELDS_OF = {
     "masked_activity": ("pattern", "hidden_fraction", "num_queries", "remove_modes"),

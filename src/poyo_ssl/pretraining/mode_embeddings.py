@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import Population
-from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import WindowSource
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.principal_modes import PrincipalModes
+from poyo_ssl.windows.training_batches import WindowSource
 
 
 def embed_by_modes(

@@ -11,27 +11,27 @@ import torch
 
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.population import Population
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.recordings.evaluation_batches import (
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.training.engine import NO_CURVES, Fit, fit
+from poyo_ssl.training.transfer import LearningRates, known_units
+from poyo_ssl.windows.evaluation_batches import (
     EvaluationBatches,
     MixedValidation,
     ValidationBatches,
 )
-from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import (
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import Task, find_task
+from poyo_ssl.windows.training_batches import (
     MixedBatches,
     TrainingBatches,
     TrainingSteps,
     WindowSource,
     thin,
 )
-from poyo_ssl.recordings.tasks import Task, find_task
-from poyo_ssl.training.engine import NO_CURVES, Fit, fit
-from poyo_ssl.training.transfer import LearningRates, known_units
 
 VALIDATION_BATCH_SIZE = 64
 

@@ -13,16 +13,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from poyo_ssl.recordings.arrays import read_npz
-from poyo_ssl.recordings.hdf5 import open_hdf5
-from poyo_ssl.recordings.nwb import is_nwb2, read_nwb, recording_from_nwb
-from poyo_ssl.recordings.nwb1 import is_nwb1, read_nwb1, recording_from_nwb1
+from poyo_ssl.recordings.dandi.remote import open_remote
+from poyo_ssl.recordings.formats.arrays import read_npz
+from poyo_ssl.recordings.formats.nwb import is_nwb2, read_nwb, recording_from_nwb
+from poyo_ssl.recordings.formats.nwb1 import is_nwb1, read_nwb1, recording_from_nwb1
+from poyo_ssl.recordings.formats.suite2p import COMBINED, find_planes, read_suite2p
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.remote import open_remote
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.storage import open_recording
-from poyo_ssl.recordings.suite2p import COMBINED, find_planes, read_suite2p
-from poyo_ssl.recordings.tracked_cells import with_own_units
+from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
             recording = read(file, source)
     else:
         recording = READERS[identify(path)](path, source)
-    return with_own_units(recording) if source.sessions_apart else recording
+    return recording.with_own_units() if source.sessions_apart else recording
 
 
 def identify(path: str | Path) -> str:
@@ -114,7 +113,7 @@ def _identify_hdf5(file: h5py.File) -> str:
     raise RecordingError(
         f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
         f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
-        "(see poyo_ssl.recordings.arrays.read_npz)."
+        "(see poyo_ssl.recordings.formats.arrays.read_npz)."
     )
 
 

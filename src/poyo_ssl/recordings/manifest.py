@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from poyo_ssl.recordings.partial_files import partial_file, publish
+from poyo_ssl.recordings.formats.suite2p import session_folder
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.suite2p import session_folder
+from poyo_ssl.whole_files import partial_file, publish
 
 MANIFEST = "manifest.csv"
 _COLUMNS = {

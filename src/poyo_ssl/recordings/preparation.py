@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 from poyo_ssl.parallel import iterate_in_parallel
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.manifest import MANIFEST, Manifest, Source
-from poyo_ssl.recordings.partial_files import publish, remove_stale_partials
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.storage import TEMPLATES, recording_path, stage_recording
+from poyo_ssl.whole_files import publish, remove_stale_partials
 
 logger = logging.getLogger(__name__)
 

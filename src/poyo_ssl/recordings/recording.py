@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -180,17 +181,22 @@ class Recording:
             inside[first:stop] = True
         return inside
 
-    def select_units(self, is_selected: np.ndarray) -> Recording:
-        """The same session with only some of its units.
+    def fingerprint(self) -> str:
+        """A digest of traces and timestamps: equal for the same recording, whatever its file."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.timestamps).data)
+        digest.update(np.ascontiguousarray(self.df_over_f).data)
+        return digest.hexdigest()
 
-        Args:
-            is_selected: Booleans of shape (num_units,).
+    def with_own_units(self) -> Recording:
+        """The same session with units of its own, as if none of its cells were tracked.
+
+        Unit ids become ``<recording_id>/<unit_id>``. What learned from several sessions then has
+        an embedding, and linear weights, for every cell in every session: the control for what
+        tracking cells is worth, and the remedy where their identity across sessions is in doubt.
+        A decoder fitted on such units knows none of another session.
         """
-        return replace(
-            self,
-            df_over_f=self.df_over_f[:, is_selected],
-            units=self.units.loc[np.asarray(is_selected)].reset_index(drop=True),
-        )
+        unit_ids = [f"{self.recording_id}/{unit_id}" for unit_id in self.unit_ids]
+        return replace(self, units=self.units.assign(unit_id=unit_ids))
 
 
 def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:

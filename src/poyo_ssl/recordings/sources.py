@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.recordings.hdf5 import as_text
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
 
 COUNTED_FROM = {"movie_frame": 0, "repeat": 0, "image": -1}
 """Columns of whole numbers to the smallest; image -1 is a blank sweep."""

@@ -20,10 +20,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.recordings.hdf5 import as_text, open_hdf5
-from poyo_ssl.recordings.partial_files import partial_file, publish
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.torch_brain_form import FORMAT, as_torch_brain, storage_problems
+from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, open_hdf5
+from poyo_ssl.whole_files import partial_file, publish
 
 logger = logging.getLogger(__name__)
 

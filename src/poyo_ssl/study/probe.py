@@ -10,12 +10,13 @@ from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 
 from poyo_ssl.decoders.movie_reference import find_components
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.population import Part, Population
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.recordings.evaluation_batches import EvaluationBatches
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import WindowSource
-from poyo_ssl.recordings.tasks import Task
+from poyo_ssl.windows.divide import Part
+from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import Task
+from poyo_ssl.windows.training_batches import WindowSource
 
 PENALTIES = np.logspace(0, 6, 13)
 """Ridge penalties tried, by leave-one-out error within the training windows; latents have unit

@@ -10,7 +10,6 @@ import scipy.stats
 import torch
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.population import Population, unit_rows
 from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
@@ -19,8 +18,6 @@ from poyo_ssl.pretraining.objectives.masked_activity import (
     MaskedActivity,
     MaskedActivityNetwork,
 )
-from poyo_ssl.recordings.activity import Activity
-from poyo_ssl.recordings.sampling import TrainingBatches, WindowBatch
 from poyo_ssl.study.held_out_patches import Patches, cut_patches
 from poyo_ssl.study.linear_reconstruction import (
     predict_by_population_mean,
@@ -28,6 +25,9 @@ from poyo_ssl.study.linear_reconstruction import (
     variance_explained,
 )
 from poyo_ssl.training.engine import fit
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.training_batches import TrainingBatches, WindowBatch
 
 PROXIES = ("skewness", "kurtosis")
 ESTIMATES = (
@@ -203,7 +203,7 @@ def predict_by_network(
     encoder, device = network.encoder, network.encoder.latent_embedding.device
     size = encoder.patch_timesteps
     num_timesteps = patches.held_out.shape[1] * size
-    rows = unit_rows(encoder, activity.unit_ids).to(device)
+    rows = encoder.unit_rows(activity.unit_ids).to(device)
     predicted = np.empty_like(patches.held_out)
     for start in range(0, len(predicted), BATCH_SIZE):
         windows = slice(start, start + BATCH_SIZE)

@@ -27,20 +27,20 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
-from poyo_ssl.recordings.evaluation_batches import ValidationBatches
-from poyo_ssl.recordings.sampling import TrainingSteps, WindowBatch
-from poyo_ssl.training.checkpoints import (
+from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
+from poyo_ssl.training.loaders import make_loaders
+from poyo_ssl.training.memory import keep_large_buffers, return_memory
+from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves
+from poyo_ssl.training.resuming import (
     TrainingCheckpoints,
     WriteCheckpoints,
     is_finished,
     read_checkpoint,
     step_of,
 )
-from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
-from poyo_ssl.training.loaders import make_loaders
-from poyo_ssl.training.memory import keep_large_buffers, return_memory
-from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves
+from poyo_ssl.windows.evaluation_batches import ValidationBatches
+from poyo_ssl.windows.training_batches import TrainingSteps, WindowBatch
 
 UNIT_EMBEDDING = "unit_embedding"
 NOT_DECIDING = ("accumulate", "activity_on", "checkpoint_every", "keep_checkpoints", "rank_timeout")

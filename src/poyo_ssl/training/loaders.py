@@ -7,10 +7,10 @@ from functools import cache
 import torch
 from torch.utils.data import DataLoader
 
-from poyo_ssl.recordings.evaluation_batches import ValidationBatches
-from poyo_ssl.recordings.sampling import Hold, StepParts, TrainingSteps, WindowBatch
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import find_processes
+from poyo_ssl.windows.evaluation_batches import ValidationBatches
+from poyo_ssl.windows.training_batches import Hold, StepParts, TrainingSteps, WindowBatch
 
 WindowLoader = DataLoader[list[WindowBatch]]
 

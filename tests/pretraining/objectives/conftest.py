@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from poyo_ssl.pretraining.config import PretrainingConfig
-from poyo_ssl.pretraining.objectives import OBJECTIVES, Objective
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.pretraining.objectives import OBJECTIVES
+from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.training_batches import WindowBatch
 
 Make = Callable[..., Objective]
 

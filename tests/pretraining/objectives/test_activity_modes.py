@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.recordings.activity import Activity
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import WindowSource
+from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.training_batches import WindowSource
 
 LOADING = np.array([1.0, 2.0, -1.0, 0.5, 1.5])
 

@@ -11,7 +11,7 @@ import torch
 from poyo_ssl.model.masking import PATTERNS
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.pretraining.objectives.masked_activity import HiddenPatches
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 def predict(module, group: WindowBatch) -> tuple[torch.Tensor, torch.Tensor]:

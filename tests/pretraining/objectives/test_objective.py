@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.pretraining.config import FIELDS_OF, PretrainingConfig
 from poyo_ssl.pretraining.objectives import OBJECTIVES
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 SELF_SUPERVISED = ("masked_activity", "masked_latents", "split_units")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poyo_ssl.recordings.principal_modes import PrincipalModes
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.sampling import WindowBatch, WindowSource
+from poyo_ssl.windows.principal_modes import PrincipalModes
+from poyo_ssl.windows.training_batches import WindowBatch, WindowSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 class EncoderAlone(nn.Module):

@@ -11,7 +11,7 @@ from poyo_ssl.model.encoder import Encoder, QueryDecoder
 from poyo_ssl.model.masking import PATTERNS, choose_hidden
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

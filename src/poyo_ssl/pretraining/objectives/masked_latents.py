@@ -14,7 +14,7 @@ from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import hide_last_steps
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 class MaskedLatentsNetwork(nn.Module):

@@ -13,9 +13,9 @@ from poyo_ssl.model.encoder import Encoder, Group
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.recordings.sampling import WindowBatch
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.progress import LOG_EVERY
+from poyo_ssl.windows.training_batches import WindowBatch
 
 
 class Objective(WindowModule):

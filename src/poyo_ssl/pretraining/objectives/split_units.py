@@ -9,7 +9,7 @@ from poyo_ssl.model.encoder import Encoder, Group
 from poyo_ssl.model.losses import barlow_twins_loss, cross_correlation
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
-from poyo_ssl.recordings.sampling import WindowBatch
+from poyo_ssl.windows.training_batches import WindowBatch
 
 OFF_DIAGONAL_WEIGHT = 0.02
 """Weight of a correlation between two features beside that of a feature with itself. Zbontar et

@@ -1,0 +1,307 @@
+"""What a run is going to do: recordings divided, units partitioned, decoders listed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from poyo_ssl.comparison.arms import arms_for
+from poyo_ssl.comparison.config import RunConfig, slug
+from poyo_ssl.comparison.diets import choose_units
+from poyo_ssl.decoders.linear_transfer import shows_tuning
+from poyo_ssl.predictability.partition import Partition, partition_by_predictability
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.whole_files import write_json
+from poyo_ssl.windows.divide import DividedRecording, divide, require_one_rate
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import TASKS, Task, can_answer, find_task
+
+logger = logging.getLogger(__name__)
+
+MAY_CHANGE = (
+    "jobs", "title", "baseline", "num_seeds", "arms", "label_fractions", "labels_per_class",
+)  # fmt: skip
+"""Options that change no fit: arms, seeds and numbers of labels can be added to a run later."""
+DEFAULT_TASKS = ("direction", "orientation", "movie_held_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One decoder to be fitted and scored."""
+
+    task: str
+    units: str
+    arm: str
+    labels: LabelBudget
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path of its results below the run's directory."""
+        labels = self.labels.text.removesuffix("%").replace(" ", "-")
+        return (
+            f"decoders/{self.task}/{self.units}/{slug(self.arm)}/labels-{labels}/seed-{self.seed}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything the fits of a run share."""
+
+    divided: list[DividedRecording]
+    earlier: list[DividedRecording]
+    """Recordings that are only pretrained on; none: encoders are pretrained on ``divided``."""
+    partition: Partition
+    config: RunConfig
+    directory: Path
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """Tasks of the run, in order."""
+        return list({name: find_task(name) for d in self.divided for name in d.splits}.values())
+
+    @property
+    def pretrained_arms(self) -> list[str]:
+        """Arms whose encoder is pretrained, in order."""
+        return [name for name in self.config.pretrainings if name in self.config.arms]
+
+    def population(self, units: str) -> Population:
+        """The recordings with only the units of one group; excluded units are in none."""
+        chosen = {
+            d.recording.recording_id: list(
+                d.recording.unit_ids[self.partition.select(d.recording, units)]
+            )
+            for d in self.divided
+        }
+        return Population(self.divided, chosen)
+
+    def pretraining_population(self, arm: str, seed: int) -> Population:
+        """What the encoder of an arm is pretrained on: the units of its diet."""
+        pretraining = self.config.pretrainings[arm]
+        divided = {
+            "other": self.earlier or self.divided,
+            "decoded": self.divided,
+            "both": [*self.earlier, *self.divided],
+        }[pretraining.recordings]
+        chosen = choose_units(
+            pretraining.units,
+            self.partition,
+            [d.recording for d in divided],
+            seed=seed,
+            lines=pretraining.lines,
+        )
+        return Population(divided, chosen)
+
+    def has_tuning(self, task: Task, units: str) -> bool:
+        """Whether an earlier day tells how the decoded cells are tuned to what a task asks."""
+        return shows_tuning(self.earlier, task, self.population(units).unit_ids)
+
+    def pretrained_directory(self, arm: str, seed: int) -> Path:
+        """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
+        equal = (name for name in self.config.pretrainings if self._learns_like(name, arm))
+        return self.directory / "pretrained" / slug(next(equal)) / f"seed-{seed}"
+
+    def _learns_like(self, one: str, other: str) -> bool:
+        first, second = self.config.pretrainings[one], self.config.pretrainings[other]
+        return (
+            (first.units, first.lines, first.recordings)
+            == (second.units, second.lines, second.recordings)
+        ) and self.config.pretraining_of(one) == self.config.pretraining_of(other)
+
+    def fits(self) -> list[Fit]:
+        """Every decoder to fit."""
+        arms = self.config.all_arms
+        return [
+            Fit(task=task.name, units=units, arm=arm, labels=labels, seed=seed)
+            for task in self.tasks
+            for units in self.config.units
+            for arm in arms_for(
+                task, self.config.arms, arms, has_tuning=self.has_tuning(task, units)
+            )
+            for labels in self.config.budgets(task)
+            for seed in range(self._num_seeds(arms[arm].is_seeded, labels))
+        ]
+
+    def _num_seeds(self, is_seeded: bool, labels: LabelBudget) -> int:
+        return self.config.num_seeds if is_seeded or not labels.is_everything else 1
+
+
+def plan(
+    recordings: list[Recording],
+    directory: Path,
+    config: RunConfig,
+    earlier: Sequence[Recording] = (),
+) -> Experiment:
+    """Divides the recordings and partitions their units, before any long work starts.
+
+    Args:
+        recordings: What decoders are fitted to and scored on.
+        directory: Where results go.
+        config: Every option.
+        earlier: Recordings to pretrain on instead. They are divided for every task that they can
+            answer, so that their test parts stay unseen, too.
+
+    Raises:
+        RecordingError: If the recordings cannot answer the tasks, a part has no window, a class
+            too few labels, or an encoder nothing to be pretrained on.
+    """
+    _require_different(recordings, earlier)
+    require_one_rate([*recordings, *earlier])
+    tasks = [find_task(name) for name in config.tasks or _default_tasks(recordings)]
+    divided = divide(recordings, tasks, config.splits)
+    divided_earlier = _divide_for_every_task(earlier, config.earlier_splits or config.splits)
+    partition = partition_by_predictability(
+        [*recordings, *earlier],
+        {d.recording.recording_id: d.training for d in [*divided, *divided_earlier]},
+        config.predictability,
+    )
+    experiment = Experiment(divided, divided_earlier, partition, config, directory)
+    problems = [
+        *_problems_of_windows(experiment),
+        *_problems_of_pretraining(experiment),
+        *_problems_of_tuning(experiment),
+    ]
+    if problems:
+        raise RecordingError(" ".join(dict.fromkeys(problems)))
+    return experiment
+
+
+def _default_tasks(recordings: list[Recording]) -> tuple[str, ...]:
+    names = tuple(
+        name for name in DEFAULT_TASKS if any(can_answer(r, TASKS[name]) for r in recordings)
+    )
+    if not names:
+        found = sorted({name for r in recordings for name in r.stimuli})
+        raise RecordingError(
+            f"None of {len(recordings)} recordings can answer any default task "
+            f"({', '.join(DEFAULT_TASKS)}; found stimuli: {', '.join(found) or 'none'}). The "
+            "tasks need drifting gratings, static gratings, or natural movie one with its "
+            "pictures."
+        )
+    return names
+
+
+def _require_different(recordings: list[Recording], earlier: Sequence[Recording]) -> None:
+    """Refuses to pretrain on a recording that decoders are scored on, whatever it is called."""
+    known = {recording.fingerprint(): recording.recording_id for recording in recordings}
+    shared = [
+        f"'{recording.recording_id}'"
+        for recording in earlier
+        if recording.recording_id in known.values() or recording.fingerprint() in known
+    ]
+    if shared:
+        raise RecordingError(
+            f"Given both to decode and to pretrain on: {', '.join(shared)}. Leave each out of one "
+            "of the two. Without recordings to pretrain on, encoders are pretrained on the "
+            "training parts of those to decode."
+        )
+
+
+def _divide_for_every_task(
+    recordings: Sequence[Recording], config: SplitConfig
+) -> list[DividedRecording]:
+    tasks = [task for task in TASKS.values() if any(can_answer(r, task) for r in recordings)]
+    return divide(list(recordings), tasks, config)
+
+
+def _problems_of_windows(experiment: Experiment) -> Iterator[str]:
+    """Parts without a window, and classes without the labels that a budget asks for."""
+    for units in experiment.config.units:
+        population = experiment.population(units)
+        for task in experiment.tasks:
+            for d in population.answering(task):
+                yield from _problems_of_parts(experiment.config, population, d, task)
+
+
+def _problems_of_parts(
+    config: RunConfig, population: Population, divided: DividedRecording, task: Task
+) -> Iterator[str]:
+    length = config.encoder.window_timesteps(task.window_length, population.sampling_rate)
+    name = divided.recording.recording_id
+    windows = {part: population.windows(divided, task, part, length) for part in ("train", "test")}
+    for part, found in windows.items():
+        if len(found) == 0:
+            yield (
+                f"Recording '{name}' has no {part} window for the task '{task.name}': its windows "
+                f"of {task.window_length} s do not fit into that part. Give it more trials, or "
+                "leave the task out."
+            )
+    wanted = max(labels.per_class or 0 for labels in config.budgets(task))
+    counts = np.bincount(windows["train"].target, minlength=len(population.classes(task)))
+    if wanted and wanted > counts.min():
+        yield (
+            f"Recording '{name}' has {counts.min()} to {counts.max()} training windows per class "
+            f"of the task '{task.name}', but labels_per_class asks for {wanted}. Ask for at most "
+            f"{counts.min()}."
+        )
+
+
+def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
+    """Diets that take no unit, and labels to pretrain on that no recording has."""
+    for arm in experiment.pretrained_arms:
+        try:
+            population = experiment.pretraining_population(arm, seed=0)
+        except RecordingError as error:
+            yield f"Arm '{arm}': {error}"
+            continue
+        pretraining = experiment.config.pretraining_of(arm)
+        task = find_task(pretraining.label_task)
+        if pretraining.label_weight > 0 and not population.answering(task):
+            yield (
+                f"Arm '{arm}': its encoder learns from labels of the task '{task.name}', which no "
+                "recording that it is pretrained on was divided for. Add the task to tasks, or "
+                "set label_weight: 0."
+            )
+
+
+def _problems_of_tuning(experiment: Experiment) -> Iterator[str]:
+    """Networks that learn from an earlier day where there is none of the same cells."""
+    arms = experiment.config.all_arms
+    needing = [name for name in experiment.config.arms if arms[name].needs_tuning]
+    can_fit = any(
+        experiment.has_tuning(task, units)
+        for task in experiment.tasks
+        for units in experiment.config.units
+    )
+    if needing and not can_fit:
+        yield (
+            f"The arms {needing} learn how cells are tuned from gratings of an earlier day, but no "
+            f"task asks for an angle, or none of {len(experiment.earlier)} recordings to pretrain "
+            "on shows gratings to the decoded cells. Give such a recording with --pretrain_on, or "
+            "leave the arms out."
+        )
+
+
+def claim(experiment: Experiment) -> None:
+    """Makes the directory this run's own, or refuses one that belongs to another run."""
+    directory = experiment.directory
+    mine = {
+        "config": json.loads(json.dumps(asdict(experiment.config))),
+        "recordings": _fingerprints(experiment.divided),
+        "earlier": _fingerprints(experiment.earlier),
+    }
+    for name in MAY_CHANGE:
+        mine["config"].pop(name)
+    path = directory / "experiment.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != mine:
+            raise ValueError(
+                f"'{directory}' holds a run of other recordings or another config. Choose a new "
+                "output directory, or delete it to start over."
+            )
+        logger.info("Going on with the run in %s", directory)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(path, mine)
+
+
+def _fingerprints(divided: Sequence[DividedRecording]) -> dict[str, str]:
+    return {d.recording.recording_id: d.recording.fingerprint() for d in divided}

@@ -1,0 +1,1 @@
+"""Predict, then score: every test window, beside chance."""

@@ -1,0 +1,211 @@
+"""Bringing a pretrained encoder to new recordings in one call, and saying what that took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.evaluation.evaluate import score_decoder
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.finetune import finetune
+from poyo_ssl.model.checkpoints import load_encoder
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.predictability.partition import partition_by_predictability
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.identify_units import identify_units
+from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.training.transfer import known_units
+from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import Task, find_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig:
+    """How a pretrained encoder is brought to new recordings."""
+
+    units: Literal["all", "unpredictable", "predictable"] = "all"
+    """Units to decode from."""
+    labels: LabelBudget = field(default_factory=LabelBudget)
+    """Labelled training windows to learn from."""
+    identify: bool = False
+    """First learn embeddings of new units from unlabelled activity; then they count as known."""
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Which units count as predictable."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Train, valid and test parts."""
+    identification: PretrainingConfig = field(default_factory=PretrainingConfig)
+    """Used by identify: objective and training."""
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
+    """Way to transfer, loss and training."""
+    seed: int = 0
+    """Of weights, batches and the choice of labels."""
+
+    def __post_init__(self) -> None:
+        if self.units not in ("unpredictable", "predictable", "all"):
+            raise ValueError(
+                f"units must be unpredictable, predictable or all, got '{self.units}'."
+            )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What tells an adapted decoder from others in results."""
+        return {"units": self.units, "labels": self.labels.text, "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adaptation:
+    """What it took to bring an encoder to new recordings, and what came of it."""
+
+    seconds: dict[str, float]
+    """Step to the time it took, in order."""
+    num_units: int
+    """Units that are decoded from."""
+    num_known_units: int
+    """Those whose embedding came with the encoder; the others were learned."""
+    scores: list[dict[str, Any]]
+    """One row of scores for every recording, as ``evaluation.evaluate.score_decoder`` gives it."""
+    curves: dict[str, pd.DataFrame]
+    """Fit (``identification``, ``finetuning``) to its learning curves: step, metric, value."""
+    divided: list[DividedRecording]
+    """The recordings and their parts."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Seconds, units and scores, JSON-ready."""
+        names = ("seconds", "num_units", "num_known_units", "scores")
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        """One line: how long, how many units, how well."""
+        names = ", ".join(row["recording_id"] for row in self.scores)
+        [metric, *_] = self.scores[0]["scores"]
+        score = np.mean([row["scores"][metric] for row in self.scores])
+        chance = self.scores[0]["chance"]
+        return (
+            f"Adapted to {names} in {sum(self.seconds.values()):.0f} s: "
+            f"{self.num_known_units} of {self.num_units} units known, "
+            f"{self.num_units - self.num_known_units} learned; {metric} {score:.2f}"
+            + (f" (chance {chance:.3f})" if chance is not None else "")
+        )
+
+
+_DEFAULT = AdaptationConfig()
+
+
+def adapt(
+    encoder: Encoder | str | Path,
+    recordings: Recording | list[Recording],
+    task: Task | str,
+    config: AdaptationConfig = _DEFAULT,
+    *,
+    unit_ids: Mapping[str, list[str]] | None = None,
+    checkpoint_directory: Path | None = None,
+    log_directory: Path | None = None,
+    show_progress: bool = False,
+) -> tuple[NetworkDecoder, Adaptation]:
+    """Fits a decoder of new recordings on a pretrained encoder, and scores it on the test part.
+
+    Args:
+        encoder: A pretrained encoder, which is not changed, or the directory of one.
+        recordings: Sampled at the encoder's rate.
+        task: What to decode, such as ``direction``.
+        config: Units, way to transfer and training.
+        unit_ids: Recording id to the ids of the units to decode from, in column order; None
+            takes those that the config says.
+        checkpoint_directory: Where the fits can be gone on with; None keeps no checkpoints.
+        log_directory: Where TensorBoard finds the curves; None writes none.
+        show_progress: Draw progress bars.
+
+    Returns:
+        The fitted decoder, and what it took.
+
+    Raises:
+        CheckpointError: If the directory holds no encoder.
+        RecordingError: If no recording can answer the task or the sampling rates differ.
+        TransferError: If the encoder cannot be transferred as asked.
+    """
+    task = find_task(task) if isinstance(task, str) else task
+    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    recordings = [recordings] if isinstance(recordings, Recording) else recordings
+    seconds: dict[str, float] = {}
+    with _timing(seconds, "choosing units"):
+        divided = divide(recordings, [task], config.splits)
+        population = Population(divided, unit_ids or _choose_units(divided, config))
+    is_kept = config.finetuning.embeddings != "reset"
+    num_known = len(known_units(encoder, population.unit_ids)) if is_kept else 0
+
+    def directories(fit: str) -> dict[str, Any]:
+        return {
+            "checkpoint_directory": checkpoint_directory and checkpoint_directory / fit,
+            "log_directory": log_directory and log_directory / fit,
+            "show_progress": show_progress,
+        }
+
+    curves, finetuning = {}, config.finetuning
+    if config.identify:
+        with _timing(seconds, "identification"):
+            encoder, identified = identify_units(
+                encoder,
+                population,
+                config.identification,
+                embeddings=finetuning.embeddings,
+                seed=config.seed,
+                **directories("identification"),
+            )
+        curves["identification"] = identified.curves
+        finetuning = replace(finetuning, embeddings="tracked")
+    with _timing(seconds, "finetuning"):
+        decoder, fitted = finetune(
+            population,
+            task,
+            encoder,
+            finetuning,
+            arm="adapted",
+            seed=config.seed,
+            labels=config.labels,
+            **directories("finetuning"),
+        )
+    curves["finetuning"] = fitted.curves
+    with _timing(seconds, "scoring"):
+        scores = [
+            score_decoder(decoder, d.recording, d.splits[task.name], config.about)
+            for d in population.answering(task)
+        ]
+    return decoder, Adaptation(
+        seconds=seconds,
+        num_units=len(population.unit_ids),
+        num_known_units=num_known,
+        scores=scores,
+        curves=curves,
+        divided=divided,
+    )
+
+
+def _choose_units(
+    divided: list[DividedRecording], config: AdaptationConfig
+) -> dict[str, list[str]]:
+    """The units of the group that the config names, by their statistics in training time."""
+    recordings = [d.recording for d in divided]
+    training = {d.recording.recording_id: d.training for d in divided}
+    partition = partition_by_predictability(recordings, training, config.predictability)
+    return {r.recording_id: list(r.unit_ids[partition.select(r, config.units)]) for r in recordings}
+
+
+@contextmanager
+def _timing(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Notes how long a step takes."""
+    started = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - started

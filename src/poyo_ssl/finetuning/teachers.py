@@ -1,0 +1,148 @@
+"""Closed-form decoders to learn from, fitted on the labels of a setting, per recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
+from poyo_ssl.decoders.linear_transfer import (
+    OrientationTuning,
+    fit_orientation_tuning,
+    fit_semi_supervised_ridge,
+)
+from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
+from poyo_ssl.finetuning.finetune import PictureTeacher
+from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.windows.principal_modes import PrincipalModes
+from poyo_ssl.windows.tasks import find_any_windows
+
+NUM_BINS = 5
+"""Time bins of the reference decoders that resolve the response in time."""
+
+BINS_MAY_COST = 1.02
+"""Leave-one-out error of time bins relative to the mean activity up to which a teacher uses them:
+at a tie the response in time is worth having, with few labels it costs 5 to 20 % (measured)."""
+WINDOWS_PER_LENGTH = 20
+"""Unlabelled windows looked at for each length of a window; nearer ones are nearly the same."""
+
+
+def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
+    """Ridge to one-hot labels, fitted per recording and merged."""
+    readouts = []
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, num_bins)
+        num_classes = len(setting.population.classes(setting.task))
+        readouts.append(fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided)))
+    return LinearReadout.merge(readouts)
+
+
+def label_teacher(setting: Setting) -> LinearReadout:
+    """The ridge to learn from: time bins where the labels suffice for them, else the mean.
+
+    Time bins are taken when their leave-one-out error on the training windows, averaged over
+    recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
+    """
+    errors = dict.fromkeys((1, NUM_BINS), 0.0)
+    for divided in setting.population.answering(setting.task):
+        windows = setting.training_windows(divided)
+        for num_bins in errors:
+            features = setting.features(divided, windows, num_bins)
+            errors[num_bins] += leave_one_out_error(features, windows.target)
+    suffices = errors[NUM_BINS] <= BINS_MAY_COST * errors[1]
+    return ridge_readout(setting, NUM_BINS if suffices else 1)
+
+
+def picture_teacher(setting: Setting) -> PictureTeacher:
+    """Ridge to the principal components of the training pictures, fitted per recording."""
+    population, task = setting.population, setting.task
+    pictures = setting.pictures()
+    windows = {
+        d.recording.recording_id: setting.training_windows(d) for d in population.answering(task)
+    }
+    components = find_components(pictures, np.concatenate([w.target for w in windows.values()]))
+    fitted, scores = [], {}
+    for divided in population.answering(task):
+        name = divided.recording.recording_id
+        valid = population.windows(divided, task, "valid", setting.num_timesteps)
+        pixels, scores[name] = fit_ridge_to_pixels(
+            setting.features(divided, windows[name], NUM_BINS),
+            windows[name].target,
+            setting.features(divided, valid, NUM_BINS),
+            valid.target,
+            pictures,
+            components,
+            setting.unit_ids(divided),
+        )
+        fitted.append(pixels)
+    merged = LinearReadout.merge([pixels.readout for pixels in fitted])
+    return PictureTeacher(pixels=replace(fitted[0], readout=merged), training_scores=scores)
+
+
+def ridge_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
+    """Ridge on the labels of the setting, to the pictures in image tasks."""
+    return picture_teacher(setting) if setting.task.kind == "images" else label_teacher(setting)
+
+
+def semi_supervised_ridge(setting: Setting) -> LinearReadout:
+    """Ridge that is blind to what all units share, which unlabelled windows tell."""
+    return _fit_with_prior(setting, None)
+
+
+def transferred_ridge(setting: Setting) -> LinearReadout:
+    """The same, starting from how the cells were tuned on an earlier day."""
+    return _fit_with_prior(setting, _earlier_tuning(setting))
+
+
+def shuffled_ridge(setting: Setting) -> LinearReadout:
+    """The same with the tuning of other cells, drawn by the seed: its control."""
+    return _fit_with_prior(setting, _earlier_tuning(setting).shuffled(setting.seed))
+
+
+def _earlier_tuning(setting: Setting) -> OrientationTuning:
+    return fit_orientation_tuning(setting.earlier, setting.task, setting.population)
+
+
+def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> LinearReadout:
+    population, task, num_timesteps = setting.population, setting.task, setting.num_timesteps
+    classes = population.classes(task)
+    readouts = []
+    for divided in population.answering(task):
+        windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
+        anywhere = find_any_windows(divided.recording, divided.training, num_timesteps)
+        activity = population.activity[divided.recording.recording_id]
+        thinned = anywhere[:: max(1, num_timesteps // WINDOWS_PER_LENGTH)]
+        readouts.append(
+            fit_semi_supervised_ridge(
+                setting.features(divided, windows, 1),
+                windows.target,
+                len(classes),
+                unit_ids,
+                PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1)),
+                None if tuning is None else tuning.to_classes(classes, unit_ids),
+            )
+        )
+    return LinearReadout.merge(readouts)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A closed-form decoder that a network may learn from."""
+
+    fit: Callable[[Setting], LinearReadout | PictureTeacher]
+    kinds: tuple[str, ...] = ("labels",)
+    """Kinds of task that it can answer."""
+    needs_tuning: bool = False
+    """Whether it learns how the cells were tuned on an earlier day."""
+
+
+TEACHERS = {
+    "ridge": Teacher(ridge_teacher, ("labels", "images")),
+    "semi-supervised": Teacher(semi_supervised_ridge),
+    "transferred": Teacher(transferred_ridge, needs_tuning=True),
+    "shuffled": Teacher(shuffled_ridge, needs_tuning=True),
+}
+"""Name in ``PretrainingArm.teacher`` to teacher."""

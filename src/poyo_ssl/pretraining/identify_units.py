@@ -1,0 +1,68 @@
+"""New units' embeddings from unlabelled activity, with the encoder frozen."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.pretrain import pretrain
+from poyo_ssl.training.engine import Fit
+from poyo_ssl.training.transfer import EMBEDDINGS, unit_rates
+from poyo_ssl.windows.population import Population
+
+
+def identify_units(
+    encoder: Encoder,
+    population: Population,
+    config: PretrainingConfig,
+    *,
+    embeddings: Literal["tracked", "reset", "shuffled"] = "tracked",
+    seed: int,
+    checkpoint_directory: Path | None = None,
+    log_directory: Path | None = None,
+    show_progress: bool = False,
+) -> tuple[Encoder, Fit]:
+    """Learns who new units are from unlabelled activity of the training part.
+
+    The encoder is frozen, but for the embeddings of units that it does not know: they learn by
+    the pretraining objective, beside what that objective has of its own.
+
+    Args:
+        encoder: A pretrained encoder, which is copied and not changed.
+        population: The recordings and their units; known ones are read, too.
+        config: Objective and training.
+        embeddings: What becomes of those of known units; see ``FinetuningConfig``.
+        seed: Of new embeddings, masks and batches.
+        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
+        log_directory: Where TensorBoard finds the curves; None writes none.
+        show_progress: Draw a progress bar.
+
+    Returns:
+        An encoder that knows every unit of the population, and the learning curves.
+
+    Raises:
+        ValueError: If the objective learns from labels.
+    """
+    if config.label_weight:
+        raise ValueError(
+            "Units are identified from unlabelled activity, but identification.label_weight is "
+            f"{config.label_weight}. Set it to 0; fine-tuning learns from the labels."
+        )
+    torch.manual_seed(seed)
+    encoder = copy.deepcopy(encoder)
+    is_known = EMBEDDINGS[embeddings](encoder, population.unit_ids, seed)
+    return pretrain(
+        population,
+        encoder,
+        config,
+        rates=unit_rates(encoder, is_known),
+        seed=seed,
+        checkpoint_directory=checkpoint_directory,
+        log_directory=log_directory,
+        show_progress=show_progress,
+    )

@@ -1,0 +1,1 @@
+"""The Allen Brain Observatory on DANDI: catalogue, resumable download, streaming."""

@@ -1,0 +1,241 @@
+"""Arrays that one already has, in memory or in an ``.npz`` file, as a recording."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.lib.npyio import NpzFile
+
+from poyo_ssl.recordings.formats.stimulus_tables import read_presentations, read_stimulus_files
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
+from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
+from poyo_ssl.recordings.untrusted_files.numpy_files import open_npz
+
+logger = logging.getLogger(__name__)
+
+_PLAIN_KEYS = ("df_over_f", "sampling_rate", "timestamps", "unit_ids")
+
+
+def recording_from_arrays(
+    df_over_f: np.ndarray,
+    *,
+    recording_id: str,
+    sampling_rate: float | None = None,
+    timestamps: np.ndarray | None = None,
+    unit_ids: Sequence[object] | np.ndarray | None = None,
+    stimuli: Mapping[str, pd.DataFrame] | None = None,
+    templates: Mapping[str, np.ndarray] | None = None,
+    source: str | None = None,
+) -> Recording:
+    """Makes a recording of arrays in memory.
+
+    Traces that are units x timesteps are transposed, with a warning, where ``timestamps`` or
+    ``unit_ids`` leave no doubt. Presentations that the traces do not cover are left out, with a
+    warning.
+
+    Args:
+        df_over_f: ΔF/F, shape (num_timesteps, num_units), dimensionless; NaN where missing.
+        recording_id: Text that identifies the session.
+        sampling_rate: Imaging rate in Hz; the first sample is at 0 s. Give this or ``timestamps``.
+        timestamps: Time of every sample in seconds, shape (num_timesteps,).
+        unit_ids: Name of every unit, shape (num_units,). The same name in two recordings means
+            the same cell; without names, units are called ``<recording_id>/<column>``.
+        stimuli: Stimulus name to table, with the columns that ``Recording.stimuli`` documents,
+            times on the clock of the traces.
+        templates: Stimulus name to the pictures shown, (num_pictures, height, width), uint8.
+        source: Where the arrays came from, such as a file; errors name it.
+
+    Raises:
+        RecordingError: If the arrays do not fit together.
+    """
+    what = f"'{source}'" if source else f"Recording '{recording_id}'"
+    num_timesteps = None if timestamps is None else np.size(timestamps)
+    num_units = None if unit_ids is None else len(unit_ids)
+    traces = _orient(_as_traces(df_over_f, what), num_timesteps, num_units, what)
+    times = _as_times(len(traces), sampling_rate, timestamps, what)
+    if unit_ids is None:
+        unit_ids = [f"{recording_id}/{column}" for column in range(traces.shape[1])]
+    recording = Recording(
+        recording_id=recording_id,
+        df_over_f=traces,
+        timestamps=times,
+        units=pd.DataFrame({"unit_id": [as_text(unit_id) for unit_id in unit_ids]}),
+        templates={name: _as_pictures(array, name) for name, array in (templates or {}).items()},
+        source=source,
+    )
+    return replace(recording, stimuli=_read_tables(stimuli or {}, recording, what))
+
+
+def read_npz(path: str | Path, source: SourceConfig) -> Recording:
+    """Reads a recording from an ``.npz`` file, the plainest form to bring one's own data in.
+
+    Two lines of numpy write it::
+
+        arrays = {"df_over_f": df_over_f, "sampling_rate": 30.0}
+        np.savez("day3.npz", **arrays)
+
+    ============================  ================================================================
+    ``df_over_f``                 ΔF/F, shape (num_timesteps, num_units)
+    ``sampling_rate``             Hz; or ``timestamps`` in seconds, shape (num_timesteps,)
+    ``unit_ids``                  names of the units, shape (num_units,); optional
+    ``stimuli/<name>/<column>``   columns of the table of a stimulus, such as
+                                  ``stimuli/drifting_gratings/start``, ``.../end`` and
+                                  ``.../orientation``; optional
+    ``templates/<name>``          pictures shown, (num_pictures, height, width), uint8; optional
+    ============================  ================================================================
+
+    The file's name, without its suffix, becomes the ``recording_id``.
+
+    Args:
+        path: The file.
+        source: Tables of stimuli in CSV or TSV files, relative to the file's folder; they take
+            the place of tables of the same name in the file.
+
+    Raises:
+        RecordingError: If the file is damaged, lacks an array, or its arrays do not fit together.
+    """
+    path = Path(path)
+    with open_npz(path) as arrays:
+        _refuse_missing(path, arrays)
+        recording = recording_from_arrays(
+            arrays["df_over_f"],
+            recording_id=path.stem,
+            sampling_rate=_read_sampling_rate(path, arrays),
+            timestamps=arrays.get("timestamps"),
+            unit_ids=arrays["unit_ids"].ravel() if "unit_ids" in arrays else None,
+            stimuli=_read_stimuli(path, arrays, set(source.stimuli)),
+            templates=_read_templates(arrays),
+            source=str(path),
+        )
+    imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
+    listed = read_stimulus_files(path.parent, source.stimuli, imaged)
+    return replace(recording, stimuli={**recording.stimuli, **listed})
+
+
+def _as_traces(df_over_f: np.ndarray, what: str) -> np.ndarray:
+    values = np.asarray(df_over_f)
+    if values.ndim != 2 or values.dtype.kind not in "iuf":
+        raise RecordingError(
+            f"{what}: df_over_f has shape {values.shape} and type {values.dtype}; numbers of shape "
+            "(num_timesteps, num_units) are needed. For one trace, use df_over_f[:, None]."
+        )
+    return values.astype(np.float32, copy=False)
+
+
+def _orient(
+    traces: np.ndarray, num_timesteps: int | None, num_units: int | None, what: str
+) -> np.ndarray:
+    """The traces as timesteps x units, turned if what is known fits only then."""
+    rows, columns = traces.shape
+    if num_timesteps is None and num_units is None and columns > rows:
+        raise RecordingError(
+            f"{what}: df_over_f has {rows} timesteps and {columns} units. If it is units x "
+            "timesteps, transpose it; if not, confirm it by giving timestamps or unit_ids."
+        )
+    fits = num_timesteps in (None, rows) and num_units in (None, columns)
+    fits_turned = num_timesteps in (None, columns) and num_units in (None, rows)
+    if fits or not fits_turned:  # what fits neither way is refused, with the numbers, later
+        return traces
+    logger.warning(
+        "%s: df_over_f of shape %s is units x timesteps; transposed.", what, traces.shape
+    )
+    return np.ascontiguousarray(traces.T)
+
+
+def _as_times(
+    num_timesteps: int, sampling_rate: float | None, timestamps: np.ndarray | None, what: str
+) -> np.ndarray:
+    if (sampling_rate is None) == (timestamps is None):
+        given = "neither is" if timestamps is None else "both are"
+        raise RecordingError(f"{what}: give either sampling_rate or timestamps; {given} given.")
+    if timestamps is not None:
+        times = np.asarray(timestamps)
+        if times.dtype.kind not in "iuf":
+            raise RecordingError(f"{what}: timestamps are {times.dtype}; give seconds as numbers.")
+        return times.astype(np.float64)
+    assert sampling_rate is not None
+    if not 0 < sampling_rate < np.inf:
+        raise RecordingError(f"{what}: sampling_rate must be positive, got {sampling_rate} Hz.")
+    return np.arange(num_timesteps) / sampling_rate
+
+
+def _as_pictures(array: np.ndarray, name: str) -> np.ndarray:
+    pictures = np.asarray(array)
+    if pictures.ndim != 3 or pictures.dtype != np.uint8:
+        raise RecordingError(
+            f"The template '{name}' has shape {pictures.shape} and type {pictures.dtype}; grey "
+            "pictures (num_pictures, height, width) of uint8 are needed."
+        )
+    return pictures
+
+
+def _read_tables(
+    stimuli: Mapping[str, pd.DataFrame], recording: Recording, what: str
+) -> dict[str, pd.DataFrame]:
+    imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
+    tables = {}
+    for name, table in stimuli.items():
+        stored = {str(column): table[column].to_numpy() for column in table}
+        own = {column: column for column in stored if column not in ("start", "end")}
+        form = StimulusTable(table=name, columns=own, start="start", end="end")
+        tables[name] = read_presentations(stored, form, imaged, f"{what}: {name}")
+    return tables
+
+
+def _refuse_missing(path: Path, arrays: NpzFile) -> None:
+    if "df_over_f" not in arrays:
+        raise RecordingError(
+            f"'{path}' has no df_over_f (found: {', '.join(arrays) or 'nothing'}). Write it with "
+            "np.savez(path, df_over_f=df_over_f, sampling_rate=30.0); df_over_f is timesteps x "
+            "units."
+        )
+    unread = [
+        name
+        for name in arrays
+        if name not in _PLAIN_KEYS and not name.startswith(("stimuli/", "templates/"))
+    ]
+    if unread:
+        logger.warning("%s: not read, for lack of a meaning: %s.", path, ", ".join(unread))
+
+
+def _read_sampling_rate(path: Path, arrays: NpzFile) -> float | None:
+    if "sampling_rate" not in arrays:
+        return None
+    rate = arrays["sampling_rate"]
+    if rate.size != 1 or rate.dtype.kind not in "iuf":
+        raise RecordingError(
+            f"'{path}': sampling_rate has shape {rate.shape} and type {rate.dtype}; one number of "
+            "Hz is needed."
+        )
+    return float(rate.ravel()[0])
+
+
+def _read_stimuli(path: Path, arrays: NpzFile, replaced: set[str]) -> dict[str, pd.DataFrame]:
+    """The tables in the file, but for those that other files replace."""
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    for key in arrays:
+        kind, _, rest = key.partition("/")
+        name, _, column = rest.partition("/")
+        if kind == "stimuli" and name not in replaced:
+            columns.setdefault(name, {})[column] = arrays[key]
+    tables = {}
+    for name, stored in columns.items():
+        shapes = {column: values.shape for column, values in stored.items()}
+        if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+            raise RecordingError(
+                f"'{path}': the columns of stimuli/{name} have shapes {shapes}; one value per "
+                "presentation is needed in each."
+            )
+        tables[name] = pd.DataFrame(stored)
+    return tables
+
+
+def _read_templates(arrays: NpzFile) -> dict[str, np.ndarray]:
+    names = [key for key in arrays if key.startswith("templates/")]
+    return {name.removeprefix("templates/"): arrays[name] for name in names}

@@ -1,0 +1,1 @@
+"""What makes hostile files harmless: nothing in them is executed, followed or believed."""

@@ -1,0 +1,152 @@
+"""Plain values out of a pickled file that came from elsewhere, without running any of it.
+
+A pickle is a program: loading it calls whatever functions it names. suite2p keeps its settings in
+one, so they are read with stand-ins: every object of the file becomes an inert note of what it
+would have been made from, and only plain values and numbers are taken out.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
+
+_LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
+_NUMBER = re.compile("b1|[iu][1248]|f[248]")
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+
+
+class _Inert:
+    """Stands for an object that is not made: keeps what it would have been made from."""
+
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _InertArray(_Inert):
+    """A numpy array: its state is (version, shape, dtype, order, list or bytes)."""
+
+
+class _InertScalar(_Inert):
+    """A numpy number: made from its dtype and bytes."""
+
+
+_STAND_INS: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): _Inert,
+    ("numpy", "dtype"): _Inert,
+    ("collections", "OrderedDict"): dict,
+    **{("datetime", name): _Inert for name in ("date", "datetime", "timedelta", "timezone")},
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and 2
+    _STAND_INS[_module, "_reconstruct"] = _InertArray
+    _STAND_INS[_module, "scalar"] = _InertScalar
+for _module in ("pathlib", "pathlib._local"):  # until and since Python 3.13
+    for _name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"):
+        _STAND_INS[_module, _name] = _Inert
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds lists, dicts, text and numbers; puts stand-ins for what numpy and paths are."""
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) not in _STAND_INS:
+            wanted = f"{module}.{name}"[:80]
+            raise RecordingError(
+                f"it asks to run {wanted!r}, which no settings need. Nothing was run."
+            )
+        return _STAND_INS[module, name]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The dict that a ``.npy`` file holds, as suite2p writes ``ops.npy`` and ``settings.npy``.
+
+    Text, numbers, lists and dicts come out as they are; arrays, dates and paths as inert objects
+    (see :func:`as_number`). No code that the file names is imported or called.
+
+    Raises:
+        RecordingError: If the file is missing, too large, damaged, holds no dict, or names a
+            function or class that settings do not need.
+    """
+    try:
+        return _unpickle(_read_pickle(path))
+    except RecordingError as error:
+        raise RecordingError(f"'{path}' is not read: {error}") from error
+    except OSError as error:
+        raise RecordingError(f"'{path}' cannot be opened: {error.strerror}.") from error
+    except _MALFORMED as error:
+        raise RecordingError(
+            f"'{path}' is not read: it is damaged, or no file of settings "
+            f"({type(error).__name__}). Copy it again."
+        ) from error
+
+
+def as_number(value: Any) -> float | None:
+    """A number, plain or numpy's, or an array of one number; None for anything else."""
+    if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):
+        return float(value)
+    if isinstance(value, _InertScalar) and len(value.args) == 2:
+        return _decode(*value.args)
+    if isinstance(value, _InertArray) and isinstance(value.state, tuple) and len(value.state) == 5:
+        return _decode(value.state[2], value.state[4])
+    return None
+
+
+def _read_pickle(path: Path) -> bytes:
+    """What follows the header of a ``.npy`` file that holds one Python object."""
+    size = path.stat().st_size
+    if size > _LARGEST_FILE:
+        raise RecordingError(
+            f"it has {size} bytes; settings have at most {_LARGEST_FILE}. Remove it, or give the "
+            "option that it is read for."
+        )
+    with path.open("rb") as handle:
+        shape, dtype = read_header(handle)
+        if shape != () or dtype != np.dtype(object):
+            raise RecordingError(f"it holds {dtype} of shape {shape}; settings are one dict.")
+        return handle.read()
+
+
+def _unpickle(data: bytes) -> dict[str, Any]:
+    for opcode, argument, _ in pickletools.genops(data):
+        # these numbers make the unpickler reserve memory before it looks at the data
+        reserves = "PUT" in opcode.name or opcode.name == "FRAME"
+        if reserves and isinstance(argument, int) and argument > len(data):
+            raise RecordingError("it asks for more memory than it has data for. It is damaged.")
+    array = _Unpickler(io.BytesIO(data)).load()
+    content = array.state[4] if isinstance(array, _InertArray) else None
+    if not (isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)):
+        raise RecordingError("it holds no dict. Settings are one dict.")
+    return content[0]
+
+
+def _decode(dtype: Any, data: Any) -> float | None:
+    """The one number in the bytes, or None if they are not one number."""
+    code = dtype.args[0] if isinstance(dtype, _Inert) and dtype.args else None
+    if not (isinstance(code, str) and _NUMBER.fullmatch(code) and isinstance(data, bytes)):
+        return None
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    number = np.dtype(code).newbyteorder(">" if order == ">" else "<")
+    return float(np.frombuffer(data, number)[0]) if len(data) == number.itemsize else None

@@ -1,0 +1,155 @@
+"""Chosen units of divided recordings: what every stage learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.divide import DividedRecording, Part, require_one_rate, require_training_time
+from poyo_ssl.windows.pictures import resize_pictures
+from poyo_ssl.windows.tasks import Task, TaskWindows, find_any_windows, find_classes, find_windows
+from poyo_ssl.windows.training_batches import WindowSource
+
+
+class Vocabulary(Protocol):
+    """What knows units by name: an encoder."""
+
+    def unit_rows(self, unit_ids: list[str]) -> Tensor:
+        """Rows of the units' embeddings, (U,)."""
+        ...
+
+
+class Population:
+    """Chosen units of divided recordings, each normalised on its recording's training part.
+
+    Units are chosen recording by recording. A cell that is tracked across sessions may be chosen
+    in some of them only, such as a cell that was predictable on one day and not on the other; in
+    those it has one embedding and as many scales as sessions.
+
+    Args:
+        divided: Recordings and their parts.
+        unit_ids: Recording id to the ids of its chosen units, in column order.
+
+    Raises:
+        RecordingError: If no unit is chosen, the recordings' sampling rates differ, or the tasks
+            leave nothing of a recording to train on.
+    """
+
+    def __init__(self, divided: list[DividedRecording], unit_ids: Mapping[str, list[str]]) -> None:
+        self.divided = [d for d in divided if unit_ids.get(d.recording.recording_id)]
+        if not self.divided:
+            raise RecordingError(
+                f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned."
+            )
+        require_one_rate([d.recording for d in self.divided])
+        self.sampling_rate = float(np.median([d.recording.sampling_rate for d in self.divided]))
+        require_training_time(self.divided)
+        chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
+        self.scale = UnitScale.merge(
+            UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
+            for d in self.divided
+        )
+        self.activity = {
+            d.recording.recording_id: Activity.of(
+                d.recording, chosen[d.recording.recording_id], self.scale
+            )
+            for d in self.divided
+        }
+
+    @property
+    def unit_ids(self) -> list[str]:
+        """Every unit once, in order of recording and column."""
+        return list(dict.fromkeys(u for a in self.activity.values() for u in a.unit_ids))
+
+    def answering(self, task: Task) -> list[DividedRecording]:
+        """The recordings that can answer a task."""
+        return [d for d in self.divided if task.name in d.splits]
+
+    def classes(self, task: Task) -> np.ndarray:
+        """Every answer that occurs in the recordings, sorted."""
+        return find_classes([d.recording for d in self.divided], task)
+
+    def pictures(self, task: Task) -> Tensor:
+        """The pictures a task asks for, grey in [0, 1], (num_pictures, 64, 128).
+
+        Raises:
+            RecordingError: If recordings show different pictures under one name.
+        """
+        templates = [d.recording.templates[task.stimulus] for d in self.answering(task)]
+        if any(not np.array_equal(templates[0], other) for other in templates[1:]):
+            raise RecordingError(
+                f"The recordings show different pictures as {task.stimulus}; run them separately."
+            )
+        return resize_pictures(templates[0])
+
+    def windows(
+        self, divided: DividedRecording, task: Task, part: Part, num_timesteps: int
+    ) -> TaskWindows:
+        """The windows of a task in one part of one recording."""
+        splits = divided.splits[task.name]
+        return find_windows(
+            divided.recording,
+            task,
+            splits.part(part),
+            self.classes(task),
+            num_timesteps,
+            reach=splits.reach(part),
+        )
+
+    def source(
+        self,
+        encoder: Vocabulary,
+        divided: DividedRecording,
+        windows: TaskWindows,
+        intervals: np.ndarray,
+    ) -> WindowSource:
+        """Labelled windows of one recording, free to move inside the intervals."""
+        activity = self.activity[divided.recording.recording_id]
+        may_start = np.zeros(divided.recording.num_timesteps, dtype=bool)
+        may_start[find_any_windows(divided.recording, intervals, windows.num_timesteps)] = True
+        return WindowSource(
+            activity=activity,
+            unit_index=encoder.unit_rows(activity.unit_ids),
+            first_timestep=windows.first_timestep,
+            target=windows.target,
+            may_start=may_start,
+        )
+
+    def labelled_sources(
+        self, encoder: Vocabulary, task: Task, part: Part, num_timesteps: int
+    ) -> list[WindowSource]:
+        """All labelled windows of a part, one source per recording that has any."""
+        sources = []
+        for divided in self.answering(task):
+            windows = self.windows(divided, task, part, num_timesteps)
+            intervals = divided.splits[task.name].reach(part)
+            if len(windows):
+                sources.append(self.source(encoder, divided, windows, intervals))
+        return sources
+
+    def unlabelled_sources(
+        self,
+        encoder: Vocabulary,
+        num_timesteps: int,
+        *,
+        part: Literal["train", "valid"] = "train",
+        stride: int = 1,
+    ) -> list[WindowSource]:
+        """All windows of the training or validation part whatever was shown; never of the test."""
+        sources = []
+        for divided in self.divided:
+            intervals = {"train": divided.training, "valid": divided.validation}[part]
+            first = find_any_windows(divided.recording, intervals, num_timesteps)[::stride]
+            windows = TaskWindows(
+                first_timestep=first,
+                num_timesteps=num_timesteps,
+                target=np.full(len(first), -1),
+            )
+            if len(first):
+                sources.append(self.source(encoder, divided, windows, intervals))
+        return sources

@@ -1,0 +1,317 @@
+"""Batches of windows: which ones is a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from poyo_ssl.windows.activity import Activity
+
+
+@dataclass(kw_only=True)
+class WindowBatch:
+    """Windows of one recording: a dense block, nothing padded."""
+
+    activity: Tensor
+    """Normalised activity, (B, timesteps, U)."""
+    unit_index: Tensor
+    """Row of each unit in the encoder's unit embedding, (U,)."""
+    target: Tensor
+    """Index of the right answer, (B,); -1 where the window has no label."""
+    teacher_answer: Tensor | None = None
+    """A linear teacher's answer, (B, K), where there is one: probabilities of the classes, or
+    component scores of the picture."""
+    position: Tensor | None = None
+    """Place of each window in its whole step, whatever part of it this is, (B,). What is random in
+    a window can be drawn for the whole step and read here, so that all parts hide the same."""
+    recording_id: str = ""
+    """Whose windows these are."""
+
+    @property
+    def group(self) -> tuple[Tensor, Tensor]:
+        """What a network reads: the activity and whose it is."""
+        return self.activity, self.unit_index
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowSource:
+    """The windows of one recording that may be drawn."""
+
+    activity: Activity
+    unit_index: Tensor
+    """Row of each unit in the encoder's unit embedding, (U,)."""
+    first_timestep: np.ndarray
+    """Of every window, shape (num_windows,)."""
+    target: np.ndarray
+    """Index of the right answer, (num_windows,); -1 without a label."""
+    may_start: np.ndarray
+    """Whether a window that starts at a timestep stays in its part, (num_timesteps,)."""
+    teacher_answer: Tensor | None = None
+    """A linear teacher's answer, (num_windows, K), where there is one."""
+
+    def take(self, index: np.ndarray) -> WindowSource:
+        """The windows at these positions."""
+        answer = self.teacher_answer
+        return replace(
+            self,
+            first_timestep=self.first_timestep[index],
+            target=self.target[index],
+            teacher_answer=None if answer is None else answer[index],
+        )
+
+    def batch(
+        self,
+        index: np.ndarray,
+        shift: np.ndarray,
+        num_timesteps: int,
+        columns: np.ndarray | None = None,
+        position: np.ndarray | None = None,
+    ) -> WindowBatch:
+        """The windows at these positions, each moved by so many timesteps.
+
+        A window whose shift would take it out of its part is not moved.
+
+        Args:
+            index: Positions among the windows, (B,).
+            shift: Timesteps, (B,).
+            num_timesteps: Imaging samples in a window.
+            columns: Positions of the units to keep, (U,); None for all.
+            position: Place of each window in its step, (B,).
+        """
+        first = self.first_timestep[index]
+        shifted = np.minimum(np.maximum(first + shift, 0), len(self.may_start) - 1)
+        first = np.where(self.may_start[shifted], shifted, first)
+        units, answer = self.unit_index, self.teacher_answer
+        return WindowBatch(
+            activity=self.activity.windows(first, num_timesteps, columns),
+            unit_index=units if columns is None else _rows(units, columns),
+            target=torch.from_numpy(self.target[index]),
+            teacher_answer=None if answer is None else _rows(answer, index),
+            position=None if position is None else torch.from_numpy(position),
+            recording_id=self.activity.recording_id,
+        )
+
+
+def _rows(values: Tensor, index: np.ndarray) -> Tensor:
+    """Chosen rows; for so few, numpy takes a third of the time that indexing a tensor takes."""
+    return torch.from_numpy(values.numpy()[index])
+
+
+def thin(sources: list[WindowSource], max_windows: int) -> list[WindowSource]:
+    """Keeps every k-th window of every source, so that at most ``max_windows`` or so are left."""
+    total = sum(len(source.first_timestep) for source in sources)
+    step = max(1, -(-total // max_windows))
+    return [source.take(np.arange(0, len(source.first_timestep), step)) for source in sources]
+
+
+def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) -> np.ndarray:
+    """Positions of the units that a step keeps, in order; the others are left out of it.
+
+    The rate at which units are left out is drawn from U(0, ``largest_rate``); one at least stays.
+    """
+    drawn = rng.random(num_units + 1)
+    is_kept = drawn[:-1] >= largest_rate * drawn[-1]
+    is_kept[rng.integers(num_units)] = True
+    return is_kept.nonzero()[0]
+
+
+Hold = Callable[[Activity], Activity]
+"""Puts the activity of a recording elsewhere, such as on the device that trains."""
+
+
+def hold_sources(sources: list[WindowSource], hold: Hold) -> list[WindowSource]:
+    """The same windows of activity that is held elsewhere."""
+    return [replace(source, activity=hold(source.activity)) for source in sources]
+
+
+class TrainingSteps(Protocol):
+    """What is trained on: the windows of every step, whole or in parts of equal size."""
+
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """One part of one step; all parts together hold what the undivided step holds."""
+        ...
+
+    def held(self, hold: Hold) -> TrainingSteps:
+        """The same steps of activity that is held elsewhere."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What tells these steps from others, JSON-ready."""
+        ...
+
+
+class TrainingBatches(IterableDataset[list[WindowBatch]]):
+    """Endless training batches; step ``k`` is a pure function of the seed and ``k``.
+
+    All windows of all sources are drawn without replacement within an epoch, which is a
+    permutation seeded by its number. Every step holds one dense group per recording drawn. A step
+    can be had in parts, which share its draws: together they hold exactly the undivided step.
+
+    Args:
+        sources: What may be drawn, one entry per recording.
+        batch_size: Windows in a step.
+        num_timesteps: Imaging samples in a window.
+        seed: Of order, shifts and unit dropout.
+        jitter: Windows start up to so many timesteps earlier or later.
+        unit_dropout: Largest rate at which units are left out.
+    """
+
+    def __init__(
+        self,
+        sources: list[WindowSource],
+        *,
+        batch_size: int,
+        num_timesteps: int,
+        seed: int,
+        jitter: int,
+        unit_dropout: float,
+    ) -> None:
+        self.sources = sources
+        self.batch_size = batch_size
+        self.num_timesteps = num_timesteps
+        self.seed = seed
+        self.jitter = jitter
+        self.unit_dropout = unit_dropout
+        counts = [len(source.first_timestep) for source in sources]
+        if sum(counts) == 0:
+            raise ValueError(
+                "There is no training window: every candidate crosses a gap or the border of the "
+                "training part. Use a shorter window or a larger training part."
+            )
+        self.owner = np.repeat(np.arange(len(sources)), counts)
+        self.position = np.concatenate([np.arange(count) for count in counts])
+        self._ordered_epoch, self._remembered = -1, np.empty(0, dtype=int)
+
+    def held(self, hold: Hold) -> TrainingBatches:
+        """The same steps of activity that is held elsewhere."""
+        elsewhere = copy(self)
+        elsewhere.sources = hold_sources(self.sources, hold)
+        return elsewhere
+
+    def draw(self, step: int) -> np.ndarray:
+        """Positions of the windows of one step among all windows, (batch_size,)."""
+        first, stop = step * self.batch_size, (step + 1) * self.batch_size
+        drawn = []
+        while first < stop:
+            epoch, begin = divmod(first, len(self.owner))
+            drawn.append(self._order(epoch)[begin : begin + stop - first])
+            first += len(drawn[-1])
+        return np.concatenate(drawn)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """All windows in the order of an epoch; that of the last one asked for is remembered."""
+        if epoch != self._ordered_epoch:
+            rng = np.random.default_rng([self.seed, 1, epoch])
+            self._remembered, self._ordered_epoch = rng.permutation(len(self.owner)), epoch
+        return self._remembered
+
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """A dense group of windows for each recording drawn in a part of a step.
+
+        Raises:
+            ValueError: If the windows of a step cannot be divided into equal parts.
+        """
+        if self.batch_size % num_parts:
+            raise ValueError(
+                f"{self.batch_size} windows a step cannot be divided into {num_parts} equal parts "
+                "(processes x accumulate). Choose a batch_size that can, or other numbers of them."
+            )
+        size = self.batch_size // num_parts
+        drawn = self.draw(step)
+        owners = self.owner[drawn]
+        rng = np.random.default_rng([self.seed, 2, step])
+        groups = []
+        for owner in np.unique(owners):
+            source = self.sources[owner]
+            place = np.flatnonzero(owners == owner)
+            shift = rng.integers(-self.jitter, self.jitter + 1, len(place))
+            kept = draw_units(len(source.unit_index), rng, self.unit_dropout)
+            mine = place // size == part
+            if mine.any():
+                index = self.position[drawn[place[mine]]]
+                groups.append(
+                    source.batch(index, shift[mine], self.num_timesteps, kept, place[mine])
+                )
+        return groups
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, and a digest of which windows of which recordings may be drawn."""
+        digest = hashlib.sha256()
+        for source in self.sources:
+            digest.update(
+                "\n".join([source.activity.recording_id, *source.activity.unit_ids]).encode()
+            )
+            for values in (source.unit_index.numpy(), source.first_timestep, source.target):
+                digest.update(np.ascontiguousarray(values, dtype=np.int64).data)
+        return {
+            "windows": f"{len(self.owner)} windows, sha256 {digest.hexdigest()[:16]}",
+            "batch_size": self.batch_size,
+            "num_timesteps": self.num_timesteps,
+            "seed": self.seed,
+            "jitter": self.jitter,
+            "unit_dropout": self.unit_dropout,
+        }
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        yield from map(self.step, count())
+
+
+class MixedBatches(IterableDataset[list[WindowBatch]]):
+    """Steps that hold windows from several streams, such as labelled and unlabelled ones."""
+
+    def __init__(self, streams: list[TrainingBatches]) -> None:
+        self.streams = streams
+
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
+        """The groups of all streams; every stream is divided by itself."""
+        groups, num_before = [], 0
+        for stream in self.streams:
+            for group in stream.step(step, part, num_parts):
+                assert group.position is not None
+                groups.append(replace(group, position=group.position + num_before))
+            num_before += stream.batch_size
+        return groups
+
+    def held(self, hold: Hold) -> MixedBatches:
+        """The same steps of activity that is held elsewhere."""
+        return MixedBatches([stream.held(hold) for stream in self.streams])
+
+    def describe(self) -> dict[str, Any]:
+        """Every stream."""
+        return {f"stream {i}": stream.describe() for i, stream in enumerate(self.streams)}
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        yield from map(self.step, count())
+
+
+class StepParts(IterableDataset[list[WindowBatch]]):
+    """The parts of every step that one process takes, one after the other.
+
+    Args:
+        steps: What is divided.
+        parts: Those of this process, the same in every step.
+        num_parts: Of a whole step.
+        first_step: Where to begin; later ones need nothing that came before them.
+    """
+
+    def __init__(
+        self, steps: TrainingSteps, *, parts: range, num_parts: int, first_step: int = 0
+    ) -> None:
+        self.steps = steps
+        self.parts = parts
+        self.num_parts = num_parts
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[list[WindowBatch]]:
+        for step in count(self.first_step):
+            for part in self.parts:
+                yield self.steps.step(step, part, self.num_parts)
