@@ -79,14 +79,15 @@ def population_of(file: Path) -> tuple[ps.Population, object]:
     [divided] = ps.divide([recording], [DIRECTION], splits)
     population = ps.Population([divided], {recording.recording_id: list(recording.unit_ids)})
     length = ps.EncoderConfig().window_timesteps(DIRECTION.window_length, recording.sampling_rate)
-    return population, population.windows(divided, DIRECTION, "test", length)
+    return population, population.divided.windows(divided, DIRECTION, "test", length)
 
 
 def probe(file: Path, name: str, seed: int) -> dict:
     torch.set_num_threads(1)
     population, _ = population_of(file)
     config = ps.PretrainingConfig(**{"training": TRAINING, **OBJECTIVES[name]})
-    encoder, fit = ps.pretrain(population, ps.EncoderConfig(), config, seed=seed)
+    encoder = ps.pretrain(population, config, encoder=ps.EncoderConfig(), seed=seed)
+    fit = encoder.fit
     found = probe_latents(encoder, population, DIRECTION, seed=seed)
     return {
         "objective": name,

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame
+from poyo_ssl.decoders.fitted_decoder import Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.streaming import StreamingDecoder
@@ -52,9 +52,9 @@ def draw_recording(num_units: int, rng: np.random.Generator) -> Recording:
     )
 
 
-def make_frame(task: Task, recording: Recording, num_timesteps: int, answers: int) -> DecoderFrame:
+def make_frame(task: Task, recording: Recording, num_timesteps: int, answers: int) -> Question:
     unit_ids = recording.unit_ids.tolist()
-    return DecoderFrame(
+    return Question(
         arm="random",
         task=task,
         classes=np.arange(answers),

@@ -17,7 +17,7 @@ import pytest
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.plan import Experiment, plan
 from poyo_ssl.comparison.run import run
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.encoder import EncoderConfig
@@ -62,7 +62,7 @@ def accuracy(experiment: Experiment, units: str, arm: str, config: FinetuningCon
     )
     [divided] = experiment.divided
     decoder = fit_arm(arm, setting)
-    evaluation = evaluate(decoder, divided.recording, divided.splits["direction"])
+    evaluation = evaluate_recording(decoder, divided.recording, divided.splits["direction"])
     assert len(evaluation.target) == 92
     return evaluation.scores["accuracy"]
 
@@ -118,7 +118,7 @@ def windows_of(experiment: Experiment, part: str) -> set[int]:
     length = experiment.config.encoder.window_timesteps(
         task.window_length, population.sampling_rate
     )
-    windows = population.windows(divided, task, part, length)
+    windows = population.divided.windows(divided, task, part, length)
     assert len(windows) > 50
     return set((windows.first_timestep[:, None] + np.arange(length)).ravel().tolist())
 

@@ -335,7 +335,7 @@ def test_finetuning_takes_the_pretrained_encoder_whatever_size_the_options_say(
     options = replace(FINETUNE, encoder=replace(ENCODER, dim=24))
     rows = finetune_decoder(files, tmp_path, options, encoder)
     decoder = load_decoder(tmp_path)
-    assert decoder.frame.arm == "pretrained"
+    assert decoder.question.arm == "pretrained"
     assert decoder.network.encoder.config == ENCODER
     assert [row["arm"] for row in rows] == ["pretrained", "pretrained"]
     known = list(decoder.network.encoder.unit_embedding.vocab)[1:]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.loading import load_decoder
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.predictability.partition import partition_by_predictability
+from poyo_ssl.predictability.partition import partition_recordings
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
@@ -117,7 +117,7 @@ def test_a_saved_decoder_knows_every_day_as_before(fitted, days, tmp_path, task,
     decoder.save(tmp_path)
     loaded = load_decoder(tmp_path)
     for day in days.values():
-        assert loaded.frame.known_units(day) == decoder.frame.known_units(day)
+        assert loaded.frame.known_units(day) == decoder.question.known_units(day)
         assert np.array_equal(loaded.predict(day, FIRST), decoder.predict(day, FIRST))
 
 
@@ -130,8 +130,8 @@ def test_a_decoder_uses_in_a_day_only_the_cells_that_it_learned_from_that_day(da
         [days["monday"], days["tuesday"]], split_config, monday=["a", "b", "d"]
     )
     decoder = fit_arm("ridge", setting_of(population, DIRECTION))
-    assert decoder.frame.known_units(days["monday"]) == ["a", "b", "d"]
-    assert decoder.frame.known_units(days["tuesday"]) == ["c", "d", "e", "f"]
+    assert decoder.question.known_units(days["monday"]) == ["a", "b", "d"]
+    assert decoder.question.known_units(days["tuesday"]) == ["c", "d", "e", "f"]
     noisy = days["monday"].df_over_f.copy()
     noisy[:, 2] = 1e3
     changed = replace(days["monday"], df_over_f=noisy)
@@ -141,9 +141,9 @@ def test_a_decoder_uses_in_a_day_only_the_cells_that_it_learned_from_that_day(da
 
 def test_a_new_day_is_answered_from_the_cells_of_all_days(fitted, days):
     decoder = fitted("direction", "ridge")
-    assert decoder.frame.known_units(days["wednesday"]) == list("abcdef")
+    assert decoder.question.known_units(days["wednesday"]) == list("abcdef")
     # other noise, the same trials
-    assert evaluate(decoder, days["wednesday"]).scores["accuracy"] > 0.75
+    assert evaluate_recording(decoder, days["wednesday"]).scores["accuracy"] > 0.75
 
 
 def test_linear_weights_of_tracked_cells_are_the_mean_of_both_days(fitted, days, split_config):
@@ -165,10 +165,10 @@ def test_linear_weights_of_tracked_cells_are_the_mean_of_both_days(fitted, days,
 def test_a_day_of_tracked_cells_alone_is_answered_by_exactly_their_weights(fitted, days):
     decoder = fitted("direction", "ridge")
     readout, day = decoder.readout, with_units_in_order(days["wednesday"], np.array([3, 2]))
-    table = decoder.frame.scale.table_for("wednesday").loc[["d", "c"]]
+    table = decoder.question.scale.table_for("wednesday").loc[["d", "c"]]
     z = (day.df_over_f - table["mean"].to_numpy()) / table["sd"].to_numpy()
     activity = np.sign(z) * np.sqrt(np.abs(np.clip(z, -8, 8)))
-    length = decoder.frame.num_timesteps
+    length = decoder.question.num_timesteps
     means = np.stack([activity[first : first + length].mean(axis=0) for first in FIRST])
     columns = [readout.unit_ids.index("d"), readout.unit_ids.index("c")]
     expected = (means - readout.center[0, columns]) @ readout.weights[0, columns]
@@ -184,7 +184,9 @@ def test_two_parts_of_a_session_decode_as_well_as_the_whole(tiny_recording, spli
         divided = divide(parts, [DIRECTION], split_config)
         chosen = {p.recording_id: [str(u) for u in p.unit_ids] for p in parts}
         decoder = fit_arm(arm, setting_of(Population(divided, chosen), DIRECTION))
-        evaluations = [evaluate(decoder, d.recording, d.splits["direction"]) for d in divided]
+        evaluations = [
+            evaluate_recording(decoder, d.recording, d.splits["direction"]) for d in divided
+        ]
         accuracies.append(np.concatenate([e.per_window for e in evaluations]).mean())
     whole, halves = accuracies
     assert whole > 0.9
@@ -296,7 +298,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
     recordings = [days["monday"], replace(days["tuesday"], df_over_f=bursts)]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
     with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
-        partition = partition_by_predictability(recordings, intervals, PredictabilityConfig())
+        partition = partition_recordings(recordings, intervals, PredictabilityConfig())
     assert partition.is_predictable(recordings[0]).tolist() == [True, True, True, True]
     assert partition.is_predictable(recordings[1]).tolist() == [False, True, False, True]
     assert "2 cells were measured in several recordings; 1 of them are predictable" in caplog.text
@@ -306,7 +308,7 @@ def test_recordings_without_common_cells_say_nothing_of_tracked_ones(days, caplo
     recordings = [day.with_own_units() for day in days.values()]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
     with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
-        partition_by_predictability(recordings, intervals, PredictabilityConfig())
+        partition_recordings(recordings, intervals, PredictabilityConfig())
     assert "measured in several recordings" not in caplog.text
 
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poyo_ssl.model.fit import Fit
 from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.engine import Fit, WindowModule, fit
+from poyo_ssl.training.engine import WindowModule, fit
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.training_batches import (

@@ -1,13 +1,13 @@
 """Cell-pattern-aware self-supervised pretraining for two-photon calcium imaging.
 
-The whole method is six verbs, in the order of the data::
+The whole method is six lines, in the order of the data::
 
-    recordings = load_recordings(["session.nwb"])
-    divided = divide(recordings, [find_task("direction")], SplitConfig())
-    partition = partition_by_predictability(recordings, {...: d.training for d in divided}, ...)
-    encoder, _ = pretrain(Population(divided, predictable_units), EncoderConfig(), ...)
-    decoder, _ = finetune(Population(divided, unpredictable_units), task, encoder, ...)
-    scores = evaluate(decoder, recordings[0], divided[0].splits["direction"]).scores
+    recordings = load_recordings("session.nwb")
+    divided = divide(recordings, "direction")
+    units = partition_by_predictability(divided)
+    encoder = pretrain(units.population(divided, "predictable"))
+    decoder = finetune(units.population(divided, "unpredictable"), "direction", encoder)
+    scores = evaluate(decoder, divided)
 
 ``run`` does all of it, for several seeds and beside reference decoders, and writes the report.
 """

@@ -29,15 +29,13 @@ from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.loading import load_recordings
-from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.training.data_parallel import is_first_process
 from poyo_ssl.whole_files import write_json
-from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.divide import Divided, divide
 from poyo_ssl.windows.label_budget import LabelBudget
-from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.splits import SplitConfig
-from poyo_ssl.windows.tasks import TASKS, can_answer, find_task
+from poyo_ssl.windows.tasks import find_task, stimulus_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +98,7 @@ class FinetuneStage:
             raise ValueError(
                 f"units must be unpredictable, predictable or all, got '{self.units}'."
             )
-        if self.with_teacher and task.kind != "labels":
+        if self.with_teacher and not task.answer.has_budget:
             raise ValueError(f"with_teacher needs a label task; {self.task} asks for {task.kind}.")
 
 
@@ -181,14 +179,13 @@ def pretrain_encoder(
 
     Stopped or killed, the same call goes on from ``output/checkpoints``.
     """
-    divided, partition = _divide_all(
-        load_recordings(files, source), options.predictability, options.splits
-    )
-    population = _population(divided, partition, "predictable")
-    encoder, result = pretrain(
-        population,
-        options.encoder,
+    recordings = load_recordings(files, source)
+    divided = divide(recordings, stimulus_tasks(recordings), options.splits)
+    units = partition_by_predictability(divided, options.predictability)
+    encoder = pretrain(
+        units.population(divided, "predictable"),
         options.pretraining,
+        encoder=options.encoder,
         seed=options.seed,
         checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",
@@ -196,7 +193,8 @@ def pretrain_encoder(
     )
     if not is_first_process():
         return
-    result.curves.to_csv(output / "curves.csv", index=False)
+    assert encoder.fit is not None
+    encoder.fit.curves.to_csv(output / "curves.csv", index=False)
     save_encoder(encoder, output)
 
 
@@ -213,15 +211,10 @@ def finetune_decoder(
     Stopped or killed, the same call goes on from ``output/checkpoints``. Of several processes
     only the first saves and scores; the others return no scores.
     """
-    task = find_task(options.task)
-    recordings = load_recordings(files, source)
-    divided = divide(recordings, [task], options.splits)
-    partition = partition_by_predictability(
-        recordings,
-        {d.recording.recording_id: d.training for d in divided},
-        options.predictability,
-    )
-    population = _population(divided, partition, options.units)
+    divided = divide(load_recordings(files, source), options.task, options.splits)
+    task = divided.task(options.task)
+    partition = partition_by_predictability(divided, options.predictability)
+    population = partition.population(divided, options.units)
     pretrained = load_encoder(encoder) if encoder is not None else None
     setting = Setting(
         population=population,
@@ -231,7 +224,7 @@ def finetune_decoder(
         seed=options.seed,
         labels=options.label_fraction,
     )
-    decoder, fit = finetune(
+    decoder = finetune(
         population,
         task,
         pretrained or options.encoder,
@@ -246,7 +239,8 @@ def finetune_decoder(
     )
     if not is_first_process():
         return []
-    fit.curves.to_csv(output / "curves.csv", index=False)
+    assert decoder.fit is not None
+    decoder.fit.curves.to_csv(output / "curves.csv", index=False)
     about = {
         "units": options.units,
         "labels": LabelBudget.of(options.label_fraction).text,
@@ -255,7 +249,7 @@ def finetune_decoder(
     _save(decoder, divided, about, output)
     return [
         score_decoder(decoder, d.recording, d.splits[task.name], about)
-        for d in population.answering(task)
+        for d in population.divided.answering(task)
     ]
 
 
@@ -281,11 +275,11 @@ def adapt_decoder(
         pretrained: Directory that ``poyo-ssl pretrain`` wrote.
         source: What the files do not say about themselves.
     """
-    encoder, found = load_encoder(pretrained), find_task(task)
+    encoder = load_encoder(pretrained)
     decoder, adaptation = adapt(
         encoder,
         load_recordings(files, source),
-        found,
+        task,
         options,
         checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",
@@ -299,31 +293,9 @@ def adapt_decoder(
     return adaptation
 
 
-def _save(
-    decoder: FittedDecoder, divided: list[DividedRecording], about: dict[str, Any], output: Path
-) -> None:
+def _save(decoder: FittedDecoder, divided: Divided, about: dict[str, Any], output: Path) -> None:
     """Saves a decoder and what it learned from, without which it could not be scored again."""
     decoder.save(output)
     digests = {d.recording.recording_id: d.recording.fingerprint() for d in divided}
     write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
     write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
-
-
-def _divide_all(
-    recordings: list[Recording], predictability: PredictabilityConfig, config: SplitConfig
-) -> tuple[list[DividedRecording], Partition]:
-    """Divides for every task that any recording can answer, and partitions the units."""
-    tasks = [task for task in TASKS.values() if any(can_answer(r, task) for r in recordings)]
-    divided = divide(recordings, tasks, config)
-    partition = partition_by_predictability(
-        recordings, {d.recording.recording_id: d.training for d in divided}, predictability
-    )
-    return divided, partition
-
-
-def _population(divided: list[DividedRecording], partition: Partition, units: str) -> Population:
-    chosen = {
-        d.recording.recording_id: list(d.recording.unit_ids[partition.select(d.recording, units)])
-        for d in divided
-    }
-    return Population(divided, chosen)

@@ -13,7 +13,7 @@ import poyo_ssl.finetuning.teachers
 from poyo_ssl.comparison.arms import ARMS, arms_for, network_arm
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, PixelReadout
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.finetuning.teachers import NUM_BINS, label_teacher
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.windows.divide import divide
@@ -87,11 +87,11 @@ def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monk
 
         monkeypatch.setattr(decoder, "predict", spy)
         for divided in two_recordings.answering(task):
-            evaluation = evaluate(
+            evaluation = evaluate_recording(
                 decoder, divided.recording, divided.splits[task.name], pictures=pictures
             )
             asked.append(evaluation.target)
-            windows = two_recordings.windows(divided, task, "test", decoder.frame.num_timesteps)
+            windows = two_recordings.windows(divided, task, "test", decoder.question.num_timesteps)
             assert np.array_equal(asked[-2], windows.first_timestep)
             assert np.array_equal(asked[-1], windows.target)
     assert len(scored) == len(arms_for(task, NETWORKS, ALL))
@@ -145,7 +145,7 @@ def test_the_mean_frame_is_that_of_the_pictures_shown_in_training(tiny_populatio
     decoder = fit_arm("mean frame", setting)
     shown = np.unique(setting.training_windows(tiny_divided).target)
     assert 0 < len(shown) < 100
-    pictures = tiny_population.pictures(MOVIE_HELD_OUT).numpy()
+    pictures = tiny_population.divided.pictures(MOVIE_HELD_OUT).numpy()
     answer = decoder.predict(tiny_divided.recording, np.array([5, 9]))
     assert np.allclose(answer, pictures[shown].mean(axis=0), atol=1e-6)
 
@@ -154,7 +154,7 @@ def test_the_look_up_answers_with_pictures_shown_in_training(tiny_population, ti
     setting = setting_of(tiny_population, MOVIE_HELD_OUT)
     decoder = fit_arm("nearest frame", setting)
     shown = np.unique(setting.training_windows(tiny_divided).target)
-    pictures = tiny_population.pictures(MOVIE_HELD_OUT).numpy()
+    pictures = tiny_population.divided.pictures(MOVIE_HELD_OUT).numpy()
     answers = decoder.predict(tiny_divided.recording, np.arange(0, 550, 10))
     for answer in answers:
         assert (pictures[shown] == answer).all(axis=(1, 2)).any()
@@ -197,8 +197,10 @@ def test_what_was_learned_on_an_earlier_day_can_be_decoded(
         setting_of(tiny_population, DIRECTION, labels=LabelBudget(per_class=1)),
         earlier=day_before(tiny_recording, split_config),
     )
-    [divided] = tiny_population.answering(DIRECTION)
-    found = evaluate(fit_arm(arm, setting), divided.recording, divided.splits["direction"])
+    [divided] = tiny_population.divided.answering(DIRECTION)
+    found = evaluate_recording(
+        fit_arm(arm, setting), divided.recording, divided.splits["direction"]
+    )
     assert 0 <= found.scores["accuracy"] <= 1
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.comparison.plan import Fit, plan
+from poyo_ssl.comparison.plan import PlannedFit as Fit
+from poyo_ssl.comparison.plan import plan
 from poyo_ssl.comparison.run import run
 from poyo_ssl.decoders.loading import load_decoder
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
@@ -119,7 +120,7 @@ def test_saved_decoders_give_the_scores_of_the_tables(finished, recordings):
     for arm in ("ridge", "pretrained"):
         decoder = load_decoder(finished / f"decoders/direction/all/{arm}/labels-100/seed-0")
         for divided in divide(recordings, [find_task(t) for t in EVERYTHING.tasks], SPLITS):
-            found = evaluate(decoder, divided.recording, divided.splits["direction"])
+            found = evaluate_recording(decoder, divided.recording, divided.splits["direction"])
             expected = scores[arm, divided.recording.recording_id]
             assert found.scores["accuracy"] == pytest.approx(expected)
 

@@ -47,9 +47,9 @@ def test_a_saved_decoder_predicts_the_same_bit_for_bit(fitted, tiny_recording, t
     loaded = load_decoder(tmp_path)
     assert type(loaded) is type(decoder)
     assert loaded.frame.arm == arm
-    assert loaded.frame.task == decoder.frame.task
-    assert np.array_equal(loaded.frame.classes, decoder.frame.classes)
-    assert loaded.frame.num_timesteps == decoder.frame.num_timesteps
+    assert loaded.frame.task == decoder.question.task
+    assert np.array_equal(loaded.frame.classes, decoder.question.classes)
+    assert loaded.frame.num_timesteps == decoder.question.num_timesteps
     found = loaded.predict(tiny_recording, FIRST)
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
@@ -94,7 +94,7 @@ def test_a_recording_that_lacks_units_is_answered_from_the_others(
 ):
     decoder = fitted(task, arm)
     some = with_units_in_order(tiny_recording, np.array([3, 0]))
-    assert decoder.frame.known_units(some) == ["tiny-3", "tiny-0"]
+    assert decoder.question.known_units(some) == ["tiny-3", "tiny-0"]
     answers = decoder.predict(some, FIRST)
     assert answers.shape == decoder.predict(tiny_recording, FIRST).shape
     assert np.all(np.isfinite(answers))

@@ -52,14 +52,14 @@ def push_all(stream: StreamingDecoder, df_over_f: np.ndarray) -> list[np.ndarray
 
 def offline(decoder: FittedDecoder, recording: Recording) -> np.ndarray:
     """Answers for every window of a recording without a gap."""
-    first = np.arange(recording.num_timesteps - decoder.frame.num_timesteps + 1)
+    first = np.arange(recording.num_timesteps - decoder.question.num_timesteps + 1)
     return decoder.predict(recording, first)
 
 
 def assert_streams_as_offline(decoder: FittedDecoder, recording: Recording, **options) -> None:
     stream = StreamingDecoder(decoder, recording.unit_ids, **options)
     answers = push_all(stream, recording.df_over_f)
-    num_full = decoder.frame.num_timesteps - 1
+    num_full = decoder.question.num_timesteps - 1
     assert all(answer is None for answer in answers[:num_full])
     expected = offline(decoder, recording)
     assert np.stack(answers[num_full:]).shape == expected.shape
@@ -70,7 +70,7 @@ def assert_streams_as_offline(decoder: FittedDecoder, recording: Recording, **op
 def test_every_kind_of_decoder_answers_as_on_the_whole_recording(fitted, tiny_recording, task, arm):
     decoder = fitted(task, arm)
     # the buffer holds two windows: it is moved to the front more than once
-    length = 4 * decoder.frame.num_timesteps + 3
+    length = 4 * decoder.question.num_timesteps + 3
     assert_streams_as_offline(decoder, stretch(tiny_recording, length), recording_id="tiny")
 
 
@@ -102,7 +102,7 @@ def test_samples_that_are_no_numbers_count_as_the_mean_of_their_unit(fitted, tin
     damaged = np.where(holes, np.float32(np.nan), recording.df_over_f)
     damaged[7, 0], damaged[8, 1] = np.inf, -np.inf
     assert_streams_as_offline(decoder, replace(recording, df_over_f=damaged), recording_id="tiny")
-    table = decoder.frame.scale.tables["tiny"]
+    table = decoder.question.scale.tables["tiny"]
     mean, sd = (table[name].reindex(recording.unit_ids).to_numpy() for name in ("mean", "sd"))
     filled = np.where(np.isnan(damaged), mean, damaged)
     filled = np.clip(filled, mean - 2 * LARGEST_Z * sd, mean + 2 * LARGEST_Z * sd)
@@ -144,10 +144,11 @@ def test_a_recording_of_another_day_is_normalised_by_the_average_of_the_days_kno
     fitted, tiny_recording
 ):
     decoder = fitted("direction", "ridge")
-    table = decoder.frame.scale.tables["tiny"]
+    table = decoder.question.scale.tables["tiny"]
     louder = pd.DataFrame({"mean": table["mean"] + 1, "sd": 3 * table["sd"]})
     frame = replace(
-        decoder.frame, scale=replace(decoder.frame.scale, tables={"tiny": table, "louder": louder})
+        decoder.question,
+        scale=replace(decoder.question.scale, tables={"tiny": table, "louder": louder}),
     )
     decoder = type(decoder)(frame, decoder.readout)
     recording = stretch(tiny_recording, 40)
@@ -172,7 +173,7 @@ def test_the_decoder_is_not_shown_more_than_its_window(fitted, tiny_recording, m
     )
     recording = stretch(tiny_recording, 90)
     push_all(StreamingDecoder(decoder, recording.unit_ids, "tiny"), recording.df_over_f)
-    length = decoder.frame.num_timesteps
+    length = decoder.question.num_timesteps
     assert len(seen) == 90 - length + 1
     for activity, first in seen:
         assert isinstance(activity, Activity)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
-from poyo_ssl.evaluation.evaluate import chance_level, evaluate
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.evaluation.evaluate import chance_level, evaluate_recording
 from poyo_ssl.metrics.pictures import structural_similarity
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.divide import divide
@@ -25,7 +25,7 @@ class Oracle(FittedDecoder):
 
     KIND = "oracle"
 
-    def __init__(self, frame: DecoderFrame, answers) -> None:
+    def __init__(self, frame: Question, answers) -> None:
         super().__init__(frame)
         self.answers = answers
         self.asked = np.array([])
@@ -43,10 +43,10 @@ class Oracle(FittedDecoder):
 
 
 def oracle(population: Population, task: Task, answers) -> Oracle:
-    frame = DecoderFrame(
+    frame = Question(
         arm="oracle",
         task=task,
-        classes=population.classes(task),
+        classes=population.divided.classes(task),
         num_timesteps=ENCODER.window_timesteps(task.window_length, 10.0),
         sampling_rate=10.0,
         scale=population.scale,
@@ -80,7 +80,7 @@ def test_every_test_trial_with_an_answer_is_scored(population, tiny_recording, s
     trials = shown_inside(table, splits["direction"].test)[:-1]
     assert len(trials) == 11
     decoder = oracle(population, DIRECTION, lambda count: np.zeros((count, 4)))
-    evaluation = evaluate(decoder, recording, splits["direction"])
+    evaluation = evaluate_recording(decoder, recording, splits["direction"])
     assert np.allclose(tiny_recording.timestamps[decoder.asked], trials["start"] + 0.3)
     assert np.array_equal(evaluation.target, trials["orientation"] // 90)
 
@@ -99,15 +99,15 @@ def test_movie_frames_of_every_repeat_are_scored_where_a_window_does_not_reach_t
         if start <= row.start < end and row.start > first - 1e-6
     ]
     decoder = oracle(population, MOVIE_HELD_OUT, lambda count: np.zeros((count, 64, 128)))
-    pictures = population.pictures(MOVIE_HELD_OUT).numpy()
-    evaluation = evaluate(decoder, tiny_recording, parts, pictures=pictures)
+    pictures = population.divided.pictures(MOVIE_HELD_OUT).numpy()
+    evaluation = evaluate_recording(decoder, tiny_recording, parts, pictures=pictures)
     assert evaluation.target.tolist() == expected
     assert len(expected) == 6 * 13  # six repeats of 20 held-out frames, less the first 7
 
 
 def test_a_whole_recording_is_scored_where_no_part_is_named(population, tiny_recording):
     decoder = oracle(population, DIRECTION, lambda count: np.zeros((count, 4)))
-    evaluation = evaluate(decoder, tiny_recording)
+    evaluation = evaluate_recording(decoder, tiny_recording)
     trials = tiny_recording.stimulus("drifting_gratings").dropna()
     assert len(evaluation.target) == len(trials)
 
@@ -120,7 +120,7 @@ def test_a_part_without_a_window_is_refused(population, tiny_recording):
     with pytest.raises(
         RecordingError, match=r"'tiny' has no window of drifting_gratings to score: 60 present"
     ):
-        evaluate(decoder, tiny_recording, nothing)
+        evaluate_recording(decoder, tiny_recording, nothing)
 
 
 def test_a_recording_of_blank_sweeps_is_refused(population, tiny_recording):
@@ -128,14 +128,14 @@ def test_a_recording_of_blank_sweeps_is_refused(population, tiny_recording):
     blank = replace(tiny_recording, stimuli={"drifting_gratings": table})
     decoder = oracle(population, DIRECTION, lambda count: np.zeros((count, 4)))
     with pytest.raises(RecordingError, match="none of which has a known answer"):
-        evaluate(decoder, blank)
+        evaluate_recording(decoder, blank)
 
 
 def test_a_recording_without_the_stimulus_is_refused(population, tiny_recording):
     other = replace(tiny_recording, stimuli={}, templates={})
     decoder = oracle(population, DIRECTION, lambda count: np.zeros((count, 4)))
     with pytest.raises(RecordingError, match=r"has no drifting_gratings \(found: no stimulus"):
-        evaluate(decoder, other)
+        evaluate_recording(decoder, other)
 
 
 # scores by hand ------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_recording_without_the_stimulus_is_refused(population, tiny_recording)
 
 def test_accuracy_is_by_hand(population, tiny_recording, splits):
     decoder = oracle(population, DIRECTION, lambda count: np.tile([0, 5, 1, 2], (count, 1)))
-    evaluation = evaluate(decoder, tiny_recording, splits["direction"])
+    evaluation = evaluate_recording(decoder, tiny_recording, splits["direction"])
     is_right = evaluation.target == 1
     assert evaluation.recording_id == "tiny"
     assert np.all(evaluation.predicted == 1)
@@ -157,7 +157,7 @@ def test_accuracy_is_by_hand(population, tiny_recording, splits):
 
 def test_frames_within_a_second_are_counted_by_hand(population, tiny_recording, splits):
     decoder = oracle(population, MOVIE_FRAME, lambda count: np.full(count, 30))
-    evaluation = evaluate(decoder, tiny_recording, splits["movie_frame"])
+    evaluation = evaluate_recording(decoder, tiny_recording, splits["movie_frame"])
     is_near = np.abs(evaluation.target - 30) <= 10  # ten movie frames are a second here
     assert 0 < is_near.mean() < 1
     assert np.array_equal(evaluation.per_window, is_near)
@@ -165,10 +165,12 @@ def test_frames_within_a_second_are_counted_by_hand(population, tiny_recording, 
 
 
 def test_pictures_are_scored_against_those_shown(population, tiny_recording, splits):
-    pictures = population.pictures(MOVIE_HELD_OUT).numpy()
+    pictures = population.divided.pictures(MOVIE_HELD_OUT).numpy()
     grey = np.full((64, 128), 0.5, dtype=np.float32)
     decoder = oracle(population, MOVIE_HELD_OUT, lambda count: np.repeat(grey[None], count, 0))
-    evaluation = evaluate(decoder, tiny_recording, splits["movie_held_out"], pictures=pictures)
+    evaluation = evaluate_recording(
+        decoder, tiny_recording, splits["movie_held_out"], pictures=pictures
+    )
     true = pictures[evaluation.target]
     psnr = [peak_signal_noise_ratio(picture, grey, data_range=1.0) for picture in true]
     assert evaluation.scores["psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
@@ -179,11 +181,15 @@ def test_pictures_are_scored_against_those_shown(population, tiny_recording, spl
 
 
 def test_perfect_pictures_score_one(population, tiny_recording, splits):
-    pictures = population.pictures(MOVIE_HELD_OUT).numpy()
+    pictures = population.divided.pictures(MOVIE_HELD_OUT).numpy()
     decoder = oracle(population, MOVIE_HELD_OUT, lambda count: np.zeros((count, 64, 128)))
-    target = evaluate(decoder, tiny_recording, splits["movie_held_out"], pictures=pictures).target
+    target = evaluate_recording(
+        decoder, tiny_recording, splits["movie_held_out"], pictures=pictures
+    ).target
     right = oracle(population, MOVIE_HELD_OUT, lambda count: pictures[target])
-    scores = evaluate(right, tiny_recording, splits["movie_held_out"], pictures=pictures).scores
+    scores = evaluate_recording(
+        right, tiny_recording, splits["movie_held_out"], pictures=pictures
+    ).scores
     assert scores["ssim"] == pytest.approx(1, abs=1e-5)
     # as good as a picture that was only rounded to bytes
     rounded = np.random.default_rng(0).random((64, 128))
@@ -196,16 +202,16 @@ def test_perfect_pictures_score_one(population, tiny_recording, splits):
 
 
 def test_chance_of_a_label_is_one_over_the_classes(population, tiny_recording):
-    assert chance_level(DIRECTION, tiny_recording, population.classes(DIRECTION)) == 0.25
+    assert chance_level(DIRECTION, tiny_recording, population.divided.classes(DIRECTION)) == 0.25
 
 
 def test_chance_of_a_frame_within_a_second_is_counted_by_hand(population, tiny_recording):
     frames = np.arange(100)
     is_near = np.abs(frames[:, None] - frames) <= 10
-    found = chance_level(MOVIE_FRAME, tiny_recording, population.classes(MOVIE_FRAME))
+    found = chance_level(MOVIE_FRAME, tiny_recording, population.divided.classes(MOVIE_FRAME))
     assert found == pytest.approx(is_near.mean())
 
 
 def test_pictures_have_no_chance_level(population, tiny_recording):
-    classes = population.classes(MOVIE_HELD_OUT)
+    classes = population.divided.classes(MOVIE_HELD_OUT)
     assert chance_level(MOVIE_HELD_OUT, tiny_recording, classes) is None

@@ -139,7 +139,7 @@ def test_identification_learns_embeddings_of_new_units_and_leaves_the_rest_bit_i
     config = config_of().identification
     still = replace(config, training=replace(config.training, lr=1e-30))
     start, end = (
-        identify_units(encoder, tiny_population, options, seed=0)[0] for options in (still, config)
+        identify_units(encoder, tiny_population, options, seed=0) for options in (still, config)
     )
     known = [f"tiny-{i}" for i in range(4)]
     assert are_equal(encoder, end)

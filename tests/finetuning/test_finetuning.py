@@ -40,11 +40,11 @@ def population_of(recording, split_config, *tasks) -> Population:
 
 def adapt(population, encoder, task=DIRECTION, *, transfer="full", embeddings="tracked", **options):
     config = replace(few_steps(**options), transfer=transfer, embeddings=embeddings)
-    return finetune(population, task, encoder, config, arm="pretrained", seed=0)[0]
+    return finetune(population, task, encoder, config, arm="pretrained", seed=0)
 
 
 def weights_of(decoder: FittedDecoder) -> dict[str, torch.Tensor]:
-    return {**decoder.frame.tensors(), **decoder.state()[1]}
+    return {**decoder.question.tensors(), **decoder.state()[1]}
 
 
 def are_identical(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -128,7 +128,7 @@ def test_a_free_encoder_changes_everywhere(tiny_population, pretrained, transfer
 def test_without_decay_layerwise_is_full(tiny_population, pretrained):
     one = adapt(tiny_population, pretrained)
     config = replace(few_steps(), transfer="layerwise", layer_decay=1.0)
-    two, _ = finetune(tiny_population, DIRECTION, pretrained, config, arm="pretrained", seed=0)
+    two = finetune(tiny_population, DIRECTION, pretrained, config, arm="pretrained", seed=0)
     assert are_identical(weights_of(one), weights_of(two))
 
 
@@ -248,7 +248,7 @@ def with_other_labels_swapped(recording, setting):
     Neighbours, so that every class keeps its order, on which the choice of labels depends.
     """
     [divided] = setting.population.divided
-    every = setting.population.windows(divided, DIRECTION, "train", setting.num_timesteps)
+    every = setting.population.divided.windows(divided, DIRECTION, "train", setting.num_timesteps)
     chosen = np.isin(every.first_timestep, setting.training_windows(divided).first_timestep)
     table = recording.stimulus("drifting_gratings").copy()
     row = {first: i for i, first in enumerate(recording.timestep_at(table["start"] + 0.3))}
@@ -340,7 +340,7 @@ def test_a_picture_teacher_scores_training_windows_as_wrongly_as_new_frames(
     own = teacher.pixels.readout.scores(features, setting.unit_ids(tiny_divided))
     scores = teacher.training_scores["tiny"]
     assert scores.shape == own.shape
-    flat = tiny_population.pictures(MOVIE_HELD_OUT).numpy()[windows.target]
+    flat = tiny_population.divided.pictures(MOVIE_HELD_OUT).numpy()[windows.target]
     components = teacher.pixels.components.reshape(len(own[0]), -1)
     true = (flat - teacher.pixels.mean_picture).reshape(len(flat), -1) @ components.T
     assert np.mean((scores - true) ** 2) > np.mean((own - true) ** 2)
@@ -352,7 +352,7 @@ def test_a_picture_teacher_scores_training_windows_as_wrongly_as_new_frames(
 def test_a_network_learns_directions_that_units_prefer(tiny_population, tiny_divided):
     config = few_steps(120, valid_every=20, lr=5e-3)
     decoder = fit_arm("scratch", setting_of(tiny_population, DIRECTION, config=config))
-    windows = tiny_population.windows(tiny_divided, DIRECTION, "test", 20)
+    windows = tiny_population.divided.windows(tiny_divided, DIRECTION, "test", 20)
     answers = decoder.predict(tiny_divided.recording, windows.first_timestep)
     assert np.mean(answers.argmax(axis=1) == windows.target) > 0.75
 

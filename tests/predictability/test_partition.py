@@ -20,7 +20,7 @@ from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import (
     compute_predictability,
     measure_units,
-    partition_by_predictability,
+    partition_recordings,
     partition_units,
     summarize_partition,
 )
@@ -288,7 +288,7 @@ LINES = {"A": 4.0, "B": 5.0, "C": 6.0, "D": 7.0, "E": 8.0, "F": 40.0, "G": 80.0,
 def test_the_knee_is_the_last_line_before_the_means_turn_upwards(rng):
     recordings = draw_lines(rng, LINES)
     config = PredictabilityConfig(threshold_source="knee", by="line")
-    partition = partition_by_predictability(recordings, whole(recordings), config)
+    partition = partition_recordings(recordings, whole(recordings), config)
     assert partition.thresholds.knee_lines["kurtosis"] == "E"
     assert partition.thresholds.kurtosis_max == pytest.approx(8.0, rel=0.01)
     is_kept = partition.units.groupby("cre_line")["is_predictable"].all()
@@ -298,8 +298,8 @@ def test_the_knee_is_the_last_line_before_the_means_turn_upwards(rng):
 def test_knees_do_not_depend_on_the_order_of_recordings(rng):
     recordings = draw_lines(rng, LINES)
     config = PredictabilityConfig(threshold_source="knee")
-    one = partition_by_predictability(recordings, whole(recordings), config).thresholds
-    two = partition_by_predictability(recordings[::-1], whole(recordings), config).thresholds
+    one = partition_recordings(recordings, whole(recordings), config).thresholds
+    two = partition_recordings(recordings[::-1], whole(recordings), config).thresholds
     assert (one.skewness_max, one.kurtosis_max) == (two.skewness_max, two.kurtosis_max)
     assert one.knee_lines == two.knee_lines
 
@@ -311,7 +311,7 @@ def test_line_means_are_over_the_units_that_are_not_excluded(rng):
         make_recording(traces, "one", cre_line="Sst"),
         make_recording(draw_traces(rng, 2, 0), "two", cre_line="Sst"),
     ]
-    partition = partition_by_predictability(recordings, whole(recordings), PredictabilityConfig())
+    partition = partition_recordings(recordings, whole(recordings), PredictabilityConfig())
     (line,) = partition.thresholds.line_means.itertuples()
     kept = partition.units[partition.units["excluded"] == ""]
     assert (line.cre_line, line.num_units) == ("Sst", 4)
@@ -321,7 +321,7 @@ def test_line_means_are_over_the_units_that_are_not_excluded(rng):
 def test_published_thresholds_are_used_as_given(rng):
     recordings = draw_lines(rng, LINES)
     config = PredictabilityConfig(skewness_max=2.0, kurtosis_max=7.5)
-    thresholds = partition_by_predictability(recordings, whole(recordings), config).thresholds
+    thresholds = partition_recordings(recordings, whole(recordings), config).thresholds
     assert (thresholds.skewness_max, thresholds.kurtosis_max) == (2.0, 7.5)
     assert thresholds.source == "published"
     assert thresholds.knee_lines == {}
@@ -331,14 +331,14 @@ def test_three_lines_are_too_few_for_a_knee(rng):
     recordings = draw_lines(rng, {"Sst": 4.0, "Vip": 5.0, "Cux2": 50.0})
     config = PredictabilityConfig(threshold_source="knee")
     with pytest.raises(ValueError, match=r"found 3 \(Sst, Vip, Cux2\).*published"):
-        partition_by_predictability(recordings, whole(recordings), config)
+        partition_recordings(recordings, whole(recordings), config)
 
 
 def test_means_without_a_knee_are_an_error_and_no_warning(rng):
     recordings = draw_lines(rng, {"A": 10.0, "B": 20.0, "C": 30.0, "D": 40.0, "E": 50.0})
     config = PredictabilityConfig(threshold_source="knee")
     with pytest.raises(ValueError, match="without a knee"):
-        partition_by_predictability(recordings, whole(recordings), config)
+        partition_recordings(recordings, whole(recordings), config)
 
 
 # partition -------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_means_without_a_knee_are_an_error_and_no_warning(rng):
 def test_units_within_both_thresholds_are_predictable(rng):
     recording = make_recording(draw_traces(rng, 5, 3))
     config = PredictabilityConfig()
-    partition = partition_by_predictability([recording], whole([recording]), config)
+    partition = partition_recordings([recording], whole([recording]), config)
     assert partition.is_predictable(recording).tolist() == [True] * 5 + [False] * 3
     assert partition.is_unpredictable(recording).tolist() == [False] * 5 + [True] * 3
     assert not partition.is_excluded(recording).any()
@@ -380,7 +380,7 @@ def test_by_line_every_unit_shares_the_fate_of_its_line(rng):
     bursty = make_recording(draw_traces(rng, 1, 9), "bursty", cre_line="Cux2")
     config = PredictabilityConfig(by="line")
     both = [regular, bursty]
-    partition = partition_by_predictability(both, whole(both), config)
+    partition = partition_recordings(both, whole(both), config)
     assert partition.is_predictable(regular).all()
     assert partition.is_unpredictable(bursty).all()
 
@@ -390,7 +390,7 @@ def test_an_excluded_unit_of_a_kept_line_is_not_predictable(rng):
     traces[:, 2] = 1.0
     recording = make_recording(traces, cre_line="Sst")
     config = PredictabilityConfig(by="line")
-    partition = partition_by_predictability([recording], whole([recording]), config)
+    partition = partition_recordings([recording], whole([recording]), config)
     assert partition.is_predictable(recording).tolist() == [True, True, False, True]
     assert partition.is_excluded(recording).tolist() == [False, False, True, False]
     assert not partition.is_unpredictable(recording).any()
@@ -401,13 +401,13 @@ def test_units_without_a_line_cannot_be_judged_by_line(rng):
     unknown = make_recording(draw_traces(rng, 2, 0), "unknown")
     config = PredictabilityConfig(by="line")
     with pytest.raises(ValueError, match=r"2 of 4 units have no cre_line .*'unknown'.*by='unit'"):
-        partition_by_predictability([known, unknown], whole([known, unknown]), config)
+        partition_recordings([known, unknown], whole([known, unknown]), config)
 
 
 def test_a_recording_of_one_unit_is_partitioned(rng):
     recording = make_recording(draw_traces(rng, 1, 0))
     config = PredictabilityConfig()
-    partition = partition_by_predictability([recording], whole([recording]), config)
+    partition = partition_recordings([recording], whole([recording]), config)
     assert partition.is_predictable(recording).tolist() == [True]
     assert isinstance(plot_predictability(partition), Figure)
 
@@ -415,7 +415,7 @@ def test_a_recording_of_one_unit_is_partitioned(rng):
 def test_a_partition_knows_units_by_name_whatever_their_place(rng):
     recording = make_recording(draw_traces(rng, 3, 3))
     config = PredictabilityConfig()
-    partition = partition_by_predictability([recording], whole([recording]), config)
+    partition = partition_recordings([recording], whole([recording]), config)
     last_two = with_units_in_order(recording, np.array([4, 5]))
     assert partition.is_predictable(last_two).tolist() == [False, False]
     stranger = make_recording(draw_traces(rng, 2, 0), "stranger")
@@ -428,29 +428,27 @@ def test_no_predictable_unit_anywhere_is_an_error_with_the_lowest_statistics(rng
     lowest = compute_predictability(recording.df_over_f).min()
     found = rf"is {lowest['skewness']:.1f}, the lowest kurtosis {lowest['kurtosis']:.1f}\."
     with pytest.raises(ValueError, match=rf"No unit of 1 recordings .* {found}"):
-        partition_by_predictability([recording], whole([recording]), PredictabilityConfig())
+        partition_recordings([recording], whole([recording]), PredictabilityConfig())
 
 
 def test_no_predictable_line_is_an_error_with_the_means_of_the_lines(rng):
     recording = make_recording(draw_traces(rng, 1, 5), cre_line="Cux2")
     with pytest.raises(ValueError, match=r"mean .* of their Cre line \(Cux2 .*\)\. Set by: unit"):
-        partition_by_predictability(
-            [recording], whole([recording]), PredictabilityConfig(by="line")
-        )
+        partition_recordings([recording], whole([recording]), PredictabilityConfig(by="line"))
 
 
 def test_nothing_but_excluded_units_is_an_error_with_the_reasons(rng):
     recording = make_recording(np.zeros((2000, 3)))
     with pytest.raises(ValueError, match=r"all 3 units were excluded: 3 constant"):
-        partition_by_predictability([recording], whole([recording]), PredictabilityConfig())
+        partition_recordings([recording], whole([recording]), PredictabilityConfig())
 
 
 def test_all_problems_of_the_recordings_are_reported_at_once(rng):
     twice = [make_recording(draw_traces(rng, 1, 0), "twin") for _ in range(2)]
     with pytest.raises(ValueError, match=r"shared: twin.*no training intervals: twin"):
-        partition_by_predictability(twice, {}, PredictabilityConfig())
+        partition_recordings(twice, {}, PredictabilityConfig())
     with pytest.raises(ValueError, match="no recordings"):
-        partition_by_predictability([], {}, PredictabilityConfig())
+        partition_recordings([], {}, PredictabilityConfig())
 
 
 def test_the_table_of_units_survives_csv(rng, tmp_path):
@@ -458,7 +456,7 @@ def test_the_table_of_units_survives_csv(rng, tmp_path):
         make_recording(draw_traces(rng, 2, 1), "one", cre_line="Sst"),
         make_recording(draw_traces(rng, 2, 1), "two"),
     ]
-    partition = partition_by_predictability(recordings, whole(recordings), PredictabilityConfig())
+    partition = partition_recordings(recordings, whole(recordings), PredictabilityConfig())
     assert partition.units.columns.tolist() == [
         "recording_id",
         "unit_id",
@@ -482,7 +480,7 @@ def test_a_summary_is_json_and_counts_every_unit_once(rng):
     traces[:, 0] = 0.0
     traces[7, 1] = np.nan
     recording = make_recording(traces, cre_line="Sst")
-    partition = partition_by_predictability([recording], whole([recording]), PredictabilityConfig())
+    partition = partition_recordings([recording], whole([recording]), PredictabilityConfig())
     summary = json.loads(json.dumps(summarize_partition(partition), allow_nan=False))
     assert summary["num_predictable"] == 2
     assert summary["num_unpredictable"] == 2
@@ -512,7 +510,7 @@ def test_impossible_options_are_refused(fields):
 
 def test_the_figure_of_one_line_shows_every_measured_unit(rng, tmp_path):
     recording = make_recording(draw_traces(rng, 5, 4))
-    partition = partition_by_predictability([recording], whole([recording]), PredictabilityConfig())
+    partition = partition_recordings([recording], whole([recording]), PredictabilityConfig())
     figure = plot_predictability(partition, tmp_path / "units.png")
     assert (tmp_path / "units.png").stat().st_size > 1000
     scatter = figure.axes[0]
@@ -524,7 +522,7 @@ def test_the_figure_of_one_line_shows_every_measured_unit(rng, tmp_path):
 def test_the_figure_of_several_lines_names_them_and_their_knees(rng):
     recordings = draw_lines(rng, LINES)
     config = PredictabilityConfig(threshold_source="knee", by="line")
-    partition = partition_by_predictability(recordings, whole(recordings), config)
+    partition = partition_recordings(recordings, whole(recordings), config)
     axes = [part.axes for part in plot_predictability(partition).subfigs]
     names = {text.get_text() for text in axes[0][0].texts}
     assert set(LINES) <= names
@@ -545,7 +543,7 @@ def test_an_allen_session_has_many_units_of_both_kinds():
         recording_id="527745328-StimA", df_over_f=df_over_f, timestamps=timestamps, units=units
     )
     config = PredictabilityConfig()
-    partition = partition_by_predictability([recording], whole([recording]), config)
+    partition = partition_recordings([recording], whole([recording]), config)
     # counted independently with scipy over the whole session
     assert partition.is_predictable(recording).sum() == 105
     assert partition.is_unpredictable(recording).sum() == 149

@@ -13,7 +13,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_activity
-from poyo_ssl.predictability.partition import partition_by_predictability, summarize_partition
+from poyo_ssl.predictability.partition import partition_recordings, summarize_partition
 from poyo_ssl.predictability.screening import Screening, find_training_time, screen
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recordings
@@ -61,7 +61,7 @@ def test_screening_files_equals_partitioning_recordings_in_memory(directory, spl
     recordings = load_recordings(directory)
     divided = divide(recordings, [DIRECTION, MOVIE_FRAME, MOVIE, MOVIE_HELD_OUT], split_config)
     training = {d.recording.recording_id: d.training for d in divided}
-    expected = partition_by_predictability(recordings, training, PredictabilityConfig())
+    expected = partition_recordings(recordings, training, PredictabilityConfig())
     found = screen_files(directory, split_config)
     assert_frame_equal(found.partition.units, expected.units)
     assert summarize_partition(found.partition) == summarize_partition(expected)
@@ -280,7 +280,7 @@ def test_a_real_session_is_screened_as_it_is_partitioned():
     recordings = load_recordings(ALLEN_SESSION)
     tasks = [DIRECTION, TASKS["temporal_frequency"]]
     (divided,) = divide(recordings, tasks, SplitConfig())
-    expected = partition_by_predictability(
+    expected = partition_recordings(
         recordings, {divided.recording.recording_id: divided.training}, PredictabilityConfig()
     )
     found = screen_files(ALLEN_SESSION, SplitConfig())

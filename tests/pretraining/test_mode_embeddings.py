@@ -106,7 +106,8 @@ def test_more_modes_than_dimensions_are_refused(one_day):
 def test_pretraining_by_modes_alone_trains_nothing(one_day):
     config = EncoderConfig(dim=16, dim_head=8, patch_length=0.5)
     modes = PretrainingConfig(objective="modes", embedding_modes=3)
-    encoder, fit = pretrain(one_day, config, modes, seed=0)
+    encoder = pretrain(one_day, modes, encoder=config, seed=0)
+    fit = encoder.fit
     untouched, expected = fresh(one_day), fresh(one_day)
     embed_by_modes(expected, one_day, 3, WINDOW)
     assert fit.best_step == 0
@@ -120,7 +121,7 @@ def test_an_objective_may_go_on_from_the_modes(one_day):
     few = replace(PretrainingConfig().training, max_steps=2, batch_size=8)
     start = PretrainingConfig(embedding_modes=3, training=few)
     at_random = PretrainingConfig(training=few)
-    one, other = (pretrain(one_day, config, c, seed=0)[0] for c in (start, at_random))
+    one, other = (pretrain(one_day, c, encoder=config, seed=0) for c in (start, at_random))
     assert not torch.allclose(
         embeddings(one, one_day.unit_ids), embeddings(other, one_day.unit_ids), atol=0.1
     )

@@ -58,7 +58,8 @@ def recipe(name: str, **training) -> PretrainingConfig:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_objective_trains_on_a_tiny_session(tiny_population, tiny_config, tmp_path, name):
-    encoder, result = pretrain(tiny_population, tiny_config, recipe(name), seed=0)
+    encoder = pretrain(tiny_population, recipe(name), encoder=tiny_config, seed=0)
+    result = encoder.fit
     assert np.isfinite(result.curves["value"]).all()
     valid = result.curves[result.curves["metric"].str.startswith("valid/")]
     assert set(valid["metric"]) == {f"valid/{term}" for term in MONITORS | RECIPES[name][1]}
@@ -80,7 +81,8 @@ def test_every_objective_trains_on_a_tiny_session(tiny_population, tiny_config, 
 def test_a_few_steps_lower_the_loss(tiny_population, tiny_config, name, metric):
     training = {"valid_every": 50, "lr": 1e-2, "patience": None, "ema_decay": None}
     config = recipe(name, max_steps=50, unit_dropout=0.0, **training)
-    _, result = pretrain(tiny_population, tiny_config, config, seed=0)
+    _ = pretrain(tiny_population, config, encoder=tiny_config, seed=0)
+    result = _.fit
     values = result.curves.loc[result.curves["metric"] == f"train/{metric}", "value"].to_numpy()
     assert values[-2:].mean() < 0.9 * values[:1].mean()
 
@@ -93,7 +95,7 @@ def test_pretraining_changes_the_encoder_and_repeats_bit_for_bit(
     weights = []
     for seed in (0, 0, 1):
         torch.rand(11)
-        encoder, _ = pretrain(tiny_population, tiny_config, config, seed=seed)
+        encoder = pretrain(tiny_population, config, encoder=tiny_config, seed=seed)
         weights.append(network_tensors(encoder))
     one, same, other = weights
     assert all(torch.equal(one[term], same[term]) for term in one)
@@ -118,8 +120,8 @@ def test_test_activity_has_no_influence_on_pretraining(
         {"tiny": list(recording.unit_ids)},
     )
     config = recipe(name, jitter=0.3)
-    one, _ = pretrain(tiny_population, tiny_config, config, seed=0)
-    two, _ = pretrain(changed, tiny_config, config, seed=0)
+    one = pretrain(tiny_population, config, encoder=tiny_config, seed=0)
+    two = pretrain(changed, config, encoder=tiny_config, seed=0)
     ours, theirs = network_tensors(one), network_tensors(two)
     assert all(torch.equal(ours[term], theirs[term]) for term in ours)
 
@@ -131,8 +133,8 @@ def test_training_activity_has_influence_on_pretraining(tiny_divided, tiny_popul
         {"tiny": list(recording.unit_ids)},
     )
     config = PretrainingConfig(training=QUICK)
-    one, _ = pretrain(tiny_population, tiny_config, config, seed=0)
-    two, _ = pretrain(changed, tiny_config, config, seed=0)
+    one = pretrain(tiny_population, config, encoder=tiny_config, seed=0)
+    two = pretrain(changed, config, encoder=tiny_config, seed=0)
     assert not torch.equal(one.unit_embedding.weight, two.unit_embedding.weight)
 
 
@@ -160,7 +162,8 @@ def test_masked_activity_learns_what_units_share(tiny_config):
         QUICK, max_steps=100, batch_size=32, lr=1e-2, valid_every=50, unit_dropout=0.0
     )
     config = PretrainingConfig(num_queries=12, training=training)
-    _, result = pretrain(population, tiny_config, config, seed=0)
+    _ = pretrain(population, config, encoder=tiny_config, seed=0)
+    result = _.fit
     curves = result.curves.set_index("step")
     valid_r2 = curves.loc[curves["metric"] == "valid/r2", "value"]
     train_loss = curves.loc[curves["metric"] == "train/loss", "value"]
@@ -180,8 +183,8 @@ def test_labels_are_needed_only_when_they_weigh_something(
     )
     config = recipe("latents, labels")
     with pytest.raises(RecordingError, match="drifting_gratings"):
-        pretrain(population, tiny_config, config, seed=0)
-    pretrain(population, tiny_config, replace(config, label_weight=0.0), seed=0)
+        pretrain(population, config, encoder=tiny_config, seed=0)
+    pretrain(population, replace(config, label_weight=0.0), encoder=tiny_config, seed=0)
 
 
 def test_labelled_pretraining_of_recordings_not_divided_for_it_says_so(
@@ -192,13 +195,13 @@ def test_labelled_pretraining_of_recordings_not_divided_for_it_says_so(
     )
     config = recipe("latents, labels")
     with pytest.raises(RecordingError, match=DIRECTION.name):
-        pretrain(population, tiny_config, config, seed=0)
+        pretrain(population, config, encoder=tiny_config, seed=0)
 
 
 @pytest.mark.parametrize("name", ["activity", "activity, labels", "latents, ema"])
 def test_steps_taken_in_parts_are_the_same_steps(tiny_population, tiny_config, name):
-    whole, _ = pretrain(tiny_population, tiny_config, recipe(name), seed=0)
-    parts, _ = pretrain(tiny_population, tiny_config, recipe(name, accumulate=2), seed=0)
+    whole = pretrain(tiny_population, recipe(name), encoder=tiny_config, seed=0)
+    parts = pretrain(tiny_population, recipe(name, accumulate=2), encoder=tiny_config, seed=0)
     ours, theirs = network_tensors(whole), network_tensors(parts)
     for term in ours:
         torch.testing.assert_close(ours[term], theirs[term], atol=1e-4, rtol=1e-3)
@@ -208,7 +211,7 @@ def test_a_stopped_fit_goes_on_with_its_teacher(
     tiny_population, tiny_config, tmp_path, monkeypatch
 ):
     config = recipe("latents, ema", checkpoint_every=1)
-    expected, _ = pretrain(tiny_population, tiny_config, config, seed=0)
+    expected = pretrain(tiny_population, config, encoder=tiny_config, seed=0)
     objective = OBJECTIVES["masked_latents"]
     step = objective.optimizer_step
 
@@ -220,9 +223,9 @@ def test_a_stopped_fit_goes_on_with_its_teacher(
     monkeypatch.setattr(objective, "optimizer_step", stopping)
     options = {"seed": 0, "checkpoint_directory": tmp_path}
     with pytest.raises(KeyError, match="stopped"):
-        pretrain(tiny_population, tiny_config, config, **options)
+        pretrain(tiny_population, config, encoder=tiny_config, **options)
     monkeypatch.setattr(objective, "optimizer_step", step)
-    resumed, _ = pretrain(tiny_population, tiny_config, config, **options)
+    resumed = pretrain(tiny_population, config, encoder=tiny_config, **options)
     ours, theirs = network_tensors(expected), network_tensors(resumed)
     assert all(torch.equal(ours[term], theirs[term]) for term in ours)
 
@@ -237,7 +240,7 @@ def test_pretraining_goes_on_from_a_copy_of_an_encoder(tiny_divided, tiny_config
     before = copy.deepcopy(network_tensors(known))
     config = recipe("activity", lr=1e-9, ema_decay=None)
     population = Population([tiny_divided], {"tiny": units})
-    going_on, _ = pretrain(population, known, config, seed=0)
+    going_on = pretrain(population, config, encoder=known, seed=0)
     assert all(torch.equal(before[term], value) for term, value in network_tensors(known).items())
     assert list(going_on.unit_embedding.vocab)[1:] == units
     after = network_tensors(going_on)
@@ -247,4 +250,4 @@ def test_pretraining_goes_on_from_a_copy_of_an_encoder(tiny_divided, tiny_config
 
 def test_an_encoder_of_another_rate_is_refused(tiny_population, tiny_config):
     with pytest.raises(RecordingError, match=r"pretrained at 30\.00 Hz.*sampled at 10\.00 Hz"):
-        pretrain(tiny_population, Encoder(tiny_config, 30.0), recipe("activity"), seed=0)
+        pretrain(tiny_population, recipe("activity"), encoder=Encoder(tiny_config, 30.0), seed=0)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import nwb_files
 import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nwb_files import NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
 
+import nwb_files
+from nwb_files import NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
 from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 from poyo_ssl.recordings.formats.nwb import read_nwb

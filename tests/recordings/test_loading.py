@@ -4,10 +4,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import nwb_files
 import pytest
-from nwb_files import traces
 
+import nwb_files
+from nwb_files import traces
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings

@@ -22,9 +22,9 @@ from poyo_ssl import whole_files
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding
 from poyo_ssl.model.checkpoints import CheckpointError, network_tensors
+from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.engine import Fit
 from poyo_ssl.training.resuming import (
     TrainingCheckpoints,
     TrainingStorageError,

@@ -91,7 +91,7 @@ def test_the_answers_of_labelled_windows_are_those_of_the_table(tiny_population,
     [source] = tiny_population.labelled_sources(tiny_encoder, DIRECTION, "test", 20)
     recording = tiny_population.divided[0].recording
     table = recording.stimuli["drifting_gratings"].set_index("start")["orientation"]
-    classes = tiny_population.classes(DIRECTION)
+    classes = tiny_population.divided.classes(DIRECTION)
     for first, target in zip(source.first_timestep, source.target, strict=True):
         onset = recording.timestamps[first] - DIRECTION.window_offset
         nearest = table.index[np.abs(table.index - onset).argmin()]
@@ -178,7 +178,7 @@ def test_different_sampling_rates_are_refused(tiny_recording, renamed, split_con
 
 
 def test_pictures_become_grey_levels_of_one_size(tiny_population):
-    pictures = tiny_population.pictures(MOVIE)
+    pictures = tiny_population.divided.pictures(MOVIE)
     assert pictures.shape == (100, 64, 128)
     assert pictures.dtype == torch.float32
     assert 0 <= float(pictures.min()) < 0.1
@@ -216,7 +216,7 @@ def test_recordings_that_cannot_answer_a_task_have_no_split_for_it(
     assert list(divided[0].splits) == ["direction", "movie", "movie_held_out"]
     assert list(divided[1].splits) == ["direction"]
     population = Population(divided, {"tiny": ["tiny-0"], "other": ["other-1"]})
-    assert [d.recording.recording_id for d in population.answering(MOVIE)] == ["tiny"]
+    assert [d.recording.recording_id for d in population.divided.answering(MOVIE)] == ["tiny"]
 
 
 def test_a_task_that_no_recording_can_answer_is_refused(tiny_recording, split_config):

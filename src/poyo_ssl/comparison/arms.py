@@ -14,7 +14,14 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
 from poyo_ssl.decoders.movie_reference import FrameTemplates, fit_frame_templates
 from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
-from poyo_ssl.finetuning.finetune import PictureTeacher, finetune
+from poyo_ssl.decoders.value_decoders import (
+    KernelReadout,
+    ValueReadout,
+    fit_kernel_ridge,
+    fit_value_ridge,
+)
+from poyo_ssl.finetuning.answering import PictureTeacher
+from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import (
     NUM_BINS,
@@ -26,7 +33,7 @@ from poyo_ssl.finetuning.teachers import (
     transferred_ridge,
 )
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.training.engine import NO_CURVES
+from poyo_ssl.model.fit import NO_CURVES
 from poyo_ssl.windows.tasks import Task
 
 Curves = pd.DataFrame
@@ -37,68 +44,96 @@ Fitted = tuple[FittedDecoder, Curves]
 
 def fit_ridge_arm(setting: Setting) -> Fitted:
     """Ridge on the mean activity of the window."""
-    return LabelReadout(setting.frame("ridge"), ridge_readout(setting, 1)), NO_CURVES
+    return LabelReadout(setting.question("ridge"), ridge_readout(setting, 1)), NO_CURVES
 
 
 def fit_binned_ridge_arm(setting: Setting) -> Fitted:
     """Ridge on the activity in five time bins of the window."""
-    decoder = LabelReadout(setting.frame("ridge, time bins"), ridge_readout(setting, NUM_BINS))
+    decoder = LabelReadout(setting.question("ridge, time bins"), ridge_readout(setting, NUM_BINS))
     return decoder, NO_CURVES
 
 
 def fit_logistic_arm(setting: Setting) -> Fitted:
     """Multinomial logistic regression on the mean activity of the window."""
     readouts = []
-    for divided in setting.population.answering(setting.task):
+    for divided in setting.population.divided.answering(setting.task):
         windows = setting.training_windows(divided)
         readouts.append(
             fit_logistic(
                 setting.features(divided, windows, 1),
                 windows.target,
-                len(setting.population.classes(setting.task)),
+                len(setting.population.divided.classes(setting.task)),
                 setting.unit_ids(divided),
                 setting.seed,
             )
         )
-    return LabelReadout(setting.frame("logistic"), LinearReadout.merge(readouts)), NO_CURVES
+    return LabelReadout(setting.question("logistic"), LinearReadout.merge(readouts)), NO_CURVES
 
 
 def fit_mean_frame_arm(setting: Setting) -> Fitted:
     """The mean of the pictures shown in training, whatever the activity."""
     targets = [
         setting.training_windows(divided).target
-        for divided in setting.population.answering(setting.task)
+        for divided in setting.population.divided.answering(setting.task)
     ]
     mean = setting.pictures()[np.unique(np.concatenate(targets))].mean(axis=0)
-    return MeanFrame(setting.frame("mean frame"), mean), NO_CURVES
+    return MeanFrame(setting.question("mean frame"), mean), NO_CURVES
 
 
 def fit_nearest_frame_arm(setting: Setting) -> Fitted:
     """Look-up of the training movie frame with the nearest mean response."""
-    num_frames = len(setting.population.classes(setting.task))
+    num_frames = len(setting.population.divided.classes(setting.task))
     tables = []
-    for divided in setting.population.answering(setting.task):
+    for divided in setting.population.divided.answering(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, NUM_BINS)
         tables.append(
             fit_frame_templates(features, windows.target, num_frames, setting.unit_ids(divided))
         )
-    pictures = setting.pictures() if setting.task.kind == "images" else None
-    decoder = NearestFrame(setting.frame("nearest frame"), FrameTemplates.merge(tables), pictures)
+    pictures = setting.pictures() if setting.task.answer.needs_pictures else None
+    decoder = NearestFrame(
+        setting.question("nearest frame"), FrameTemplates.merge(tables), pictures
+    )
     return decoder, NO_CURVES
 
 
 def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
     """Ridge to the principal components of the training pictures."""
     pixels = picture_teacher(setting).pixels
-    return PixelReadout(setting.frame("ridge to pixels"), pixels), NO_CURVES
+    return PixelReadout(setting.question("ridge to pixels"), pixels), NO_CURVES
+
+
+def fit_value_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge of a number on the mean activity of the window."""
+    readouts = []
+    for divided in setting.population.divided.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, 1)
+        readouts.append(fit_value_ridge(features, windows.target, setting.unit_ids(divided)))
+    return ValueReadout(setting.question("ridge"), LinearReadout.merge(readouts)), NO_CURVES
+
+
+def fit_kernel_ridge_arm(setting: Setting) -> Fitted:
+    """Ridge of a number with a Gaussian kernel on the mean activity of the window."""
+    models = []
+    for divided in setting.population.divided.answering(setting.task):
+        windows = setting.training_windows(divided)
+        features = setting.features(divided, windows, 1)
+        models.append(fit_kernel_ridge(features, windows.target, setting.unit_ids(divided)))
+    return KernelReadout(setting.question("kernel ridge"), models), NO_CURVES
+
+
+def fit_ridge_of_any_arm(setting: Setting) -> Fitted:
+    """Ridge on the mean activity of the window, to one-hot labels or to a number."""
+    has_classes = setting.task.answer.has_budget
+    return (fit_ridge_arm if has_classes else fit_value_ridge_arm)(setting)
 
 
 def fit_linear_transfer_arm(
     setting: Setting, *, name: str, fit_readout: Callable[[Setting], LinearReadout]
 ) -> Fitted:
     """Ridge that learns from unlabelled windows or from an earlier day, too."""
-    return LabelReadout(setting.frame(name), fit_readout(setting)), NO_CURVES
+    return LabelReadout(setting.question(name), fit_readout(setting)), NO_CURVES
 
 
 def fit_network_arm(
@@ -122,7 +157,7 @@ def fit_network(
     teacher: LinearReadout | PictureTeacher | None = None,
 ) -> Fitted:
     """Fine-tunes a network in the given setting."""
-    decoder, fit = finetune(
+    decoder = finetune(
         setting.population,
         setting.task,
         encoder,
@@ -132,7 +167,8 @@ def fit_network(
         labels=setting.labels,
         teacher=teacher,
     )
-    return decoder, fit.curves
+    assert decoder.fit is not None
+    return decoder, decoder.fit.curves
 
 
 @dataclass(frozen=True)
@@ -159,7 +195,7 @@ def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None =
     """
     return Arm(
         partial(fit_network_arm, name=name, is_pretrained=is_pretrained, teacher=teacher),
-        TEACHERS[teacher].kinds if teacher else ("labels", "frames", "images"),
+        TEACHERS[teacher].kinds if teacher else ("labels", "values", "frames", "images"),
         is_reference=False,
         needs_tuning=teacher is not None and TEACHERS[teacher].needs_tuning,
     )
@@ -173,7 +209,8 @@ def _linear_transfer_arm(
 
 
 ARMS = {
-    "ridge": Arm(fit_ridge_arm, ("labels",), is_seeded=False),
+    "ridge": Arm(fit_ridge_of_any_arm, ("labels", "values"), is_seeded=False),
+    "kernel ridge": Arm(fit_kernel_ridge_arm, ("values",), is_seeded=False),
     "ridge, time bins": Arm(fit_binned_ridge_arm, ("labels",), is_seeded=False),
     "ridge, semi-supervised": _linear_transfer_arm(
         "ridge, semi-supervised", semi_supervised_ridge, is_seeded=False

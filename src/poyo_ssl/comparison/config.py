@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poyo_ssl.comparison.arms import ARMS, Arm, network_arm
@@ -63,8 +63,13 @@ class RunConfig:
     title: str = "Decoding visual experience from calcium imaging"
     """Heading of the report."""
     tasks: tuple[str, ...] = ()
-    """Tasks to decode; none: drifting-grating direction, static-grating orientation and movie
-    reconstruction of held-out frames, as far as the recordings show them."""
+    """Tasks to decode: names, or any column of any table as stimulus/column, with options after
+    commas (sequence/segment,split=repeat,window_length=3); none: drifting-grating direction,
+    static-grating orientation and movie reconstruction of held-out frames, as far as the
+    recordings show them."""
+    own_tasks: dict[str, Task] = field(default_factory=dict)
+    """Questions of one's own by name, decoded beside ``tasks``: stimulus, column, kind, split and
+    window."""
     units: tuple[str, ...] = ("unpredictable", "all")
     """Units to decode: unpredictable, predictable, all."""
     arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
@@ -144,6 +149,11 @@ class RunConfig:
         if self.baseline not in (SCRATCH, *fitted):
             yield f"The baseline '{self.baseline}' is not fitted. Choose from: {', '.join(fitted)}."
 
+    def asked(self) -> list[Task]:
+        """The tasks that were asked for, in order; none: those that the recordings can answer."""
+        own = [replace(task, name=name) for name, task in self.own_tasks.items()]
+        return [*map(find_task, self.tasks), *own]
+
     @property
     def all_arms(self) -> Mapping[str, Arm]:
         """Every arm that can be asked for, by name; pretrainings last."""
@@ -155,7 +165,7 @@ class RunConfig:
 
     def budgets(self, task: Task) -> list[LabelBudget]:
         """How many labels of a task are learned from, each in turn."""
-        if task.kind != "labels":
+        if not task.answer.has_budget:
             return [LabelBudget()]
         fractions = [LabelBudget(fraction=fraction) for fraction in self.label_fractions]
         return [*fractions, *(LabelBudget(per_class=n) for n in self.labels_per_class)]
@@ -174,7 +184,7 @@ class RunConfig:
     def finetuning_of(self, arm: str, task: Task) -> FinetuningConfig:
         """How a network is fitted to a task."""
         own = self.pretrainings.get(arm, PretrainingArm())
-        if task.kind == "images":
+        if task.answer.needs_pictures:
             return own.movie or self.movie
         return own.labels or self.labels
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,11 @@ from poyo_ssl.decoders.linear_transfer import shows_tuning
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.whole_files import write_json
-from poyo_ssl.windows.divide import DividedRecording, divide, require_one_rate
+from poyo_ssl.windows.divide import Divided, DividedRecording, divide, require_one_rate
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.splits import SplitConfig
-from poyo_ssl.windows.tasks import TASKS, Task, can_answer, find_task
+from poyo_ssl.windows.tasks import TASKS, Task, can_answer, find_task, stimulus_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ DEFAULT_TASKS = ("direction", "orientation", "movie_held_out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class PlannedFit:
     """One decoder to be fitted and scored."""
 
     task: str
@@ -56,8 +57,8 @@ class Fit:
 class Experiment:
     """Everything the fits of a run share."""
 
-    divided: list[DividedRecording]
-    earlier: list[DividedRecording]
+    divided: Divided
+    earlier: Divided
     """Recordings that are only pretrained on; none: encoders are pretrained on ``divided``."""
     partition: Partition
     config: RunConfig
@@ -66,7 +67,7 @@ class Experiment:
     @cached_property
     def tasks(self) -> list[Task]:
         """Tasks of the run, in order."""
-        return list({name: find_task(name) for d in self.divided for name in d.splits}.values())
+        return list(self.divided.tasks.values())
 
     @property
     def pretrained_arms(self) -> list[str]:
@@ -74,27 +75,31 @@ class Experiment:
         return [name for name in self.config.pretrainings if name in self.config.arms]
 
     def population(self, units: str) -> Population:
-        """The recordings with only the units of one group; excluded units are in none."""
-        chosen = {
-            d.recording.recording_id: list(
-                d.recording.unit_ids[self.partition.select(d.recording, units)]
-            )
-            for d in self.divided
-        }
-        return Population(self.divided, chosen)
+        """The recordings with only the units of one group, made once."""
+        if units not in self._populations:
+            self._populations[units] = self.partition.population(self.divided, units)
+        return self._populations[units]
+
+    @cached_property
+    def _populations(self) -> dict[str, Population]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to other processes: traces, not what is made of them."""
+        return {k: v for k, v in self.__dict__.items() if k != "_populations"}
 
     def pretraining_population(self, arm: str, seed: int) -> Population:
         """What the encoder of an arm is pretrained on: the units of its diet."""
         pretraining = self.config.pretrainings[arm]
         divided = {
-            "other": self.earlier or self.divided,
+            "other": self.earlier if len(self.earlier) else self.divided,
             "decoded": self.divided,
-            "both": [*self.earlier, *self.divided],
+            "both": self.earlier + self.divided,
         }[pretraining.recordings]
         chosen = choose_units(
             pretraining.units,
             self.partition,
-            [d.recording for d in divided],
+            divided.recordings,
             seed=seed,
             lines=pretraining.lines,
         )
@@ -102,7 +107,8 @@ class Experiment:
 
     def has_tuning(self, task: Task, units: str) -> bool:
         """Whether an earlier day tells how the decoded cells are tuned to what a task asks."""
-        return shows_tuning(self.earlier, task, self.population(units).unit_ids)
+        chosen = self.partition.choose(self.divided.recordings, units).values()
+        return shows_tuning(self.earlier, task, [u for ids in chosen for u in ids])
 
     def pretrained_directory(self, arm: str, seed: int) -> Path:
         """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
@@ -116,11 +122,11 @@ class Experiment:
             == (second.units, second.lines, second.recordings)
         ) and self.config.pretraining_of(one) == self.config.pretraining_of(other)
 
-    def fits(self) -> list[Fit]:
+    def fits(self) -> list[PlannedFit]:
         """Every decoder to fit."""
         arms = self.config.all_arms
         return [
-            Fit(task=task.name, units=units, arm=arm, labels=labels, seed=seed)
+            PlannedFit(task=task.name, units=units, arm=arm, labels=labels, seed=seed)
             for task in self.tasks
             for units in self.config.units
             for arm in arms_for(
@@ -155,14 +161,10 @@ def plan(
     """
     _require_different(recordings, earlier)
     require_one_rate([*recordings, *earlier])
-    tasks = [find_task(name) for name in config.tasks or _default_tasks(recordings)]
+    tasks = config.asked() or _default_tasks(recordings)
     divided = divide(recordings, tasks, config.splits)
     divided_earlier = _divide_for_every_task(earlier, config.earlier_splits or config.splits)
-    partition = partition_by_predictability(
-        [*recordings, *earlier],
-        {d.recording.recording_id: d.training for d in [*divided, *divided_earlier]},
-        config.predictability,
-    )
+    partition = partition_by_predictability(divided + divided_earlier, config.predictability)
     experiment = Experiment(divided, divided_earlier, partition, config, directory)
     problems = [
         *_problems_of_windows(experiment),
@@ -174,17 +176,17 @@ def plan(
     return experiment
 
 
-def _default_tasks(recordings: list[Recording]) -> tuple[str, ...]:
-    names = tuple(
-        name for name in DEFAULT_TASKS if any(can_answer(r, TASKS[name]) for r in recordings)
-    )
+def _default_tasks(recordings: list[Recording]) -> list[Task]:
+    names = [
+        TASKS[name] for name in DEFAULT_TASKS if any(can_answer(r, TASKS[name]) for r in recordings)
+    ]
     if not names:
         found = sorted({name for r in recordings for name in r.stimuli})
         raise RecordingError(
             f"None of {len(recordings)} recordings can answer any default task "
             f"({', '.join(DEFAULT_TASKS)}; found stimuli: {', '.join(found) or 'none'}). The "
             "tasks need drifting gratings, static gratings, or natural movie one with its "
-            "pictures."
+            "pictures. For another question name it in tasks, such as stimulus/column."
         )
     return names
 
@@ -205,11 +207,8 @@ def _require_different(recordings: list[Recording], earlier: Sequence[Recording]
         )
 
 
-def _divide_for_every_task(
-    recordings: Sequence[Recording], config: SplitConfig
-) -> list[DividedRecording]:
-    tasks = [task for task in TASKS.values() if any(can_answer(r, task) for r in recordings)]
-    return divide(list(recordings), tasks, config)
+def _divide_for_every_task(recordings: Sequence[Recording], config: SplitConfig) -> Divided:
+    return divide(recordings, stimulus_tasks(recordings), config)
 
 
 def _problems_of_windows(experiment: Experiment) -> Iterator[str]:
@@ -217,25 +216,29 @@ def _problems_of_windows(experiment: Experiment) -> Iterator[str]:
     for units in experiment.config.units:
         population = experiment.population(units)
         for task in experiment.tasks:
-            for d in population.answering(task):
+            for d in population.divided.answering(task):
                 yield from _problems_of_parts(experiment.config, population, d, task)
 
 
 def _problems_of_parts(
     config: RunConfig, population: Population, divided: DividedRecording, task: Task
 ) -> Iterator[str]:
-    length = config.encoder.window_timesteps(task.window_length, population.sampling_rate)
+    length = config.encoder.window_timesteps(task.length, population.sampling_rate)
     name = divided.recording.recording_id
-    windows = {part: population.windows(divided, task, part, length) for part in ("train", "test")}
+    windows = {
+        part: population.divided.windows(divided, task, part, length) for part in ("train", "test")
+    }
     for part, found in windows.items():
         if len(found) == 0:
             yield (
                 f"Recording '{name}' has no {part} window for the task '{task.name}': its windows "
-                f"of {task.window_length} s do not fit into that part. Give it more trials, or "
+                f"of {task.length} s do not fit into that part. Give it more trials, or "
                 "leave the task out."
             )
     wanted = max(labels.per_class or 0 for labels in config.budgets(task))
-    counts = np.bincount(windows["train"].target, minlength=len(population.classes(task)))
+    if not task.answer.has_budget:
+        return
+    counts = np.bincount(windows["train"].target, minlength=len(population.divided.classes(task)))
     if wanted and wanted > counts.min():
         yield (
             f"Recording '{name}' has {counts.min()} to {counts.max()} training windows per class "
@@ -254,7 +257,7 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
             continue
         pretraining = experiment.config.pretraining_of(arm)
         task = find_task(pretraining.label_task)
-        if pretraining.label_weight > 0 and not population.answering(task):
+        if pretraining.label_weight > 0 and not population.divided.answering(task):
             yield (
                 f"Arm '{arm}': its encoder learns from labels of the task '{task.name}', which no "
                 "recording that it is pretrained on was divided for. Add the task to tasks, or "
@@ -275,7 +278,7 @@ def _problems_of_tuning(experiment: Experiment) -> Iterator[str]:
         yield (
             f"The arms {needing} learn how cells are tuned from gratings of an earlier day, but no "
             f"task asks for an angle, or none of {len(experiment.earlier)} recordings to pretrain "
-            "on shows gratings to the decoded cells. Give such a recording with --pretrain_on, or "
+            "on shows gratings to the decoded cells. Give such a recording to pretrain on, or "
             "leave the arms out."
         )
 

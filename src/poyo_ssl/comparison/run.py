@@ -13,7 +13,7 @@ import torch
 from joblib import Parallel, delayed
 
 from poyo_ssl.comparison.config import RunConfig, slug
-from poyo_ssl.comparison.plan import Experiment, Fit, claim, plan
+from poyo_ssl.comparison.plan import Experiment, PlannedFit, claim, plan
 from poyo_ssl.comparison.run_directory import (
     PRETRAINING_FACTS,
     save_predictions,
@@ -22,14 +22,13 @@ from poyo_ssl.comparison.run_directory import (
     write_recordings,
     write_results,
 )
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
 from poyo_ssl.whole_files import write_json
-from poyo_ssl.windows.tasks import find_task
 
 
 def run(
@@ -113,16 +112,17 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     population = experiment.pretraining_population(arm, seed)
-    encoder, result = pretrain(
+    encoder = pretrain(
         population,
-        experiment.config.encoder,
         experiment.config.pretraining_of(arm),
+        encoder=experiment.config.encoder,
         seed=seed,
         checkpoint_directory=checkpoints,
         log_directory=experiment.directory / "tensorboard" / f"{slug(arm)}-{seed}",
     )
     directory.mkdir(parents=True, exist_ok=True)
-    result.curves.to_csv(directory / "curves.csv", index=False)
+    assert encoder.fit is not None
+    encoder.fit.curves.to_csv(directory / "curves.csv", index=False)
     facts = {
         "seconds": round(time.perf_counter() - started, 2),
         "num_recordings": len(population.divided),
@@ -134,12 +134,12 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
         shutil.rmtree(checkpoints)
 
 
-def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
+def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
     """Fits one decoder, scores it on every test window, and saves both."""
     directory = experiment.directory / fit.name
     torch.set_num_threads(1)
     started = time.perf_counter()
-    task = find_task(fit.task)
+    task = experiment.divided.task(fit.task)
     population = experiment.population(fit.units)
     setting = Setting(
         population=population,
@@ -153,17 +153,17 @@ def _fit_and_score(experiment: Experiment, fit: Fit) -> None:
     )
     decoder, curves = experiment.config.all_arms[fit.arm].fit(setting)
     seconds = time.perf_counter() - started
-    pictures = population.pictures(task).numpy() if task.kind == "images" else None
+    pictures = population.divided.pictures(task).numpy() if task.answer.needs_pictures else None
     scores = []
     directory.mkdir(parents=True, exist_ok=True)
-    for divided in population.answering(task):
+    for divided in population.divided.answering(task):
         recording, splits = divided.recording, divided.splits[task.name]
-        evaluation = evaluate(decoder, recording, splits, pictures=pictures)
+        evaluation = evaluate_recording(decoder, recording, splits, pictures=pictures)
         scores.append(
             {
                 "recording_id": recording.recording_id,
                 "num_labelled": len(
-                    population.windows(divided, task, "train", setting.num_timesteps)
+                    population.divided.windows(divided, task, "train", setting.num_timesteps)
                 ),
                 "num_train": len(setting.training_windows(divided)),
                 "num_test": len(evaluation.target),

@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 
 from poyo_ssl.comparison.config import slug
-from poyo_ssl.comparison.plan import Experiment, Fit
+from poyo_ssl.comparison.plan import Experiment, PlannedFit
 from poyo_ssl.comparison.summary import summarize
-from poyo_ssl.evaluation.evaluate import MAIN_METRIC, Evaluation, chance_level
+from poyo_ssl.evaluation.evaluate import Evaluation, chance_level
 from poyo_ssl.evaluation.saved_runs import describe_splits
 from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
@@ -27,8 +27,7 @@ from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulation.simulator import SIMULATED_BY
 from poyo_ssl.whole_files import write_json
 from poyo_ssl.windows.label_budget import LabelBudget
-from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.tasks import Task, find_task
+from poyo_ssl.windows.tasks import Task
 
 CITATIONS = [
     "Bae, Azabou, Cha, Richards (2025). Decoding Dynamic Visual Experience from Calcium Imaging "
@@ -82,7 +81,7 @@ def save_predictions(
 ) -> None:
     """Keeps what the tables and figures need: a score per window, and a few pictures."""
     arrays = {"per_window": evaluation.per_window, "target": evaluation.target}
-    if task.kind == "images":
+    if task.answer.needs_pictures:
         assert pictures is not None
         shown = np.linspace(0, len(evaluation.target) - 1, NUM_SHOWN_FRAMES).round().astype(int)
         arrays |= {
@@ -153,28 +152,24 @@ def _count(units: pd.DataFrame, column: str) -> dict[str, int]:
 
 
 def _describe_task(task: Task, experiment: Experiment) -> dict[str, Any]:
-    population = Population(
-        experiment.divided,
-        {d.recording.recording_id: list(d.recording.unit_ids[:1]) for d in experiment.divided},
-    )
-    recording = population.answering(task)[0].recording
+    recording = experiment.divided.answering(task)[0].recording
     return {
         "name": task.name,
         "title": task.title,
-        "chance": chance_level(task, recording, population.classes(task)),
+        "chance": chance_level(task, recording, experiment.divided.classes(task)),
         "kind": task.kind,
         "split": task.split,
     }
 
 
-def write_results(experiment: Experiment, fits: list[Fit]) -> None:
+def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
     """Gathers what the fits saved into the tables and pictures of the run."""
     directory = experiment.directory
     arms = experiment.config.all_arms
     pretrainings = _write_pretrainings(experiment).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
-        task = find_task(fit.task)
+        task = experiment.divided.task(fit.task)
         folder = directory / fit.name
         rows = json.loads((folder / "scores.json").read_text())
         keys = {
@@ -199,7 +194,7 @@ def write_results(experiment: Experiment, fits: list[Fit]) -> None:
                         **keys,
                         "recording_id": row["recording_id"],
                         "seed": fit.seed,
-                        "metric": MAIN_METRIC[task.kind],
+                        "metric": task.answer.metric,
                         "window": np.arange(len(per_window)),
                         "value": per_window,
                     }
@@ -273,17 +268,17 @@ def _write_pretrainings(experiment: Experiment) -> pd.DataFrame:
     return table
 
 
-def _write_confusions(experiment: Experiment, fits: list[Fit]) -> None:
+def _write_confusions(experiment: Experiment, fits: list[PlannedFit]) -> None:
     """Counts over all seeds and recordings, with the most labels, for label tasks."""
     counts: dict[tuple[str, str, str], np.ndarray] = {}
     names: dict[str, list[str]] = {}
     for fit in fits:
-        task = find_task(fit.task)
-        if task.kind != "labels" or fit.labels != experiment.config.most_labels(task):
+        task = experiment.divided.task(fit.task)
+        if not task.answer.has_budget or fit.labels != experiment.config.most_labels(task):
             continue
         for path in sorted((experiment.directory / fit.name).glob("*.npz")):
-            classes = experiment.population(fit.units).classes(task)
-            names[fit.task] = [f"{value:g}" for value in classes]
+            classes = experiment.divided.classes(task)
+            names[fit.task] = [v if isinstance(v, str) else f"{v:g}" for v in classes.tolist()]
             with np.load(path, allow_pickle=False) as arrays:
                 matrix = confusion_matrix(arrays["predicted"], arrays["target"], len(classes))
             key = (fit.task, fit.units, fit.arm)
@@ -295,13 +290,13 @@ def _write_confusions(experiment: Experiment, fits: list[Fit]) -> None:
         table.to_csv(folder / f"{task_name}__{units}__{arm}.csv")
 
 
-def _write_movies(experiment: Experiment, fits: list[Fit]) -> None:
+def _write_movies(experiment: Experiment, fits: list[PlannedFit]) -> None:
     """A few reconstructed movie frames of every arm: first seed, first recording."""
     folder = experiment.directory / "movie"
     folder.mkdir(exist_ok=True)
     for fit in fits:
-        task = find_task(fit.task)
-        if task.kind != "images" or fit.seed != 0:
+        task = experiment.divided.task(fit.task)
+        if not task.answer.needs_pictures or fit.seed != 0:
             continue
         path = sorted((experiment.directory / fit.name).glob("*.npz"))[0]
         with np.load(path, allow_pickle=False) as arrays:

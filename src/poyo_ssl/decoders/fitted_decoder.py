@@ -17,20 +17,22 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.model.checkpoints import save_checkpoint
+from poyo_ssl.model.fit import Fit
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.activity import Activity, UnitScale
-from poyo_ssl.windows.tasks import Task, find_task
+from poyo_ssl.windows.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DecoderFrame:
+class Question:
     """What every fitted decoder shares: the question, the answers and the units."""
 
     arm: str
     """Name in results, such as ``ridge`` or ``pretrained``."""
     task: Task
     classes: np.ndarray
-    """Possible answers, sorted: label values or movie frames, (num_classes,)."""
+    """Possible answers, sorted: label values, text or movie frames, (num_classes,); empty where any
+    number may be the answer."""
     num_timesteps: int
     """Imaging samples in a window."""
     sampling_rate: float
@@ -97,7 +99,7 @@ class DecoderFrame:
         """JSON-ready form, without the scale."""
         return {
             "arm": self.arm,
-            "task": self.task.name,
+            "task": self.task.settings(),
             "classes": self.classes.tolist(),
             "num_timesteps": self.num_timesteps,
             "sampling_rate": self.sampling_rate,
@@ -110,7 +112,7 @@ class DecoderFrame:
         return {f"scale.{name}": torch.tensor(table[name].to_numpy()) for name in table}
 
     @staticmethod
-    def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> DecoderFrame:
+    def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Question:
         """Inverse of ``settings`` and ``tensors``."""
         units: dict[str, list[str]] = settings["scale_units"]
         table = pd.DataFrame(
@@ -122,9 +124,9 @@ class DecoderFrame:
             name: table.iloc[end - len(ids) : end]
             for (name, ids), end in zip(units.items(), ends, strict=True)
         }
-        return DecoderFrame(
+        return Question(
             arm=settings["arm"],
-            task=find_task(settings["task"]),
+            task=Task.of(settings["task"]),
             classes=np.array(settings["classes"]),
             num_timesteps=settings["num_timesteps"],
             sampling_rate=settings["sampling_rate"],
@@ -136,9 +138,22 @@ class FittedDecoder(ABC):
     """Something that answers a task from windows of a recording."""
 
     KIND: ClassVar[str]
+    kinds: ClassVar[dict[str, type[FittedDecoder]]] = {}
+    """``KIND`` to class: every kind of decoder that a module in this package defines."""
 
-    def __init__(self, frame: DecoderFrame) -> None:
-        self.frame = frame
+    def __init_subclass__(cls) -> None:
+        cls.kinds[cls.KIND] = cls
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.fit: Fit | None = None
+        """Curves and seconds, where a network was fitted in this process."""
+
+    def __repr__(self) -> str:
+        question = self.question
+        units = len({u for table in question.scale.tables.values() for u in table.index})
+        fitted = "" if self.fit is None else f", {self.fit}"
+        return f"<{question.arm} decoder of {question.task.name} from {units} units{fitted}>"
 
     def predict(self, recording: Recording, first_timestep: np.ndarray) -> np.ndarray:
         """Answers for windows of a recording.
@@ -148,14 +163,15 @@ class FittedDecoder(ABC):
             first_timestep: Of every window, (num_windows,).
 
         Returns:
-            Label tasks: scores, (num_windows, num_classes), larger is likelier. Frame tasks: the
+            Label tasks: scores, (num_windows, num_classes), larger is likelier. Value tasks: the
+            value, (num_windows,). Frame tasks: the
             movie frame, (num_windows,). Image tasks: pictures in [0, 1], (num_windows, 64, 128).
 
         Raises:
             RecordingError: If no unit is shared or the sampling rates differ.
         """
-        unit_ids = self.frame.known_units(recording)
-        activity = Activity.of(recording, unit_ids, self.frame.scale)
+        unit_ids = self.question.known_units(recording)
+        activity = Activity.of(recording, unit_ids, self.question.scale)
         return self.answer(activity, first_timestep)
 
     @abstractmethod
@@ -168,7 +184,7 @@ class FittedDecoder(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Inverse of ``state``."""
 
     def save(self, directory: str | Path) -> None:
@@ -176,6 +192,6 @@ class FittedDecoder(ABC):
         settings, tensors = self.state()
         save_checkpoint(
             directory,
-            {**self.frame.tensors(), **tensors},
-            {"kind": self.KIND, **self.frame.settings(), **settings},
+            {**self.question.tensors(), **tensors},
+            {"kind": self.KIND, **self.question.settings(), **settings},
         )

@@ -16,10 +16,10 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout, choose_penalty
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.principal_modes import PrincipalModes
-from poyo_ssl.windows.tasks import TASKS, Task
+from poyo_ssl.windows.tasks import Task
 
 HARMONICS = (2, 4)
 """Multiples of a grating's angle whose cosine and sine describe orientation tuning."""
@@ -118,9 +118,7 @@ def harmonics(angles: np.ndarray) -> np.ndarray:
     return np.stack([f(k * radians) for k in HARMONICS for f in (np.cos, np.sin)], axis=1)
 
 
-def fit_orientation_tuning(
-    earlier: list[DividedRecording], task: Task, later: Population
-) -> OrientationTuning:
+def fit_orientation_tuning(earlier: Divided, task: Task, later: Population) -> OrientationTuning:
     """Learns from labelled training trials of other days how tracked cells are tuned.
 
     Only cells of the later population are used. Where both days' gratings have a spatial
@@ -134,20 +132,20 @@ def fit_orientation_tuning(
     Raises:
         RecordingError: If no other recording shows gratings to cells of the later population.
     """
-    shown = [d.recording.stimulus(task.stimulus) for d in later.answering(task)]
+    shown = [d.recording.stimulus(task.stimulus) for d in later.divided.answering(task)]
     wanted = set(later.unit_ids)
     fitted = []
     for divided in earlier:
         shared = [str(unit_id) for unit_id in divided.recording.unit_ids if unit_id in wanted]
         for name in divided.splits:
-            if shared and TASKS[name].column == ANGLE:
-                fitted.append(_fit_tuning(divided, TASKS[name], shared, shown))
+            if shared and earlier.tasks[name].column == ANGLE:
+                fitted.append(_fit_tuning(divided, earlier.tasks[name], shared, shown))
     if not fitted:
         found = ", ".join(f"'{d.recording.recording_id}'" for d in earlier) or "none given"
         raise RecordingError(
             f"No earlier recording ({found}) shows gratings to any of the {len(wanted)} cells that "
-            "are to be decoded. Give recordings of the same cells with --pretrain_on, or leave "
-            "out the arms that learn from an earlier day."
+            "are to be decoded. Give recordings of the same cells to pretrain on, or leave out the "
+            "arms that learn from an earlier day."
         )
     unit_ids = list(dict.fromkeys(unit_id for tuning in fitted for unit_id in tuning.unit_ids))
     stacked = pd.concat([pd.DataFrame(t.weights, index=t.unit_ids) for t in fitted])
@@ -155,10 +153,10 @@ def fit_orientation_tuning(
     return OrientationTuning(unit_ids=unit_ids, weights=weights)
 
 
-def shows_tuning(earlier: list[DividedRecording], task: Task, unit_ids: list[str]) -> bool:
+def shows_tuning(earlier: Divided, task: Task, unit_ids: list[str]) -> bool:
     """Whether other recordings show gratings to some of the cells, and a task asks for an angle."""
     return task.column == ANGLE and any(
-        TASKS[name].column == ANGLE and np.isin(divided.recording.unit_ids, unit_ids).any()
+        earlier.tasks[name].column == ANGLE and np.isin(divided.recording.unit_ids, unit_ids).any()
         for divided in earlier
         for name in divided.splits
     )
@@ -168,14 +166,15 @@ def _fit_tuning(
     divided: DividedRecording, task: Task, unit_ids: list[str], shown_later: list[pd.DataFrame]
 ) -> OrientationTuning:
     """Ridge from the mean activity of cells to the harmonics of the angle shown."""
-    alike = DividedRecording(_only_alike(divided.recording, task, shown_later), divided.splits)
+    only = _only_alike(divided.recording, task, shown_later)
+    alike = DividedRecording(only, divided.splits)
     recording_id = alike.recording.recording_id
-    population = Population([alike], {recording_id: unit_ids})
-    num_timesteps = max(1, round(task.window_length * population.sampling_rate))
-    windows = population.windows(alike, task, "train", num_timesteps)
+    population = Population(Divided([alike], {task.name: task}), {recording_id: unit_ids})
+    num_timesteps = max(1, round(task.length * population.sampling_rate))
+    windows = population.divided.windows(alike, task, "train", num_timesteps)
     activity = population.activity[recording_id]
     features = activity.binned(windows.first_timestep, num_timesteps, 1)
-    angles = population.classes(task)[windows.target]
+    angles = population.divided.classes(task)[windows.target]
     model = RidgeCV(alphas=ALPHAS).fit(features - features.mean(axis=0), harmonics(angles))
     return OrientationTuning(unit_ids=activity.unit_ids, weights=model.coef_.T)
 

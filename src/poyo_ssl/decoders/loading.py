@@ -1,13 +1,18 @@
-"""Loading of fitted decoders of every kind."""
+"""Loading of fitted decoders of every kind.
+
+A kind is known once its module is imported: name the module of a new one here.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
-from poyo_ssl.decoders.network import NetworkDecoder
-from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
+from poyo_ssl.decoders import network, reference_decoders, value_decoders
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
+
+MODULES = (network, reference_decoders, value_decoders)
+"""Where the kinds of decoders are defined."""
 
 
 def load_decoder(directory: str | Path) -> FittedDecoder:
@@ -17,17 +22,14 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
         CheckpointError: If the directory holds no complete checkpoint of a fitted decoder.
     """
     tensors, settings = load_checkpoint(directory)
-    kinds = {
-        kind.KIND: kind
-        for kind in (LabelReadout, PixelReadout, MeanFrame, NearestFrame, NetworkDecoder)
-    }
-    if settings.get("kind") not in kinds:
+    kind = FittedDecoder.kinds.get(str(settings.get("kind")))
+    if kind is None:
         raise CheckpointError(
             f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
             "Give a directory that 'poyo-ssl finetune' or 'run' wrote."
         )
     try:
-        return kinds[settings["kind"]].of(DecoderFrame.of(settings, tensors), settings, tensors)
+        return kind.of(Question.of(settings, tensors), settings, tensors)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, AssertionError) as error:

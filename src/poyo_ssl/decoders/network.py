@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import (
     readout_of,
@@ -31,7 +31,7 @@ class NetworkDecoder(FittedDecoder):
     """A trained network, alone or added to the closed-form teacher that it learned from.
 
     Args:
-        frame: The question.
+        question: What is asked.
         network: Fitted label or movie decoder.
         teacher: Linear readout whose scores the network's are added to, or whose picture the
             network corrects; None for none.
@@ -43,13 +43,13 @@ class NetworkDecoder(FittedDecoder):
 
     def __init__(
         self,
-        frame: DecoderFrame,
+        question: Question,
         network: LabelDecoder | MovieDecoder,
         teacher: LinearReadout | None = None,
         blend: float = 0.0,
         spread: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        super().__init__(frame)
+        super().__init__(question)
         self.network = network.eval()
         self.teacher = teacher
         self.blend = blend
@@ -60,7 +60,7 @@ class NetworkDecoder(FittedDecoder):
         """Centred logits of the network alone, (n, K)."""
         index = self.network.encoder.unit_rows(activity.unit_ids)
         logits = [
-            self.network((activity.windows(first, self.frame.num_timesteps), index))
+            self.network((activity.windows(first, self.question.num_timesteps), index))
             for first in in_batches(first_timestep)
         ]
         out = torch.cat(logits)
@@ -71,7 +71,7 @@ class NetworkDecoder(FittedDecoder):
     def pictures(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], starting from the teacher's where there is one, (n, 64, 128)."""
         index = self.network.encoder.unit_rows(activity.unit_ids)
-        num_timesteps, teacher = self.frame.num_timesteps, self.teacher
+        num_timesteps, teacher = self.question.num_timesteps, self.teacher
         if teacher is not None:  # bins of all windows at once: they are found over the recording
             features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)
         pictures = []
@@ -86,14 +86,14 @@ class NetworkDecoder(FittedDecoder):
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Scores (n, K), movie frames (n,), or pictures (n, 64, 128)."""
-        if self.frame.task.kind == "images":
+        if self.question.task.answer.needs_pictures:
             return self.pictures(activity, first_timestep)
         scores = self.network_scores(activity, first_timestep)
         if self.teacher is not None:
-            num_timesteps = self.frame.num_timesteps
+            num_timesteps = self.question.num_timesteps
             taught = teacher_scores(self.teacher, activity, first_timestep, num_timesteps)
             scores = taught / self.spread[0] + self.blend * scores / self.spread[1]
-        return scores.argmax(axis=1) if self.frame.task.kind == "frames" else scores
+        return scores.argmax(axis=1) if self.question.task.answer.is_about_frames else scores
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Network, vocabulary, and the teacher where there is one."""
@@ -112,7 +112,7 @@ class NetworkDecoder(FittedDecoder):
         return settings, tensors
 
     @classmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds network and teacher."""
         weights = {
             name.removeprefix("network."): value
@@ -123,7 +123,7 @@ class NetworkDecoder(FittedDecoder):
         network: LabelDecoder | MovieDecoder
         if settings["network"] == LabelDecoder.__name__:
             network = LabelDecoder(
-                encoder, num_classes=len(frame.classes), query_time=settings["query_time"]
+                encoder, num_classes=len(question.classes), query_time=settings["query_time"]
             )
         else:
             network = MovieDecoder(
@@ -135,10 +135,10 @@ class NetworkDecoder(FittedDecoder):
             )
         restore(network, weights)
         if "teacher" not in settings:
-            return cls(frame, network)
+            return cls(question, network)
         taught = settings["teacher"]
         teacher = readout_of(taught, tensors)
-        return cls(frame, network, teacher, taught["blend"], tuple(taught["spread"]))
+        return cls(question, network, teacher, taught["blend"], tuple(taught["spread"]))
 
 
 def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:

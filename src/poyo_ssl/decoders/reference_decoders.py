@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame, FittedDecoder
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import FrameTemplates, PictureReadout
 from poyo_ssl.windows.activity import Activity
@@ -19,13 +19,13 @@ class LabelReadout(FittedDecoder):
 
     KIND = "label readout"
 
-    def __init__(self, frame: DecoderFrame, readout: LinearReadout) -> None:
-        super().__init__(frame)
+    def __init__(self, question: Question, readout: LinearReadout) -> None:
+        super().__init__(question)
         self.readout = readout
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Scores, (num_windows, num_classes); for frames the likeliest, (num_windows,)."""
-        num_timesteps = self.frame.num_timesteps
+        num_timesteps = self.question.num_timesteps
         features = activity.binned(first_timestep, num_timesteps, self.readout.num_bins)
         return self.readout.scores(features, activity.unit_ids)
 
@@ -34,9 +34,9 @@ class LabelReadout(FittedDecoder):
         return readout_state(self.readout)
 
     @classmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
-        return cls(frame, readout_of(settings, tensors))
+        return cls(question, readout_of(settings, tensors))
 
 
 class PixelReadout(FittedDecoder):
@@ -44,13 +44,13 @@ class PixelReadout(FittedDecoder):
 
     KIND = "pixel readout"
 
-    def __init__(self, frame: DecoderFrame, pixels: PictureReadout) -> None:
-        super().__init__(frame)
+    def __init__(self, question: Question, pixels: PictureReadout) -> None:
+        super().__init__(question)
         self.pixels = pixels
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], (num_windows, 64, 128)."""
-        num_timesteps = self.frame.num_timesteps
+        num_timesteps = self.question.num_timesteps
         readout = self.pixels.readout
         features = activity.binned(first_timestep, num_timesteps, readout.num_bins)
         return self.pixels.pictures(readout.scores(features, activity.unit_ids))
@@ -63,14 +63,14 @@ class PixelReadout(FittedDecoder):
         return settings, tensors
 
     @classmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
         pixels = PictureReadout(
             readout=readout_of(settings, tensors),
             mean_picture=tensors["mean_picture"].numpy(),
             components=tensors["components"].numpy(),
         )
-        return cls(frame, pixels)
+        return cls(question, pixels)
 
 
 class MeanFrame(FittedDecoder):
@@ -78,8 +78,8 @@ class MeanFrame(FittedDecoder):
 
     KIND = "mean frame"
 
-    def __init__(self, frame: DecoderFrame, mean_picture: np.ndarray) -> None:
-        super().__init__(frame)
+    def __init__(self, question: Question, mean_picture: np.ndarray) -> None:
+        super().__init__(question)
         self.mean_picture = mean_picture
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
@@ -91,16 +91,16 @@ class MeanFrame(FittedDecoder):
         return {}, {"mean_picture": torch.from_numpy(self.mean_picture)}
 
     @classmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the picture."""
-        return cls(frame, tensors["mean_picture"].numpy())
+        return cls(question, tensors["mean_picture"].numpy())
 
 
 class NearestFrame(FittedDecoder):
     """Looks up the training movie frame whose mean response is nearest.
 
     Args:
-        frame: The question.
+        question: What is asked.
         templates: Mean response to every movie frame.
         pictures: Pictures to answer with for image tasks, (num_frames, 64, 128); None for frames.
     """
@@ -108,15 +108,15 @@ class NearestFrame(FittedDecoder):
     KIND = "nearest frame"
 
     def __init__(
-        self, frame: DecoderFrame, templates: FrameTemplates, pictures: np.ndarray | None
+        self, question: Question, templates: FrameTemplates, pictures: np.ndarray | None
     ) -> None:
-        super().__init__(frame)
+        super().__init__(question)
         self.templates = templates
         self.pictures = pictures
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Movie frames (num_windows,), or pictures (num_windows, 64, 128)."""
-        num_timesteps = self.frame.num_timesteps
+        num_timesteps = self.question.num_timesteps
         features = activity.binned(first_timestep, num_timesteps, self.templates.num_bins)
         nearest = self.templates.nearest(features, activity.unit_ids)
         return nearest if self.pictures is None else self.pictures[nearest]
@@ -129,13 +129,13 @@ class NearestFrame(FittedDecoder):
         return {"unit_ids": self.templates.unit_ids}, tensors
 
     @classmethod
-    def of(cls, frame: DecoderFrame, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the look-up table."""
         templates = FrameTemplates(
             unit_ids=settings["unit_ids"], responses=tensors["responses"].numpy()
         )
         pictures = tensors["pictures"].numpy() if "pictures" in tensors else None
-        return cls(frame, templates, pictures)
+        return cls(question, templates, pictures)
 
 
 def readout_state(readout: LinearReadout) -> tuple[dict[str, Any], dict[str, Tensor]]:

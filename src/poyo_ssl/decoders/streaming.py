@@ -48,7 +48,7 @@ class StreamingDecoder:
                 f"given, of which {len(column)} differ. Name the units in the order in which "
                 "their samples come."
             )
-        frame = decoder.frame
+        frame = decoder.question
         self.unit_ids = frame.known_among(np.array(list(column)), self._recording_id)
         self._columns = np.array([column[unit_id] for unit_id in self.unit_ids])
         self._mean, self._sd = frame.scale.statistics(self._recording_id, self.unit_ids)
@@ -87,7 +87,7 @@ class StreamingDecoder:
                 f"unit that was named at the start, got {sample.shape}. Push one sample at a time."
             )
         self._append(normalise(sample[self._columns], self._mean, self._sd))
-        first = self._stop - self.decoder.frame.num_timesteps
+        first = self._stop - self.decoder.question.num_timesteps
         if first < 0:
             return None
         window = Activity(
@@ -100,7 +100,7 @@ class StreamingDecoder:
     def _append(self, sample: np.ndarray) -> None:
         """Adds a row; where the buffer is full, what the next window needs moves to the front."""
         if self._stop == len(self._samples):
-            kept = self.decoder.frame.num_timesteps - 1
+            kept = self.decoder.question.num_timesteps - 1
             self._samples[:kept] = self._samples[len(self._samples) - kept :]
             self._stop = kept
         self._samples[self._stop] = sample

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.metrics.labels import balanced_accuracy, frame_identity_within
-from poyo_ssl.metrics.pictures import peak_signal_to_noise, pixel_correlation, structural_similarity
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
-from poyo_ssl.windows.tasks import Task, TaskWindows, find_windows
-
-MAIN_METRIC = {"labels": "accuracy", "frames": "within_1s", "images": "ssim"}
-"""Kind of task to the metric that headlines and intervals over trials use."""
-
-LARGEST_PSNR = 10 * np.log10(12 * 255**2)
-"""PSNR in dB of rounding to 8-bit grey values. A look-up that finds the very picture shown counts
-as this much, not as infinitely much, which no mean survives."""
+from poyo_ssl.windows.tasks import Task, TaskWindows, can_answer, find_windows, presentations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,16 +23,77 @@ class Evaluation:
 
     recording_id: str
     target: np.ndarray
-    """Right answers: class or movie frame, (num_windows,)."""
+    """Right answers: class, movie frame or value, (num_windows,)."""
     predicted: np.ndarray
-    """Answers: class or movie frame (num_windows,), or pictures (num_windows, 64, 128)."""
+    """Answers: class, movie frame or value (num_windows,), or pictures (num_windows, 64, 128)."""
     per_window: np.ndarray
-    """The task's main metric for every window: right or wrong, or SSIM, (num_windows,)."""
+    """The task's main metric for every window; its mean is the main metric, (num_windows,)."""
     scores: dict[str, float]
-    """Metric name to value over all windows."""
+    """Metric name to value over all windows, the main one first."""
+    chance: float | None
+    """Expected main metric of guessing; None for pictures, where the mean frame serves."""
 
 
-def evaluate(
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How one decoder did on several recordings."""
+
+    evaluations: list[Evaluation]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a recording: ``recording_id``, every metric, ``chance`` and ``num_windows``."""
+        return pd.DataFrame(
+            [
+                {
+                    "recording_id": e.recording_id,
+                    **e.scores,
+                    "chance": np.nan if e.chance is None else e.chance,
+                    "num_windows": len(e.target),
+                }
+                for e in self.evaluations
+            ]
+        )
+
+    def mean(self) -> dict[str, float]:
+        """Every metric, averaged over recordings."""
+        names = self.evaluations[0].scores
+        return {name: float(np.mean([e.scores[name] for e in self.evaluations])) for name in names}
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, float_format="{:.3f}".format)
+
+
+def evaluate(decoder: FittedDecoder, recordings: Iterable[DividedRecording | Recording]) -> Scores:
+    """Scores a fitted decoder on every test window of divided recordings.
+
+    Args:
+        decoder: Any fitted decoder.
+        recordings: Divided recordings, of which the test part is scored; those that cannot answer
+            the decoder's task are left out. A recording that was not divided is scored whole, which
+            is honest only if nothing was learned from it.
+
+    Raises:
+        RecordingError: If none can answer the task, there is no window to score, or no unit is
+            shared.
+    """
+    task, evaluations, num_given = decoder.question.task, [], 0
+    for one in recordings:
+        num_given += 1
+        if isinstance(one, Recording):
+            if can_answer(one, task):
+                evaluations.append(evaluate_recording(decoder, one))
+        elif task.name in one.splits and len(one.splits[task.name].test):
+            evaluations.append(evaluate_recording(decoder, one.recording, one.splits[task.name]))
+    if not evaluations:
+        raise RecordingError(
+            f"None of {num_given} recordings has a test part for the task '{task.name}', which the "
+            f"decoder '{decoder.question.arm}' answers. Divide them for that task."
+        )
+    return Scores(evaluations)
+
+
+def evaluate_recording(
     decoder: FittedDecoder,
     recording: Recording,
     splits: Splits | None = None,
@@ -52,29 +107,34 @@ def evaluate(
         recording: A recording that shares units with it.
         splits: Parts of the recording for the decoder's task, whose test part is scored; None
             scores the whole recording, which is honest only if nothing was learned from it.
-        pictures: Image tasks: what was shown, in [0, 1], (num_pictures, 64, 128).
+        pictures: Image tasks: what was shown, in [0, 1], (num_pictures, 64, 128); None takes the
+            recording's own.
 
     Raises:
         RecordingError: If there is no window to score, or no unit is shared.
     """
-    frame = decoder.frame
+    question = decoder.question
+    task = question.task
     everywhere = recording.segment_intervals
     windows = find_windows(
         recording,
-        frame.task,
+        task,
         everywhere if splits is None else splits.test,
-        frame.classes,
-        frame.num_timesteps,
+        question.classes,
+        question.num_timesteps,
         reach=everywhere if splits is None else splits.reach("test"),
     )
     if len(windows) == 0:
+        table = presentations(recording, task)
         raise RecordingError(
-            f"Recording '{recording.recording_id}' has no window of {frame.task.stimulus} to "
-            f"score: {len(recording.stimulus(frame.task.stimulus))} presentations, none of which "
-            "has a known answer and a full window of activity inside the part to be scored."
+            f"Recording '{recording.recording_id}' has no window of {task.stimulus} to score: "
+            f"{0 if table is None else len(table)} presentations, none of which has a known answer "
+            "and a full window of activity inside the part to be scored."
         )
+    if pictures is None and task.answer.needs_pictures and task.stimulus in recording.templates:
+        pictures = resize_pictures(recording.templates[task.stimulus]).numpy()
     answers = decoder.predict(recording, windows.first_timestep)
-    return score(frame.task, recording, windows, answers, pictures)
+    return score(task, recording, windows, answers, pictures, question.classes)
 
 
 def score(
@@ -83,77 +143,53 @@ def score(
     windows: TaskWindows,
     answers: np.ndarray,
     pictures: np.ndarray | None,
+    classes: np.ndarray,
 ) -> Evaluation:
-    """Turns answers into metrics by the kind of task."""
-    target = windows.target
-    if task.kind == "images":
-        assert pictures is not None, "image tasks are scored against the pictures shown"
-        true = pictures[target]
-        per_window = structural_similarity(answers, true)
-        scores = {
-            "ssim": float(per_window.mean()),
-            "psnr": float(np.minimum(peak_signal_to_noise(answers, true), LARGEST_PSNR).mean()),
-            "correlation": float(pixel_correlation(answers, true).mean()),
-        }
-        predicted = answers
-    elif task.kind == "frames":
-        predicted = answers
-        tolerance = round(1.0 / movie_frame_period(recording, task))
-        per_window = (np.abs(predicted - target) <= tolerance).astype(float)
-        scores = {"within_1s": frame_identity_within(predicted, target, tolerance)}
-    else:
-        predicted = answers.argmax(axis=1)
-        per_window = (predicted == target).astype(float)
-        scores = {
-            "accuracy": float(per_window.mean()),
-            "balanced_accuracy": balanced_accuracy(predicted, target),
-        }
+    """Turns answers into metrics, as the kind of answer says."""
+    frame_period = presentation_period(recording, task)
+    scored = task.answer.score(answers, windows.target, frame_period, pictures)
     return Evaluation(
         recording_id=recording.recording_id,
-        target=target,
-        predicted=predicted,
-        per_window=per_window,
-        scores=scores,
+        target=windows.target,
+        predicted=scored.predicted,
+        per_window=scored.per_window,
+        scores=scored.scores,
+        chance=task.answer.chance(classes, frame_period),
     )
 
 
-def movie_frame_period(recording: Recording, task: Task) -> float:
-    """Seconds that a movie frame is shown."""
-    return float(np.median(np.diff(recording.stimulus(task.stimulus)["start"].to_numpy())))
+def presentation_period(recording: Recording, task: Task) -> float:
+    """Seconds from one presentation to the next, in the median: how long a movie frame is shown."""
+    table = presentations(recording, task)
+    assert table is not None
+    starts = table["start"].to_numpy()
+    if len(starts) < 2:
+        return float(table["end"].iloc[0] - starts[0])
+    return float(np.median(np.diff(starts)))
 
 
 def chance_level(task: Task, recording: Recording, classes: np.ndarray) -> float | None:
-    """Expected main metric of guessing uniformly; None for images, where the mean frame serves."""
-    if task.kind == "labels":
-        return 1.0 / len(classes)
-    if task.kind == "frames":
-        tolerance = round(1.0 / movie_frame_period(recording, task))
-        frames = np.arange(len(classes))
-        near = np.minimum(frames + tolerance, len(frames) - 1) - np.maximum(frames - tolerance, 0)
-        return float((near + 1).mean() / len(frames))
-    return None
+    """Expected main metric of guessing; None for images, where the mean frame serves."""
+    return task.answer.chance(classes, presentation_period(recording, task))
 
 
 def score_decoder(
     decoder: FittedDecoder, recording: Recording, splits: Splits | None, about: dict[str, Any]
 ) -> dict[str, Any]:
     """One row of scores."""
-    frame = decoder.frame
-    pictures = None
-    if frame.task.kind == "images":
-        pictures = resize_pictures(recording.templates[frame.task.stimulus]).numpy()
-    known = frame.known_units(recording)
-    evaluation = evaluate(decoder, recording, splits, pictures=pictures)
+    question = decoder.question
+    known = question.known_units(recording)
+    evaluation = evaluate_recording(decoder, recording, splits)
     return {
         "recording_id": recording.recording_id,
-        "task": frame.task.name,
-        "arm": frame.arm,
+        "task": question.task.name,
+        "arm": question.arm,
         **about,
         "part": "whole recording" if splits is None else "test",
         "scores": evaluation.scores,
-        "chance": chance_level(frame.task, recording, frame.classes),
+        "chance": evaluation.chance,
         "num_windows": len(evaluation.target),
         "num_known_units": len(known),
-        "missing_units": frame.missing_units(recording),
+        "missing_units": question.missing_units(recording),
         "unknown_units": sorted(set(recording.unit_ids.tolist()) - set(known)),
     }

@@ -65,7 +65,7 @@ def evaluate_run(
     rows, problems = [], []
     for directory, decoder in _decoders(run):
         for recording in recordings:
-            task = decoder.frame.task
+            task = decoder.question.task
             if not can_answer(recording, task):
                 problems.append(f"'{recording.recording_id}' cannot answer {task.name}.")
                 continue

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_decoder
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
@@ -24,11 +24,11 @@ from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.identify_units import identify_units
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.training.transfer import known_units
-from poyo_ssl.windows.divide import DividedRecording, divide
+from poyo_ssl.windows.divide import Divided, divide
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.splits import SplitConfig
-from poyo_ssl.windows.tasks import Task, find_task
+from poyo_ssl.windows.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Adaptation:
     """One row of scores for every recording, as ``evaluation.evaluate.score_decoder`` gives it."""
     curves: dict[str, pd.DataFrame]
     """Fit (``identification``, ``finetuning``) to its learning curves: step, metric, value."""
-    divided: list[DividedRecording]
+    divided: Divided
     """The recordings and their parts."""
 
     @property
@@ -114,7 +114,7 @@ def adapt(
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
-) -> tuple[NetworkDecoder, Adaptation]:
+) -> tuple[FittedDecoder, Adaptation]:
     """Fits a decoder of new recordings on a pretrained encoder, and scores it on the test part.
 
     Args:
@@ -136,13 +136,16 @@ def adapt(
         RecordingError: If no recording can answer the task or the sampling rates differ.
         TransferError: If the encoder cannot be transferred as asked.
     """
-    task = find_task(task) if isinstance(task, str) else task
     encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     recordings = [recordings] if isinstance(recordings, Recording) else recordings
     seconds: dict[str, float] = {}
     with _timing(seconds, "choosing units"):
-        divided = divide(recordings, [task], config.splits)
-        population = Population(divided, unit_ids or _choose_units(divided, config))
+        divided = divide(recordings, task, config.splits)
+        task = divided.task(task)
+        if unit_ids is None:
+            partition = partition_by_predictability(divided, config.predictability)
+            unit_ids = partition.choose(divided.recordings, config.units)
+        population = Population(divided, unit_ids)
     is_kept = config.finetuning.embeddings != "reset"
     num_known = len(known_units(encoder, population.unit_ids)) if is_kept else 0
 
@@ -156,7 +159,7 @@ def adapt(
     curves, finetuning = {}, config.finetuning
     if config.identify:
         with _timing(seconds, "identification"):
-            encoder, identified = identify_units(
+            encoder = identify_units(
                 encoder,
                 population,
                 config.identification,
@@ -164,10 +167,11 @@ def adapt(
                 seed=config.seed,
                 **directories("identification"),
             )
-        curves["identification"] = identified.curves
+        assert encoder.fit is not None
+        curves["identification"] = encoder.fit.curves
         finetuning = replace(finetuning, embeddings="tracked")
     with _timing(seconds, "finetuning"):
-        decoder, fitted = finetune(
+        decoder = finetune(
             population,
             task,
             encoder,
@@ -177,11 +181,12 @@ def adapt(
             labels=config.labels,
             **directories("finetuning"),
         )
-    curves["finetuning"] = fitted.curves
+    assert decoder.fit is not None
+    curves["finetuning"] = decoder.fit.curves
     with _timing(seconds, "scoring"):
         scores = [
             score_decoder(decoder, d.recording, d.splits[task.name], config.about)
-            for d in population.answering(task)
+            for d in population.divided.answering(task)
         ]
     return decoder, Adaptation(
         seconds=seconds,
@@ -191,16 +196,6 @@ def adapt(
         curves=curves,
         divided=divided,
     )
-
-
-def _choose_units(
-    divided: list[DividedRecording], config: AdaptationConfig
-) -> dict[str, list[str]]:
-    """The units of the group that the config names, by their statistics in training time."""
-    recordings = [d.recording for d in divided]
-    training = {d.recording.recording_id: d.training for d in divided}
-    partition = partition_by_predictability(recordings, training, config.predictability)
-    return {r.recording_id: list(r.unit_ids[partition.select(r, config.units)]) for r in recordings}
 
 
 @contextmanager

@@ -91,6 +91,38 @@ class LabelDecoding(TransferringModule):
         return terms
 
 
+class ValueDecoding(TransferringModule):
+    """Squared error of a standardised number.
+
+    Args:
+        network: Encoder, query and a readout of one number.
+        config: Training.
+        rates: Of the encoder; None: everything learns.
+        mean: Of the training values.
+        sd: Their standard deviation.
+    """
+
+    network: LabelDecoder
+
+    def __init__(
+        self,
+        network: LabelDecoder,
+        config: FinetuningConfig,
+        rates: LearningRates | None = None,
+        *,
+        mean: float,
+        sd: float,
+    ) -> None:
+        super().__init__(network, config, rates)
+        self.mean, self.sd = mean, sd
+
+    def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
+        """``loss``: the part of the training variance that is not explained."""
+        predicted = self.network(*(group.group for group in batch))[:, 0]
+        target = torch.cat([g.target for g in batch])
+        return {"loss": (predicted - (target - self.mean) / self.sd).square().mean()}
+
+
 class MovieDecoding(TransferringModule):
     """Mean absolute error and structural dissimilarity of reconstructed movie frames.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from poyo_ssl.decoders.fitted_decoder import DecoderFrame
+from poyo_ssl.decoders.fitted_decoder import Question
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import Task, TaskWindows
@@ -29,21 +29,21 @@ class Setting:
     """Labelled training windows that may be learned from; a number is a fraction."""
     pretrained: Callable[[], Encoder] | None = None
     """Gives the pretrained encoder, for the arm that needs one."""
-    earlier: list[DividedRecording] = field(default_factory=list)
+    earlier: Divided = field(default_factory=lambda: Divided([], {}))
     """Recordings that came before these, to learn from as pretraining does."""
 
     @property
     def num_timesteps(self) -> int:
         """Imaging samples in a window, the same for every arm."""
         rate = self.population.sampling_rate
-        return self.encoder.window_timesteps(self.task.window_length, rate)
+        return self.encoder.window_timesteps(self.task.length, rate)
 
-    def frame(self, arm: str) -> DecoderFrame:
+    def question(self, arm: str) -> Question:
         """The question as a fitted decoder holds it."""
-        return DecoderFrame(
+        return Question(
             arm=arm,
             task=self.task,
-            classes=self.population.classes(self.task),
+            classes=self.population.divided.classes(self.task),
             num_timesteps=self.num_timesteps,
             sampling_rate=self.population.sampling_rate,
             scale=self.population.scale,
@@ -51,7 +51,7 @@ class Setting:
 
     def training_windows(self, divided: DividedRecording) -> TaskWindows:
         """The labelled training windows of one recording that the budget leaves."""
-        windows = self.population.windows(divided, self.task, "train", self.num_timesteps)
+        windows = self.population.divided.windows(divided, self.task, "train", self.num_timesteps)
         return windows.take(take_labels(windows.target, self.labels, self.seed))
 
     def features(
@@ -67,5 +67,5 @@ class Setting:
 
     def pictures(self) -> np.ndarray:
         """What the task shows, in [0, 1], (num_pictures, 64, 128)."""
-        pictures: np.ndarray = self.population.pictures(self.task).numpy()
+        pictures: np.ndarray = self.population.divided.pictures(self.task).numpy()
         return pictures

@@ -14,7 +14,7 @@ from poyo_ssl.decoders.linear_transfer import (
     fit_semi_supervised_ridge,
 )
 from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
-from poyo_ssl.finetuning.finetune import PictureTeacher
+from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.tasks import find_any_windows
@@ -32,10 +32,10 @@ WINDOWS_PER_LENGTH = 20
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
     """Ridge to one-hot labels, fitted per recording and merged."""
     readouts = []
-    for divided in setting.population.answering(setting.task):
+    for divided in setting.population.divided.answering(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, num_bins)
-        num_classes = len(setting.population.classes(setting.task))
+        num_classes = len(setting.population.divided.classes(setting.task))
         readouts.append(fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided)))
     return LinearReadout.merge(readouts)
 
@@ -47,7 +47,7 @@ def label_teacher(setting: Setting) -> LinearReadout:
     recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
     """
     errors = dict.fromkeys((1, NUM_BINS), 0.0)
-    for divided in setting.population.answering(setting.task):
+    for divided in setting.population.divided.answering(setting.task):
         windows = setting.training_windows(divided)
         for num_bins in errors:
             features = setting.features(divided, windows, num_bins)
@@ -61,13 +61,14 @@ def picture_teacher(setting: Setting) -> PictureTeacher:
     population, task = setting.population, setting.task
     pictures = setting.pictures()
     windows = {
-        d.recording.recording_id: setting.training_windows(d) for d in population.answering(task)
+        d.recording.recording_id: setting.training_windows(d)
+        for d in population.divided.answering(task)
     }
     components = find_components(pictures, np.concatenate([w.target for w in windows.values()]))
     fitted, scores = [], {}
-    for divided in population.answering(task):
+    for divided in population.divided.answering(task):
         name = divided.recording.recording_id
-        valid = population.windows(divided, task, "valid", setting.num_timesteps)
+        valid = population.divided.windows(divided, task, "valid", setting.num_timesteps)
         pixels, scores[name] = fit_ridge_to_pixels(
             setting.features(divided, windows[name], NUM_BINS),
             windows[name].target,
@@ -84,7 +85,7 @@ def picture_teacher(setting: Setting) -> PictureTeacher:
 
 def ridge_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
     """Ridge on the labels of the setting, to the pictures in image tasks."""
-    return picture_teacher(setting) if setting.task.kind == "images" else label_teacher(setting)
+    return (picture_teacher if setting.task.answer.needs_pictures else label_teacher)(setting)
 
 
 def semi_supervised_ridge(setting: Setting) -> LinearReadout:
@@ -108,9 +109,9 @@ def _earlier_tuning(setting: Setting) -> OrientationTuning:
 
 def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> LinearReadout:
     population, task, num_timesteps = setting.population, setting.task, setting.num_timesteps
-    classes = population.classes(task)
+    classes = population.divided.classes(task)
     readouts = []
-    for divided in population.answering(task):
+    for divided in population.divided.answering(task):
         windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
         anywhere = find_any_windows(divided.recording, divided.training, num_timesteps)
         activity = population.activity[divided.recording.recording_id]

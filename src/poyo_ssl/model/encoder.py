@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_brain.nn import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
 
+from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
@@ -93,6 +94,10 @@ class EncoderConfig:
         return max(1, round(window_length * sampling_rate / patch)) * patch
 
 
+def _describe(fit: Fit | None) -> str:
+    return "" if fit is None else f", {fit}"
+
+
 class FeedForward(nn.Module):
     """Pre-norm GEGLU feed-forward network (Shazeer 2020), as in POYO+."""
 
@@ -162,6 +167,16 @@ class Encoder(nn.Module):
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
         self.process_layers = nn.ModuleList(ProcessLayer(config) for _ in range(config.depth))
+        self.fit: Fit | None = None
+        """Curves and seconds of its pretraining, where it was pretrained in this process."""
+
+    def __repr__(self) -> str:
+        num_parameters = sum(p.numel() for p in self.parameters())
+        num_units = len(self.unit_embedding.vocab) - 1
+        return (
+            f"<encoder of {num_units} units at {self.sampling_rate:.4g} Hz, "
+            f"{num_parameters:,} parameters{_describe(self.fit)}>"
+        )
 
     def add_units(self, unit_ids: list[str]) -> None:
         """Gives a new embedding to every unit that has none yet; the others keep theirs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,8 +13,12 @@ import pandas as pd
 from poyo_ssl.predictability.moments import Moments, compute_moments
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.windows.population import Population
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT = PredictabilityConfig()
 
 NORMAL_KURTOSIS = 3.0
 """Pearson's kurtosis of a normal distribution; excess kurtosis is what lies above it."""
@@ -71,6 +75,26 @@ class Partition:
         if group not in groups:
             raise ValueError(f"Unknown group of units '{group}'. Choose from: {', '.join(groups)}.")
         return groups[group](recording)
+
+    def choose(self, recordings: Iterable[Recording], group: str) -> dict[str, list[str]]:
+        """Recording id to the ids of its units of a group, in column order."""
+        return {r.recording_id: list(r.unit_ids[self.select(r, group)]) for r in recordings}
+
+    def population(self, divided: Divided, group: str) -> Population:
+        """The units of a group, of divided recordings, ready to learn from.
+
+        Args:
+            divided: Recordings that were partitioned.
+            group: ``predictable``, ``unpredictable`` or ``all``.
+        """
+        return Population(divided, self.choose(divided.recordings, group))
+
+    def __repr__(self) -> str:
+        counts = summarize_partition(self)
+        return (
+            f"<{counts['num_predictable']} predictable and {counts['num_unpredictable']} "
+            f"unpredictable units, {counts['num_excluded']} excluded ({self.thresholds})>"
+        )
 
     def _rows(self, recording: Recording) -> pd.DataFrame:
         rows = self.units[self.units["recording_id"] == recording.recording_id]
@@ -215,11 +239,33 @@ def partition_units(
 
 
 def partition_by_predictability(
+    divided: Iterable[DividedRecording], config: PredictabilityConfig = _DEFAULT
+) -> Partition:
+    """Divides the units of recordings into predictable and unpredictable ones.
+
+    Only time is looked at that neither validates nor tests what the recordings were divided for.
+
+    Args:
+        divided: Recordings and their parts; see :func:`poyo_ssl.windows.divide.divide`.
+        config: Which units count as predictable.
+
+    Raises:
+        ValueError: If recordings share an id, or no unit is predictable.
+    """
+    divided = list(divided)
+    return partition_recordings(
+        [d.recording for d in divided],
+        {d.recording.recording_id: d.training for d in divided},
+        config,
+    )
+
+
+def partition_recordings(
     recordings: Sequence[Recording],
     intervals_by_recording: Mapping[str, np.ndarray],
     config: PredictabilityConfig,
 ) -> Partition:
-    """Divides the units of all recordings into predictable and unpredictable ones.
+    """The same of recordings and intervals of one's own.
 
     Args:
         recordings: What was recorded.

@@ -11,7 +11,6 @@ import torch
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.pretrain import pretrain
-from poyo_ssl.training.engine import Fit
 from poyo_ssl.training.transfer import EMBEDDINGS, unit_rates
 from poyo_ssl.windows.population import Population
 
@@ -22,11 +21,11 @@ def identify_units(
     config: PretrainingConfig,
     *,
     embeddings: Literal["tracked", "reset", "shuffled"] = "tracked",
-    seed: int,
+    seed: int = 0,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
-) -> tuple[Encoder, Fit]:
+) -> Encoder:
     """Learns who new units are from unlabelled activity of the training part.
 
     The encoder is frozen, but for the embeddings of units that it does not know: they learn by
@@ -43,7 +42,7 @@ def identify_units(
         show_progress: Draw a progress bar.
 
     Returns:
-        An encoder that knows every unit of the population, and the learning curves.
+        An encoder that knows every unit of the population, with its learning curves in ``fit``.
 
     Raises:
         ValueError: If the objective learns from labels.
@@ -58,8 +57,8 @@ def identify_units(
     is_known = EMBEDDINGS[embeddings](encoder, population.unit_ids, seed)
     return pretrain(
         population,
-        encoder,
         config,
+        encoder=encoder,
         rates=unit_rates(encoder, is_known),
         seed=seed,
         checkpoint_directory=checkpoint_directory,

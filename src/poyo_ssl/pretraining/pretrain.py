@@ -11,12 +11,13 @@ import torch
 
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.fit import NO_CURVES, Fit
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.training.engine import NO_CURVES, Fit, fit
+from poyo_ssl.training.engine import fit
 from poyo_ssl.training.transfer import LearningRates, known_units
 from poyo_ssl.windows.evaluation_batches import (
     EvaluationBatches,
@@ -34,26 +35,27 @@ from poyo_ssl.windows.training_batches import (
 )
 
 VALIDATION_BATCH_SIZE = 64
+_DEFAULT_CONFIG, _DEFAULT_ENCODER = PretrainingConfig(), EncoderConfig()
 
 
 def pretrain(
     population: Population,
-    encoder: Encoder | EncoderConfig,
-    config: PretrainingConfig,
+    config: PretrainingConfig = _DEFAULT_CONFIG,
     *,
+    encoder: Encoder | EncoderConfig = _DEFAULT_ENCODER,
     rates: LearningRates | None = None,
-    seed: int,
+    seed: int = 0,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
-) -> tuple[Encoder, Fit]:
+) -> Encoder:
     """Pretrains an encoder on activity of the training part.
 
     Args:
         population: The recordings, the units to learn from, and the training part.
+        config: Objective, labels and training.
         encoder: The config of a fresh encoder, or an encoder to go on from, which is copied and
             not changed. Units that it does not know get new embeddings.
-        config: Objective, labels and training.
         rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
         seed: Of weights, masks and batches.
         checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
@@ -61,7 +63,7 @@ def pretrain(
         show_progress: Draw a progress bar.
 
     Returns:
-        The encoder, and its learning curves.
+        The encoder, with its learning curves in ``fit``.
 
     Raises:
         RecordingError: If labels are to be learned and no recording was divided for their task,
@@ -80,9 +82,9 @@ def pretrain(
             encoder, population, config.embedding_modes, config.window_length, known=known
         )
         if config.objective == "modes":
-            return encoder, Fit(
-                curves=NO_CURVES, seconds=time.perf_counter() - started, best_step=0
-            )
+            seconds = time.perf_counter() - started
+            encoder.fit = Fit(curves=NO_CURVES, seconds=seconds, best_step=0)
+            return encoder
     if rates is not None:
         rates.freeze(encoder)
     streams = [
@@ -91,14 +93,14 @@ def pretrain(
         else _labelled(population, encoder, config)
         for stream in config.streams
     ]
-    num_classes = len(population.classes(task)) if task is not None else 0
+    num_classes = len(population.divided.classes(task)) if task is not None else 0
     module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
     if config.remove_modes:
         [unlabelled, *_] = streams
         module.modes = ActivityModes.measure(
             unlabelled.train, config.remove_modes, unlabelled.num_timesteps
         )
-    result = fit(
+    encoder.fit = fit(
         module,
         _training_steps(streams, config, seed),
         _validation(streams),
@@ -108,11 +110,11 @@ def pretrain(
         log_directory=log_directory,
         show_progress=show_progress,
     )
-    return encoder, result
+    return encoder
 
 
 def _require_labels(population: Population, task: Task) -> None:
-    if not population.answering(task):
+    if not population.divided.answering(task):
         raise RecordingError(
             f"No recording was divided for the task '{task.name}' ({task.stimulus}), whose labels "
             "the objective learns from. Divide the recordings for it too, choose another "
@@ -183,9 +185,7 @@ def _labelled(population: Population, encoder: Encoder, config: PretrainingConfi
     """
     task = find_task(config.label_task)
     is_shared = config.objective == "masked_latents"
-    num_timesteps = encoder.window_timesteps(
-        config.window_length if is_shared else task.window_length
-    )
+    num_timesteps = encoder.window_timesteps(config.window_length if is_shared else task.length)
     valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
     return _Stream(
         train=population.labelled_sources(encoder, task, "train", num_timesteps),

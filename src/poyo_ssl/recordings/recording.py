@@ -148,6 +148,12 @@ class Recording:
             [self.timestamps[first], self.timestamps[stop - 1] + 1.0 / self.sampling_rate], axis=1
         )
 
+    @property
+    def time_series(self) -> dict[str, pd.DataFrame]:
+        """Every time series by name: ``timestamp`` in seconds and columns of values."""
+        named = {"running": self.running, "pupil": self.pupil}
+        return {name: table for name, table in named.items() if table is not None}
+
     def stimulus(self, name: str) -> pd.DataFrame:
         """The table of one stimulus.
 

@@ -1,6 +1,8 @@
 """What the words of the report mean, for a reader who was not there."""
 
 METRICS = {
+    "r2": "R²: the part of the variance of the test values that was decoded; guessing the mean "
+    "scores 0, and worse than that is negative.",
     "accuracy": "Accuracy: the share of test trials whose class was decoded correctly.",
     "balanced_accuracy": "Balanced accuracy: the accuracy within each class, averaged over "
     "classes, so that a frequent class counts no more than a rare one.",

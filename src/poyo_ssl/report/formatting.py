@@ -11,6 +11,7 @@ NOTHING = "\N{EN DASH}"
 
 _DIGITS = {"psnr": 2}
 _METRIC_TITLES = {
+    "r2": "R²",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "within_1s": "fraction within 1 s",

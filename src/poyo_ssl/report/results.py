@@ -28,7 +28,7 @@ _NEEDED_COLUMNS = {
     "curves.csv": {"stage", "task", "units", "arm", "label_fraction", "seed", "step", "metric",
                    "value"},
 }  # fmt: skip
-_MAIN_METRICS = ("accuracy", "within_1s", "ssim")
+_MAIN_METRICS = ("accuracy", "r2", "within_1s", "ssim")
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
 UNITS_ORDER = ("unpredictable", "predictable", "all")

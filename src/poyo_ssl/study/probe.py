@@ -63,7 +63,7 @@ def probe_latents(
         ValueError: If the task asks for movie frames.
         RecordingError: If the encoder does not know a unit, or a part has no window.
     """
-    if task.kind == "frames":
+    if task.answer.is_about_frames and not task.answer.needs_pictures:
         raise ValueError(
             f"A probe reads labels or images, but {task.name} asks for movie frames. Probe movie "
             "or movie_held_out."
@@ -79,9 +79,9 @@ def probe_latents(
         untrained = Encoder(encoder.config, encoder.sampling_rate)
         untrained.add_units(population.unit_ids)
     untrained.to(encoder.latent_embedding.device)
-    score = _accuracy if task.kind == "labels" else _variance_explained
+    score = _accuracy if task.answer.has_budget else _variance_explained
     return ProbeScores(
-        metric="accuracy" if task.kind == "labels" else "r2",
+        metric="accuracy" if task.answer.has_budget else "r2",
         encoder=score(encoder, population, task, part, remove_modes),
         random_initialisation=score(untrained, population, task, part, remove_modes),
     )
@@ -99,7 +99,7 @@ def _variance_explained(
     encoder: Encoder, population: Population, task: Task, part: Part, remove_modes: int
 ) -> float:
     train, shown, test, truth = _features(encoder, population, task, part, remove_modes)
-    pictures = population.pictures(task).numpy()
+    pictures = population.divided.pictures(task).numpy()
     pictures = pictures.reshape(len(pictures), -1)
     components = find_components(pictures, shown)
     model = RidgeCV(alphas=PENALTIES).fit(train, components.transform(pictures[shown]))
@@ -113,7 +113,7 @@ def _features(
     encoder: Encoder, population: Population, task: Task, part: Part, remove_modes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Standardised latents and answers of the training windows, then of the part."""
-    num_timesteps = encoder.window_timesteps(task.window_length)
+    num_timesteps = encoder.window_timesteps(task.length)
     modes = None
     if remove_modes:
         unlabelled = population.unlabelled_sources(encoder, num_timesteps)

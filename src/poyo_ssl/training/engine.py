@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
+from poyo_ssl.model.fit import Fit
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.training.loaders import make_loaders
@@ -141,22 +142,6 @@ def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> tor
         ) from error
     optimizer: torch.optim.Optimizer = Lamb(groups, weight_decay=config.weight_decay)
     return optimizer
-
-
-NO_CURVES = pd.DataFrame(columns=["step", "metric", "value"])
-"""The curves of what is fitted in closed form."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """What a training run left behind beside the weights."""
-
-    curves: pd.DataFrame
-    """Columns step, metric, value."""
-    seconds: float
-    """In all runs, where it was stopped and went on."""
-    best_step: int
-    """Step whose weights were kept."""
 
 
 def fit(

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
+from torch import Tensor
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import SplitConfig, Splits, training_intervals
-from poyo_ssl.windows.tasks import Task, can_answer, split_task
+from poyo_ssl.windows.tasks import (
+    Task,
+    TaskWindows,
+    can_answer,
+    find_classes,
+    find_task,
+    find_windows,
+    settle,
+    split_task,
+)
 
+_DEFAULT_SPLITS = SplitConfig()
 Part = Literal["train", "valid", "test"]
 
 
@@ -38,36 +50,141 @@ class DividedRecording:
         return valid[~np.array(overlaps, dtype=bool)]
 
 
+class Divided(Sequence[DividedRecording]):
+    """Recordings divided for some tasks: what can be asked of them, of whichever units.
+
+    Args:
+        divided: Recordings and their parts.
+        tasks: What they were divided for, by name.
+    """
+
+    def __init__(self, divided: Iterable[DividedRecording], tasks: Mapping[str, Task]) -> None:
+        self._divided = list(divided)
+        self.tasks = dict(tasks)
+
+    @overload
+    def __getitem__(self, index: int) -> DividedRecording: ...
+    @overload
+    def __getitem__(self, index: slice) -> Divided: ...
+    def __getitem__(self, index: int | slice) -> DividedRecording | Divided:
+        if isinstance(index, slice):
+            return Divided(self._divided[index], self.tasks)
+        return self._divided[index]
+
+    def __len__(self) -> int:
+        return len(self._divided)
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.tasks) or "no task"
+        names = ", ".join(d.recording.recording_id for d in self._divided[:3])
+        more = f" and {len(self) - 3} more" if len(self) > 3 else ""
+        return f"<{len(self)} recordings divided for {tasks}: {names}{more}>"
+
+    def __add__(self, other: Divided) -> Divided:
+        return Divided([*self, *other], {**self.tasks, **other.tasks})
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """The recordings, in order."""
+        return [d.recording for d in self._divided]
+
+    def task(self, task: Task | str) -> Task:
+        """The task as the recordings were divided for it.
+
+        Raises:
+            RecordingError: If they were not.
+        """
+        name = find_task(task).name if isinstance(task, Task) or task not in self.tasks else task
+        if name not in self.tasks:
+            raise RecordingError(
+                f"The recordings were not divided for the task '{name}' (but for: "
+                f"{', '.join(self.tasks) or 'none'}). Name it where they are divided."
+            )
+        return self.tasks[name]
+
+    def answering(self, task: Task) -> list[DividedRecording]:
+        """The recordings that can answer a task."""
+        return [d for d in self._divided if task.name in d.splits]
+
+    def classes(self, task: Task) -> np.ndarray:
+        """Every answer that occurs in the recordings, sorted; empty where any number may be."""
+        return find_classes(self.recordings, task)
+
+    def pictures(self, task: Task) -> Tensor:
+        """The pictures a task asks for, grey in [0, 1], (num_pictures, 64, 128).
+
+        Raises:
+            RecordingError: If recordings show different pictures under one name.
+        """
+        templates = [d.recording.templates[task.stimulus] for d in self.answering(task)]
+        if any(not np.array_equal(templates[0], other) for other in templates[1:]):
+            raise RecordingError(
+                f"The recordings show different pictures as {task.stimulus}; run them separately."
+            )
+        return resize_pictures(templates[0])
+
+    def windows(
+        self, divided: DividedRecording, task: Task, part: Part, num_timesteps: int
+    ) -> TaskWindows:
+        """The windows of a task in one part of one recording."""
+        splits = divided.splits[task.name]
+        return find_windows(
+            divided.recording,
+            task,
+            splits.part(part),
+            self.classes(task),
+            num_timesteps,
+            reach=splits.reach(part),
+        )
+
+
 def divide(
-    recordings: list[Recording], tasks: list[Task], config: SplitConfig
-) -> list[DividedRecording]:
+    recordings: Iterable[Recording],
+    tasks: Task | str | Iterable[Task | str],
+    config: SplitConfig = _DEFAULT_SPLITS,
+) -> Divided:
     """Divides every recording for every task that it can answer.
+
+    Args:
+        recordings: What was recorded.
+        tasks: One or several: names such as ``direction``, texts such as ``sequence/segment``, or
+            tasks of one's own.
+        config: How much validates and tests, and which.
 
     Raises:
         RecordingError: If some task can be answered by no recording.
+        ValueError: If a task is unknown.
     """
-    for task in tasks:
+    recordings = list(recordings)
+    asked = [tasks] if isinstance(tasks, Task | str) else tasks
+    wanted = [find_task(task) for task in asked]
+    for task in wanted:
         if not any(can_answer(recording, task) for recording in recordings):
-            found = sorted({name for r in recordings for name in r.stimuli})
+            found = sorted({name for r in recordings for name in (*r.stimuli, *r.time_series)})
             raise RecordingError(
                 f"None of {len(recordings)} recordings can answer the task '{task.name}', which "
-                f"needs {task.stimulus}{' and its pictures' if task.kind == 'images' else ''} "
+                f"needs {task.stimulus} with a column {task.column}"
+                f"{' and its pictures' if task.answer.needs_pictures else ''} "
                 f"(found: {', '.join(found) or 'no stimulus at all'}). Choose another task."
             )
-    return [
-        DividedRecording(
-            recording,
-            {
-                task.name: split_task(recording, task, config)
-                for task in tasks
-                if can_answer(recording, task)
-            },
-        )
-        for recording in recordings
-    ]
+    settled = {task.name: settle(task, recordings) for task in wanted}
+    return Divided(
+        (
+            DividedRecording(
+                recording,
+                {
+                    name: split_task(recording, task, config)
+                    for name, task in settled.items()
+                    if can_answer(recording, task)
+                },
+            )
+            for recording in recordings
+        ),
+        settled,
+    )
 
 
-def require_one_rate(recordings: list[Recording]) -> None:
+def require_one_rate(recordings: Sequence[Recording]) -> None:
     """Refuses recordings of different sampling rates.
 
     Raises:
@@ -81,7 +198,7 @@ def require_one_rate(recordings: list[Recording]) -> None:
         )
 
 
-def require_training_time(divided: list[DividedRecording]) -> None:
+def require_training_time(divided: Sequence[DividedRecording]) -> None:
     """Refuses recordings of which nothing is left to train on, and says which tasks took it."""
     problems = []
     for d in divided:

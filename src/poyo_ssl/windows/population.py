@@ -10,9 +10,14 @@ from torch import Tensor
 
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.activity import Activity, UnitScale
-from poyo_ssl.windows.divide import DividedRecording, Part, require_one_rate, require_training_time
-from poyo_ssl.windows.pictures import resize_pictures
-from poyo_ssl.windows.tasks import Task, TaskWindows, find_any_windows, find_classes, find_windows
+from poyo_ssl.windows.divide import (
+    Divided,
+    DividedRecording,
+    Part,
+    require_one_rate,
+    require_training_time,
+)
+from poyo_ssl.windows.tasks import Task, TaskWindows, find_any_windows
 from poyo_ssl.windows.training_batches import WindowSource
 
 
@@ -40,13 +45,15 @@ class Population:
             leave nothing of a recording to train on.
     """
 
-    def __init__(self, divided: list[DividedRecording], unit_ids: Mapping[str, list[str]]) -> None:
-        self.divided = [d for d in divided if unit_ids.get(d.recording.recording_id)]
-        if not self.divided:
+    def __init__(self, divided: Divided, unit_ids: Mapping[str, list[str]]) -> None:
+        self.divided = Divided(
+            (d for d in divided if unit_ids.get(d.recording.recording_id)), divided.tasks
+        )
+        if not len(self.divided):
             raise RecordingError(
                 f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned."
             )
-        require_one_rate([d.recording for d in self.divided])
+        require_one_rate(self.divided.recordings)
         self.sampling_rate = float(np.median([d.recording.sampling_rate for d in self.divided]))
         require_training_time(self.divided)
         chosen = {key: [str(unit_id) for unit_id in ids] for key, ids in unit_ids.items()}
@@ -61,45 +68,17 @@ class Population:
             for d in self.divided
         }
 
+    def __repr__(self) -> str:
+        num_recordings = len(self.divided)
+        return (
+            f"<{len(self.unit_ids)} units of {num_recordings} "
+            f"recording{'s' * (num_recordings > 1)} at {self.sampling_rate:.4g} Hz>"
+        )
+
     @property
     def unit_ids(self) -> list[str]:
         """Every unit once, in order of recording and column."""
         return list(dict.fromkeys(u for a in self.activity.values() for u in a.unit_ids))
-
-    def answering(self, task: Task) -> list[DividedRecording]:
-        """The recordings that can answer a task."""
-        return [d for d in self.divided if task.name in d.splits]
-
-    def classes(self, task: Task) -> np.ndarray:
-        """Every answer that occurs in the recordings, sorted."""
-        return find_classes([d.recording for d in self.divided], task)
-
-    def pictures(self, task: Task) -> Tensor:
-        """The pictures a task asks for, grey in [0, 1], (num_pictures, 64, 128).
-
-        Raises:
-            RecordingError: If recordings show different pictures under one name.
-        """
-        templates = [d.recording.templates[task.stimulus] for d in self.answering(task)]
-        if any(not np.array_equal(templates[0], other) for other in templates[1:]):
-            raise RecordingError(
-                f"The recordings show different pictures as {task.stimulus}; run them separately."
-            )
-        return resize_pictures(templates[0])
-
-    def windows(
-        self, divided: DividedRecording, task: Task, part: Part, num_timesteps: int
-    ) -> TaskWindows:
-        """The windows of a task in one part of one recording."""
-        splits = divided.splits[task.name]
-        return find_windows(
-            divided.recording,
-            task,
-            splits.part(part),
-            self.classes(task),
-            num_timesteps,
-            reach=splits.reach(part),
-        )
 
     def source(
         self,
@@ -125,8 +104,8 @@ class Population:
     ) -> list[WindowSource]:
         """All labelled windows of a part, one source per recording that has any."""
         sources = []
-        for divided in self.answering(task):
-            windows = self.windows(divided, task, part, num_timesteps)
+        for divided in self.divided.answering(task):
+            windows = self.divided.windows(divided, task, part, num_timesteps)
             intervals = divided.splits[task.name].reach(part)
             if len(windows):
                 sources.append(self.source(encoder, divided, windows, intervals))

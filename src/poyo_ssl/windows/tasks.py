@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.answers import ANSWERS, Answer
 from poyo_ssl.windows.splits import (
     SplitConfig,
     Splits,
@@ -17,143 +21,326 @@ from poyo_ssl.windows.splits import (
     trials_inside,
 )
 
+SPLITS = {
+    "trial": split_by_trial,
+    "repeat": split_by_repeat,
+    "held_out_frames": split_by_movie_frame,
+}
+"""How the presentations of a stimulus are divided into train, valid and test."""
+MOST_LABELS = 1000
+"""Classes beyond which labels are taken for numbers that were not meant as classes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One decoding question."""
+    """One decoding question.
 
-    name: str
-    """Word on the command line and in results."""
-    title: str
-    """Words for people."""
+    Any column of any table of a stimulus can be asked for, numbers or text, and any column of a
+    time series (``running``, ``pupil``, those in ``Recording.series``).
+    """
+
+    name: str = ""
+    """Word on the command line and in results; letters, digits, ``_``, ``-`` and dots. Empty:
+    made of stimulus and column."""
+    title: str = ""
+    """Words for people; empty: made of stimulus and column."""
     stimulus: str
-    """Name of the stimulus table."""
+    """Name of the table of the stimulus, or of the time series."""
     column: str
-    """Column of the table that holds the answer."""
-    kind: Literal["labels", "frames", "images"]
-    """What the answer is: a label, the identity of a movie frame, or the picture itself."""
-    split: Literal["trial", "repeat", "held_out_frames"]
-    """How trials are divided into train, valid and test."""
-    window_offset: float
-    """Start of the window relative to stimulus onset, seconds."""
-    window_length: float
-    """Length of the window, seconds; the windows hold no activity after their end."""
+    """Column that holds the answer."""
+    kind: Literal["labels", "values", "frames", "images"] = "labels"
+    """What the answer is: one of several labels, a number, the identity of a movie frame, or the
+    picture itself."""
+    split: Literal["trial", "repeat", "held_out_frames"] = "trial"
+    """How presentations are divided into train, valid and test: the last trials of every block
+    test, the last repeats, or parts of the movie in every repeat."""
+    window_offset: float = 0.0
+    """Start of the window relative to the onset, seconds."""
+    window_length: float | None = None
+    """Length of the window, seconds; the windows hold no activity after their end. None: as long
+    as a presentation lasts in the median; for a time series 1 s."""
+    tolerance: float = 1e-3
+    """Labels as near as this are the same, so that rounding makes no classes."""
+    period: float | None = None
+    """Labels that lie a multiple of this apart are the same, such as 360 for directions."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(
+                self, "name", re.sub(r"[^\w.-]", "_", f"{self.stimulus}_{self.column}")
+            )
+        if not self.title:
+            words = f"{self.stimulus}: {self.column}".replace("_", " ")
+            object.__setattr__(self, "title", words[:1].upper() + words[1:])
+        problems = []
+        if not re.fullmatch(r"\w[\w.-]{0,80}", self.name):
+            problems.append(
+                f"the name of a task must be of up to 81 letters, digits, _, - and dots, got "
+                f"'{self.name}'"
+            )
+        for field, known in (("kind", ANSWERS), ("split", SPLITS)):
+            if getattr(self, field) not in known:
+                problems.append(
+                    f"{field} must be one of {', '.join(known)}, got '{getattr(self, field)}'"
+                )
+        if self.window_length is not None and not 0 < self.window_length < np.inf:
+            problems.append(f"window_length must be positive seconds, got {self.window_length}")
+        if not np.isfinite(self.window_offset):
+            problems.append(f"window_offset must be seconds, got {self.window_offset}")
+        if self.tolerance < 0 or (self.period is not None and self.period <= 0):
+            problems.append(
+                "tolerance must not be negative and period be positive, got "
+                f"{self.tolerance} and {self.period}"
+            )
+        if problems:
+            raise ValueError(f"Task '{self.name}': " + "; ".join(problems) + ".")
+
+    @property
+    def answer(self) -> Answer:
+        """What its kind of answer means."""
+        return ANSWERS[self.kind]
+
+    @property
+    def length(self) -> float:
+        """Length of the window in seconds.
+
+        Raises:
+            ValueError: If it is only known once recordings are divided for the task.
+        """
+        if self.window_length is None:
+            raise ValueError(
+                f"The task '{self.name}' has no window_length yet: 'divide' takes it from the "
+                "recordings. Use the task of what it returns, or give window_length."
+            )
+        return self.window_length
+
+    @property
+    def query_time(self) -> float:
+        """The instant that a network is asked about, seconds from the window's start."""
+        return -self.window_offset if self.answer.is_about_frames else 0.5 * self.length
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+    @staticmethod
+    def of(settings: str | Mapping[str, Any]) -> Task:
+        """Inverse of ``settings``; decoders of before have the name of one of ours."""
+        return find_task(settings) if isinstance(settings, str) else Task(**settings)
 
 
-DIRECTION = Task(
-    name="direction",
-    title="Drifting gratings: direction",
-    stimulus="drifting_gratings",
-    column="orientation",
-    kind="labels",
-    split="trial",
-    window_offset=0.3,
-    window_length=2.0,
-)
-TEMPORAL_FREQUENCY = Task(
-    name="temporal_frequency",
-    title="Drifting gratings: temporal frequency",
-    stimulus="drifting_gratings",
-    column="temporal_frequency",
-    kind="labels",
-    split="trial",
-    window_offset=0.3,
-    window_length=2.0,
-)
-ORIENTATION = Task(
-    name="orientation",
-    title="Static gratings: orientation",
-    stimulus="static_gratings",
-    column="orientation",
-    kind="labels",
-    split="trial",
-    window_offset=0.13,
-    window_length=0.4,
-)
-# Calcium lags spiking, so a frame is asked about 0.3 s after it was shown, from the second before.
-MOVIE_FRAME = Task(
-    name="movie_frame",
-    title="Natural movie one: which frame",
-    stimulus="natural_movie_one",
-    column="movie_frame",
-    kind="frames",
-    split="repeat",
-    window_offset=-0.7,
-    window_length=1.0,
-)
-MOVIE = Task(
-    name="movie",
-    title="Natural movie one: reconstruction, held-out repeats",
-    stimulus="natural_movie_one",
-    column="movie_frame",
-    kind="images",
-    split="repeat",
-    window_offset=-0.7,
-    window_length=1.0,
-)
-MOVIE_HELD_OUT = Task(
-    name="movie_held_out",
-    title="Natural movie one: reconstruction, held-out movie frames",
-    stimulus="natural_movie_one",
-    column="movie_frame",
-    kind="images",
-    split="held_out_frames",
-    window_offset=-0.7,
-    window_length=1.0,
-)
+def _gratings(name: str, column: str, **options: Any) -> Task:
+    title = f"Drifting gratings: {name.replace('_', ' ')}"
+    return Task(
+        name=name, title=title, stimulus="drifting_gratings", column=column, window_offset=0.3,
+        window_length=2.0, **options,
+    )  # fmt: skip
+
+
+def _flashed(name: str, stimulus: str, column: str, **options: Any) -> Task:
+    title = f"{stimulus.capitalize().replace('_', ' ')}: {name.replace('_', ' ')}"
+    return Task(
+        name=name, title=title, stimulus=stimulus, column=column, window_offset=0.13,
+        window_length=0.4, **options,
+    )  # fmt: skip
+
+
+def _movie(name: str, number: str, kind: Any, split: Any) -> Task:
+    """Calcium lags spiking, so a frame is asked about 0.3 s after it was shown."""
+    what = {
+        ("frames", "repeat"): "which frame",
+        ("images", "repeat"): "reconstruction, held-out repeats",
+        ("images", "held_out_frames"): "reconstruction, held-out movie frames",
+    }[kind, split]
+    return Task(
+        name=name, title=f"Natural movie {number}: {what}", stimulus=f"natural_movie_{number}",
+        column="movie_frame", kind=kind, split=split, window_offset=-0.7, window_length=1.0,
+    )  # fmt: skip
+
+
+def _behaviour(name: str, series: str, column: str, title: str) -> Task:
+    return Task(
+        name=name, title=title, stimulus=series, column=column, kind="values", window_length=1.0
+    )
+
+
+DIRECTION = _gratings("direction", "orientation", period=360.0)
+TEMPORAL_FREQUENCY = _gratings("temporal_frequency", "temporal_frequency")
+ORIENTATION = _flashed("orientation", "static_gratings", "orientation", period=180.0)
+MOVIE_FRAME = _movie("movie_frame", "one", "frames", "repeat")
+MOVIE = _movie("movie", "one", "images", "repeat")
+MOVIE_HELD_OUT = _movie("movie_held_out", "one", "images", "held_out_frames")
 
 TASKS = {
     task.name: task
-    for task in (DIRECTION, TEMPORAL_FREQUENCY, ORIENTATION, MOVIE_FRAME, MOVIE, MOVIE_HELD_OUT)
+    for task in (
+        DIRECTION,
+        TEMPORAL_FREQUENCY,
+        ORIENTATION,
+        _flashed("spatial_frequency", "static_gratings", "spatial_frequency"),
+        _flashed("phase", "static_gratings", "phase"),
+        _flashed("scene", "natural_scenes", "image"),
+        MOVIE_FRAME,
+        MOVIE,
+        MOVIE_HELD_OUT,
+        _movie("movie_two_frame", "two", "frames", "repeat"),
+        _movie("movie_two", "two", "images", "repeat"),
+        _movie("movie_two_held_out", "two", "images", "held_out_frames"),
+        _movie("movie_three_frame", "three", "frames", "repeat"),
+        _movie("movie_three", "three", "images", "repeat"),
+        _movie("movie_three_held_out", "three", "images", "held_out_frames"),
+        _behaviour("running_speed", "running", "speed", "Running speed"),
+        _behaviour("pupil_x", "pupil", "x", "Pupil: horizontal position"),
+        _behaviour("pupil_y", "pupil", "y", "Pupil: vertical position"),
+        _behaviour("pupil_size", "pupil", "size", "Pupil: size"),
+    )
 }
+"""Questions that have a name."""
 
 
-def find_task(name: str) -> Task:
-    """The task of that name.
+def find_task(task: str | Task) -> Task:
+    """The task of a name, or the one that a text such as ``sequence/segment`` describes.
+
+    ``stimulus/column`` asks for any column of any table or time series; options follow commas:
+    ``sequence/segment,split=repeat,window_length=3``. See :class:`Task` for all of them.
 
     Raises:
         ValueError: If there is none; the message lists those there are.
     """
-    if name not in TASKS:
-        raise ValueError(f"Unknown task '{name}'. Choose from: {', '.join(TASKS)}.")
-    return TASKS[name]
+    if isinstance(task, Task):
+        return task
+    if task in TASKS:
+        return TASKS[task]
+    asked, *options = task.split(",")
+    stimulus, slash, column = asked.rpartition("/")
+    if not slash or not stimulus or not column:
+        raise ValueError(
+            f"Unknown task '{task}'. Choose from: {', '.join(TASKS)}; or ask for a column of a "
+            "table as stimulus/column, such as drifting_gratings/orientation."
+        )
+    return Task(stimulus=stimulus, column=column, **dict(map(_read_option, options)))
+
+
+def _read_option(text: str) -> tuple[str, Any]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    known = [field.name for field in fields(Task) if field.name not in ("stimulus", "column")]
+    if not equals or name not in known:
+        raise ValueError(
+            f"'{text}' is no option of a task. Write name=value with one of {', '.join(known)}."
+        )
+    if name in ("window_offset", "window_length", "tolerance", "period"):
+        try:
+            return name, float(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a number, got '{value}'.") from error
+    return name, value
+
+
+def presentations(recording: Recording, task: Task) -> pd.DataFrame | None:
+    """The table that a task asks about: that of a stimulus, or a time series in equal bins.
+
+    A time series is asked about in bins of the task's window, one after the other; the answer of a
+    bin is the mean of the samples in it, NaN where there is none.
+
+    Returns:
+        One row per presentation with ``start``, ``end`` and the columns that can be asked for;
+        None where the recording has neither.
+    """
+    if task.stimulus in recording.stimuli:
+        return recording.stimuli[task.stimulus]
+    series = recording.time_series.get(task.stimulus)
+    return None if series is None else _in_bins(series, recording, task.window_length or 1.0)
+
+
+def _in_bins(series: pd.DataFrame, recording: Recording, length: float) -> pd.DataFrame:
+    starts = np.concatenate(
+        [
+            start + length * np.arange(int((end - start) / length + 1e-9))
+            for start, end in recording.segment_intervals
+        ]
+    )
+    ends = starts + length
+    times = series["timestamp"].to_numpy()
+    first, stop = np.searchsorted(times, starts), np.searchsorted(times, ends)
+    table = {"start": starts, "end": ends}
+    for column in series.columns.drop("timestamp"):
+        values = series[column].to_numpy(dtype=float)
+        is_there = np.isfinite(values)
+        total = np.append(0.0, np.cumsum(np.where(is_there, values, 0.0)))
+        count = np.append(0, np.cumsum(is_there))
+        num = count[stop] - count[first]
+        table[column] = np.where(num > 0, (total[stop] - total[first]) / np.maximum(num, 1), np.nan)
+    return pd.DataFrame(table)
 
 
 def can_answer(recording: Recording, task: Task) -> bool:
     """Whether the recording lists the task's stimulus and answer, with pictures where asked."""
-    table = recording.stimuli.get(task.stimulus)
+    table = presentations(recording, task)
     if table is None or table.empty or task.column not in table:
         return False
-    return task.kind != "images" or task.stimulus in recording.templates
+    return not task.answer.needs_pictures or task.stimulus in recording.templates
+
+
+def stimulus_tasks(recordings: Iterable[Recording]) -> list[Task]:
+    """The named tasks about stimuli that some recording can answer."""
+    recordings = list(recordings)
+    return [
+        task
+        for task in TASKS.values()
+        if any(task.stimulus in r.stimuli and can_answer(r, task) for r in recordings)
+    ]
+
+
+def settle(task: Task, recordings: list[Recording]) -> Task:
+    """The task with a window length: its own, or that of a presentation in the median."""
+    if task.window_length is not None:
+        return task
+    tables = [presentations(r, task) for r in recordings if can_answer(r, task)]
+    durations = [(t["end"] - t["start"]).to_numpy() for t in tables if t is not None]
+    return replace(task, window_length=float(np.median(np.concatenate(durations))))
 
 
 def split_task(recording: Recording, task: Task, config: SplitConfig) -> Splits:
     """Divides a recording for a task: by trial, by repeat, or by movie frame."""
-    split = {
-        "trial": split_by_trial,
-        "repeat": split_by_repeat,
-        "held_out_frames": split_by_movie_frame,
-    }[task.split]
-    return split(recording, task.stimulus, config)
+    table = presentations(recording, task)
+    if table is not None and task.stimulus not in recording.stimuli:
+        recording = replace(recording, stimuli={task.stimulus: table})
+    return SPLITS[task.split](recording, task.stimulus, config)
 
 
 def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
-    """Every answer that occurs, sorted: label values, or 0 ... number of movie frames - 1.
+    """Every answer that occurs, sorted: label values or text, or 0 ... number of movie frames - 1.
 
     Raises:
-        RecordingError: If no recording shows the stimulus.
+        RecordingError: If no recording shows the stimulus, or none has an answer.
     """
-    tables = [r.stimuli[task.stimulus] for r in recordings if task.stimulus in r.stimuli]
+    tables = [
+        table
+        for recording in recordings
+        if (table := presentations(recording, task)) is not None and task.column in table
+    ]
     if not tables:
-        found = sorted({name for r in recordings for name in r.stimuli})
+        found = sorted({name for r in recordings for name in (*r.stimuli, *r.time_series)})
         raise RecordingError(
-            f"None of {len(recordings)} recordings shows {task.stimulus}, which the task "
-            f"'{task.name}' needs (found: {', '.join(found) or 'no stimulus at all'})."
+            f"None of {len(recordings)} recordings shows {task.stimulus} with a column "
+            f"{task.column}, which the task '{task.name}' needs "
+            f"(found: {', '.join(found) or 'no stimulus at all'})."
         )
-    answers = np.concatenate([table[task.column].to_numpy(dtype=float) for table in tables])
-    if task.kind == "labels":
-        return np.unique(answers[np.isfinite(answers)])
-    return np.arange(int(answers.max()) + 1, dtype=float)
+    answers = [task.answer.clean(table[task.column]) for table in tables]
+    if not any(pd.notna(part).any() for part in answers):
+        raise RecordingError(
+            f"All {sum(map(len, answers))} answers in the column {task.column} of {task.stimulus} "
+            f"are empty, so the task '{task.name}' has nothing to learn. Fill the column, or ask "
+            "for another one."
+        )
+    classes = task.answer.classes(answers, task.tolerance, task.period)
+    if task.answer.has_budget and len(classes) > MOST_LABELS:
+        raise RecordingError(
+            f"The column {task.column} of {task.stimulus} has {len(classes)} different answers, "
+            f"too many for labels. Ask for a number (kind: values), or raise the tolerance of the "
+            f"task '{task.name}'."
+        )
+    return classes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,7 +352,8 @@ class TaskWindows:
     num_timesteps: int
     """Imaging samples in a window."""
     target: np.ndarray
-    """Index of the right answer among the classes (labels) or movie frame, (num_windows,)."""
+    """Index of the right answer among the classes (labels), movie frame, or the value asked for,
+    (num_windows,)."""
 
     def __len__(self) -> int:
         return len(self.first_timestep)
@@ -206,13 +394,17 @@ def find_windows(
         The windows in order of time.
     """
     reach = intervals if reach is None else reach
-    table = recording.stimulus(task.stimulus)
-    answers = table[task.column].to_numpy(dtype=float)
+    table = presentations(recording, task)
+    if table is None:
+        table = recording.stimulus(task.stimulus)  # which says what there is
+    is_answered, target = task.answer.targets(
+        task.answer.clean(table[task.column]), classes, task.tolerance, task.period
+    )
     onsets = table["start"].to_numpy(dtype=float)
     starts = onsets + task.window_offset
     first = recording.timestep_at(starts)
     stop = first + num_timesteps
-    inside = np.isin(answers, classes) & (stop <= recording.num_timesteps)
+    inside = is_answered & (stop <= recording.num_timesteps)
     first, stop = np.where(inside, first, 0), np.where(inside, stop, 1)
     # a window that would begin in a gap, or before the recording, must not begin after it instead
     inside &= np.abs(recording.timestamps[first] - starts) < 1 / recording.sampling_rate
@@ -223,7 +415,7 @@ def find_windows(
     return TaskWindows(
         first_timestep=first[order],
         num_timesteps=num_timesteps,
-        target=np.searchsorted(classes, answers[order]),
+        target=target[order],
     )
 
 

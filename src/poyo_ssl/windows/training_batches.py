@@ -251,7 +251,8 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
                 "\n".join([source.activity.recording_id, *source.activity.unit_ids]).encode()
             )
             for values in (source.unit_index.numpy(), source.first_timestep, source.target):
-                digest.update(np.ascontiguousarray(values, dtype=np.int64).data)
+                kind = np.float64 if values.dtype.kind == "f" else np.int64
+                digest.update(np.ascontiguousarray(values, dtype=kind).data)
         return {
             "windows": f"{len(self.owner)} windows, sha256 {digest.hexdigest()[:16]}",
             "batch_size": self.batch_size,

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from http_faults import Archive, Fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from http_faults import Archive, Fault
 from poyo_ssl.recordings.dandi import resumable_http
 from poyo_ssl.recordings.dandi.download import download_sessions
 from poyo_ssl.recordings.dandi.resumable_http import DownloadError

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+
 from http_faults import Archive, Fault
 from nwb_files import traces, write_simple
-
 from poyo_ssl.recordings.dandi import resumable_http
 from poyo_ssl.recordings.dandi.catalogue import find_sessions
 from poyo_ssl.recordings.dandi.download import stream_sessions

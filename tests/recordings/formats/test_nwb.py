@@ -3,11 +3,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import nwb_files
 import pytest
-from nwb_files import GLOBAL_ROI_IDS, NUM_TIMESTEPS, NUM_UNITS, traces
 from pandas.testing import assert_frame_equal
 
+import nwb_files
+from nwb_files import GLOBAL_ROI_IDS, NUM_TIMESTEPS, NUM_UNITS, traces
 from poyo_ssl.recordings.formats.fluorescence import compute_df_over_f
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError

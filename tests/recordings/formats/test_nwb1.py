@@ -2,10 +2,10 @@ import logging
 
 import h5py
 import numpy as np
-import nwb_files
 import pytest
-from nwb_files import GLOBAL_ROI_IDS, NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
 
+import nwb_files
+from nwb_files import GLOBAL_ROI_IDS, NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
 from poyo_ssl.recordings.formats.nwb import is_nwb2, read_nwb
 from poyo_ssl.recordings.formats.nwb1 import is_nwb1, read_nwb1
 from poyo_ssl.recordings.recording import RecordingError

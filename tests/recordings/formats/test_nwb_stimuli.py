@@ -2,14 +2,14 @@ import logging
 
 import h5py
 import numpy as np
-import nwb_files
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nwb_files import traces
 from pynwb.epoch import TimeIntervals
 
+import nwb_files
+from nwb_files import traces
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.formats.nwb_stimuli import IMAGES, index_table
 from poyo_ssl.recordings.recording import RecordingError

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.encoder import EncoderConfig
@@ -342,6 +342,8 @@ def test_the_real_gratings_are_found_and_decoded(real_session):
         seed=0,
         labels=1.0,
     )
-    evaluation = evaluate(fit_arm("ridge", setting), recording, divided.splits["direction"])
+    evaluation = evaluate_recording(
+        fit_arm("ridge", setting), recording, divided.splits["direction"]
+    )
     assert 8 <= len(evaluation.target) <= 24
     assert evaluation.scores["accuracy"] > 0.25  # chance 0.125; 0.5 was measured

@@ -1,0 +1,224 @@
+"""Decoders of numbers: ridge, kernel ridge and the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import GridSearchCV, KFold
+from torch import Tensor
+
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
+from poyo_ssl.decoders.reference_decoders import readout_of, readout_state
+from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, network_tensors, restore
+from poyo_ssl.model.readouts import LabelDecoder
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.activity import Activity
+
+BATCH_SIZE = 128
+"""Windows predicted at once."""
+KERNEL_ALPHAS = (0.01, 0.1, 1.0, 10.0)
+"""Penalties of kernel ridge that are tried."""
+KERNEL_WIDTHS = (0.25, 1.0, 4.0)
+"""Widths of the Gaussian kernel that are tried, relative to the root of the number of features."""
+MOST_KERNEL_WINDOWS = 3000
+"""Training windows of a recording that kernel ridge learns from, evenly spaced: its cost grows
+with their cube."""
+
+
+def fit_value_ridge(features: np.ndarray, target: np.ndarray, unit_ids: list[str]) -> LinearReadout:
+    """Ridge to a number; the penalty by leave-one-out error within the training windows.
+
+    Args:
+        features: Binned activity, (num_windows, num_bins * num_units).
+        target: (num_windows,).
+        unit_ids: Units of the features.
+    """
+    center = features.mean(axis=0)
+    model = RidgeCV(alphas=ALPHAS).fit(features - center, target)
+    return LinearReadout.from_coefficients(
+        model.coef_[None], np.atleast_1d(model.intercept_), center, unit_ids
+    )
+
+
+class ValueReadout(FittedDecoder):
+    """Ridge on binned activity."""
+
+    KIND = "value readout"
+
+    def __init__(self, question: Question, readout: LinearReadout) -> None:
+        super().__init__(question)
+        self.readout = readout
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Values, (num_windows,)."""
+        num_bins = self.readout.num_bins
+        features = activity.binned(first_timestep, self.question.num_timesteps, num_bins)
+        return self.readout.scores(features, activity.unit_ids)[:, 0]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The readout."""
+        return readout_state(self.readout)
+
+    @classmethod
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the readout."""
+        return cls(question, readout_of(settings, tensors))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KernelModel:
+    """Kernel ridge of one recording: ``mean + k(x, windows) @ weights``."""
+
+    unit_ids: list[str]
+    windows: np.ndarray
+    """Centred features of the training windows, (num_windows, num_units)."""
+    center: np.ndarray
+    """Mean of the features, (num_units,)."""
+    weights: np.ndarray
+    """(num_windows,)."""
+    mean: float
+    """Mean of the training values."""
+    gamma: float
+    """Inverse squared width of the Gaussian kernel, per squared feature."""
+
+    def values(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
+        """Values of windows, (num_windows,); a unit that was not recorded counts as its mean."""
+        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        shared = [i for i, unit_id in enumerate(unit_ids) if unit_id in position]
+        known = [position[unit_ids[i]] for i in shared]
+        centred = np.zeros((len(features), len(self.unit_ids)))
+        centred[:, known] = features[:, shared] - self.center[known]
+        result: np.ndarray = (
+            self.mean + rbf_kernel(centred, self.windows, self.gamma) @ self.weights
+        )
+        return result
+
+
+def fit_kernel_ridge(features: np.ndarray, target: np.ndarray, unit_ids: list[str]) -> KernelModel:
+    """Ridge with a Gaussian kernel; penalty and width by contiguous folds of the training windows.
+
+    Args:
+        features: Mean activity, (num_windows, num_units), in order of time.
+        target: (num_windows,).
+        unit_ids: Units of the features.
+    """
+    step = -(-len(target) // MOST_KERNEL_WINDOWS)
+    features, target = features[::step], target[::step]
+    center, mean = features.mean(axis=0), float(target.mean())
+    centred = features - center
+    base = 1 / max(float(np.square(centred).sum(axis=1).mean()), 1e-12)
+    grid = {"alpha": KERNEL_ALPHAS, "gamma": [base * width for width in KERNEL_WIDTHS]}
+    search = GridSearchCV(KernelRidge(kernel="rbf"), grid, cv=KFold(min(5, len(target))))
+    model = search.fit(centred, target - mean).best_estimator_
+    return KernelModel(
+        unit_ids=unit_ids, windows=centred, center=center, weights=model.dual_coef_, mean=mean,
+        gamma=float(model.gamma),
+    )  # fmt: skip
+
+
+class KernelReadout(FittedDecoder):
+    """Kernel ridge on mean activity, one model a recording.
+
+    Asked about a recording, it uses the model of the one that shares most units with it.
+    """
+
+    KIND = "kernel readout"
+
+    def __init__(self, question: Question, models: list[KernelModel]) -> None:
+        super().__init__(question)
+        self.models = models
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Values, (num_windows,)."""
+        shared = [len(set(model.unit_ids) & set(activity.unit_ids)) for model in self.models]
+        if not max(shared):
+            raise RecordingError("The decoder knows none of the units.")
+        model = self.models[int(np.argmax(shared))]
+        features = activity.binned(first_timestep, self.question.num_timesteps, 1)
+        return model.values(features, activity.unit_ids)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Every model."""
+        models = [
+            {"unit_ids": model.unit_ids, "mean": model.mean, "gamma": model.gamma}
+            for model in self.models
+        ]
+        tensors = {
+            f"model.{i}.{name}": torch.from_numpy(np.ascontiguousarray(getattr(model, name)))
+            for i, model in enumerate(self.models)
+            for name in ("windows", "center", "weights")
+        }
+        return {"models": models}, tensors
+
+    @classmethod
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the models."""
+        models = [
+            KernelModel(
+                unit_ids=saved["unit_ids"],
+                mean=saved["mean"],
+                gamma=saved["gamma"],
+                windows=tensors[f"model.{i}.windows"].numpy(),
+                center=tensors[f"model.{i}.center"].numpy(),
+                weights=tensors[f"model.{i}.weights"].numpy(),
+            )
+            for i, saved in enumerate(settings["models"])
+        ]
+        return cls(question, models)
+
+
+class ValueNetwork(FittedDecoder):
+    """A trained network that answers with a number.
+
+    Args:
+        question: What is asked.
+        network: Encoder, query and a readout of one number.
+        mean: Of the training values.
+        sd: Their standard deviation.
+    """
+
+    KIND = "value network"
+
+    def __init__(self, question: Question, network: LabelDecoder, mean: float, sd: float) -> None:
+        super().__init__(question)
+        self.network = network.eval()
+        self.mean = mean
+        self.sd = sd
+
+    @torch.inference_mode()
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Values, (num_windows,)."""
+        units = self.network.encoder.unit_rows(activity.unit_ids)
+        parts = np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
+        num_timesteps = self.question.num_timesteps
+        out = [self.network((activity.windows(part, num_timesteps), units)) for part in parts]
+        values: np.ndarray = self.mean + self.sd * torch.cat(out)[:, 0].double().numpy()
+        return values
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Network, vocabulary and the scale of the values."""
+        settings = {
+            "query_time": self.network.reader.query_time,
+            "value_mean": self.mean,
+            "value_sd": self.sd,
+            **encoder_settings(self.network.encoder),
+        }
+        return settings, {f"network.{k}": v for k, v in network_tensors(self.network).items()}
+
+    @classmethod
+    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Rebuilds the network."""
+        network = LabelDecoder(
+            build_encoder(settings), num_classes=1, query_time=settings["query_time"]
+        )
+        prefix = "network."
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        restore(network, weights)
+        return cls(question, network, settings["value_mean"], settings["value_sd"])

@@ -1,0 +1,295 @@
+"""Kinds of answers: what may be answered, what counts as right, and what guessing would score.
+
+A task names its kind. Everything that depends on the kind and needs no network is here, one class
+a kind; how a network learns it is in :mod:`poyo_ssl.finetuning.answering`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.metrics.labels import balanced_accuracy
+from poyo_ssl.metrics.pictures import (
+    peak_signal_to_noise,
+    pixel_correlation,
+    structural_similarity,
+)
+
+BLANK_IMAGE = -1
+"""The image of a blank sweep, in the column ``image``; see ``Recording.stimuli``."""
+LARGEST_PSNR = 10 * np.log10(12 * 255**2)
+"""PSNR in dB of rounding to 8-bit grey values. A look-up that finds the very picture shown counts
+as this much, not as infinitely much, which no mean survives."""
+SECONDS_NEAR = 1.0
+"""A movie frame counts as identified up to so many seconds away."""
+
+
+class Scored(NamedTuple):
+    """Answers held against what was right."""
+
+    predicted: np.ndarray
+    """Class, movie frame or value (num_windows,), or pictures (num_windows, 64, 128)."""
+    per_window: np.ndarray
+    """The main metric of every window, (num_windows,); its mean is the main metric."""
+    scores: dict[str, float]
+    """Metric to value over all windows, the main one first."""
+
+
+class Answer(ABC):
+    """A kind of answer."""
+
+    metric: ClassVar[str]
+    """The main metric, which headlines and intervals use."""
+    needs_pictures: ClassVar[bool] = False
+    """Whether the pictures shown must be known."""
+    has_budget: ClassVar[bool] = False
+    """Whether less than all labels may be learned from."""
+    is_about_frames: ClassVar[bool] = False
+    """Whether a window is asked what was shown at the onset, not what it is a response to."""
+
+    def clean(self, stored: pd.Series) -> np.ndarray:
+        """Answers as a table holds them, with NaN or None where there is none, (num_rows,)."""
+        values = stored.to_numpy(dtype=float, copy=True)
+        if stored.name == "image":
+            values[values <= BLANK_IMAGE] = np.nan
+        return values
+
+    @abstractmethod
+    def classes(
+        self, answers: list[np.ndarray], tolerance: float, period: float | None
+    ) -> np.ndarray:
+        """Every possible answer, sorted, (num_classes,); empty where there are no classes.
+
+        Args:
+            answers: Cleaned answers of every recording.
+            tolerance: Answers as near as this are the same.
+            period: Answers a multiple of this apart are the same; None for no period.
+        """
+
+    @abstractmethod
+    def targets(
+        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each cleaned answer is one of the classes, and its target, (num_rows,) each."""
+
+    @abstractmethod
+    def score(
+        self,
+        answers: np.ndarray,
+        target: np.ndarray,
+        frame_period: float,
+        pictures: np.ndarray | None,
+    ) -> Scored:
+        """Holds answers of a decoder against the targets.
+
+        Args:
+            answers: As :meth:`poyo_ssl.decoders.fitted_decoder.FittedDecoder.predict` gives them.
+            target: (num_windows,).
+            frame_period: Seconds between presentations.
+            pictures: What was shown, in [0, 1], (num_pictures, 64, 128), where needed.
+        """
+
+    @abstractmethod
+    def chance(self, classes: np.ndarray, frame_period: float) -> float | None:
+        """Expected main metric of guessing; None where the mean picture takes its place."""
+
+
+class Labels(Answer):
+    """One of several classes, numbers or text."""
+
+    metric = "accuracy"
+    has_budget = True
+
+    def clean(self, stored: pd.Series) -> np.ndarray:
+        """Numbers with NaN, or text with None, where there is no answer."""
+        if pd.api.types.is_numeric_dtype(stored):
+            return super().clean(stored)
+        text = [str(value) if value is not None and value == value else "" for value in stored]
+        return np.array([value or None for value in text], dtype=object)
+
+    def classes(
+        self, answers: list[np.ndarray], tolerance: float, period: float | None
+    ) -> np.ndarray:
+        """Every answer that occurs; what lies within the tolerance of a smaller one is that one."""
+        if any(part.dtype == object for part in answers):
+            text = {str(value) for part in answers for value in part if value is not None}
+            return np.array(sorted(text))
+        found = _wrap(np.concatenate(answers), tolerance, period)
+        found = np.unique(found[np.isfinite(found)])
+        is_new = np.append(True, np.diff(found) > tolerance)[: len(found)]
+        return found[is_new]
+
+    def targets(
+        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the class that an answer is."""
+        if classes.dtype.kind == "U":
+            text = np.array([value or "" for value in answers], dtype=str)
+            index = np.minimum(np.searchsorted(classes, text), len(classes) - 1)
+            return (classes[index] == text) & (text != ""), index
+        answers = _wrap(answers, tolerance, period)
+        nearest = np.abs(answers[:, None] - classes).argmin(axis=1)
+        return np.abs(answers - classes[nearest]) <= tolerance, nearest
+
+    def score(
+        self,
+        answers: np.ndarray,
+        target: np.ndarray,
+        frame_period: float,
+        pictures: np.ndarray | None,
+    ) -> Scored:
+        """Accuracy, and accuracy balanced over the classes shown."""
+        predicted = answers.argmax(axis=1)
+        per_window = (predicted == target).astype(float)
+        scores = {
+            "accuracy": float(per_window.mean()),
+            "balanced_accuracy": balanced_accuracy(predicted, target),
+        }
+        return Scored(predicted, per_window, scores)
+
+    def chance(self, classes: np.ndarray, frame_period: float) -> float:
+        """One over the number of classes."""
+        return 1.0 / len(classes)
+
+
+class Values(Answer):
+    """A number, such as running speed."""
+
+    metric = "r2"
+
+    def classes(
+        self, answers: list[np.ndarray], tolerance: float, period: float | None
+    ) -> np.ndarray:
+        """None: any number may be the answer."""
+        return np.empty(0)
+
+    def targets(
+        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers themselves."""
+        return np.isfinite(answers), answers
+
+    def score(
+        self,
+        answers: np.ndarray,
+        target: np.ndarray,
+        frame_period: float,
+        pictures: np.ndarray | None,
+    ) -> Scored:
+        """Variance explained, and Pearson's correlation (0 where either does not vary)."""
+        variance = float(np.square(target - target.mean()).mean())
+        per_window = 1 - np.square(answers - target) / max(variance, 1e-300)
+        spread = float(answers.std() * target.std())
+        covariance = float(((answers - answers.mean()) * (target - target.mean())).mean())
+        scores = {
+            "r2": float(per_window.mean()),
+            "correlation": covariance / spread if spread > 0 else 0.0,
+        }
+        return Scored(answers, per_window, scores)
+
+    def chance(self, classes: np.ndarray, frame_period: float) -> float:
+        """What the mean of the test part would explain, 0."""
+        return 0.0
+
+
+class _ShownInOrder(Answer):
+    """What is shown at an onset: picture k of 0 to the largest that occurs."""
+
+    is_about_frames = True
+
+    def classes(
+        self, answers: list[np.ndarray], tolerance: float, period: float | None
+    ) -> np.ndarray:
+        """0 to the largest number that occurs."""
+        return np.arange(int(np.nanmax(np.concatenate(answers))) + 1, dtype=float)
+
+    def targets(
+        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The number shown."""
+        return np.isin(answers, classes), np.searchsorted(classes, answers)
+
+
+class Frames(_ShownInOrder):
+    """Which movie frame was shown."""
+
+    metric = "within_1s"
+
+    def score(
+        self,
+        answers: np.ndarray,
+        target: np.ndarray,
+        frame_period: float,
+        pictures: np.ndarray | None,
+    ) -> Scored:
+        """Whether the frame decoded lies within a second of the one shown."""
+        per_window = (np.abs(answers - target) <= _frames_near(frame_period)).astype(float)
+        return Scored(answers, per_window, {"within_1s": float(per_window.mean())})
+
+    def chance(self, classes: np.ndarray, frame_period: float) -> float:
+        """The mean share of frames that lie within a second of a frame."""
+        near, frames = _frames_near(frame_period), np.arange(len(classes))
+        span = np.minimum(frames + near, len(frames) - 1) - np.maximum(frames - near, 0)
+        return float((span + 1).mean() / len(frames))
+
+
+class Pictures(_ShownInOrder):
+    """The picture itself."""
+
+    metric = "ssim"
+    needs_pictures = True
+
+    def score(
+        self,
+        answers: np.ndarray,
+        target: np.ndarray,
+        frame_period: float,
+        pictures: np.ndarray | None,
+    ) -> Scored:
+        """Structural similarity, PSNR and correlation of pixels.
+
+        Raises:
+            ValueError: If the pictures shown are not given.
+        """
+        if pictures is None:
+            raise ValueError(
+                "Pictures are scored against those that were shown: give pictures, "
+                "(num_pictures, 64, 128) in [0, 1], or a recording that has templates."
+            )
+        true = pictures[target]
+        per_window = structural_similarity(answers, true)
+        scores = {
+            "ssim": float(per_window.mean()),
+            "psnr": float(np.minimum(peak_signal_to_noise(answers, true), LARGEST_PSNR).mean()),
+            "correlation": float(pixel_correlation(answers, true).mean()),
+        }
+        return Scored(answers, per_window, scores)
+
+    def chance(self, classes: np.ndarray, frame_period: float) -> None:
+        """Unknown; the mean picture is a reference decoder."""
+        return None
+
+
+ANSWERS: Mapping[str, Answer] = MappingProxyType(
+    {"labels": Labels(), "values": Values(), "frames": Frames(), "images": Pictures()}
+)
+"""``Task.kind`` to what it means."""
+
+
+def _frames_near(frame_period: float) -> int:
+    return round(SECONDS_NEAR / frame_period)
+
+
+def _wrap(answers: np.ndarray, tolerance: float, period: float | None) -> np.ndarray:
+    """Answers in [0, period), where a rounding error below the period counts as 0."""
+    if period is None:
+        return answers
+    wrapped = np.mod(answers, period)
+    wrapped[wrapped > period - tolerance] = 0.0
+    return wrapped
