@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +80,14 @@ def segmented_timestamps(draw: st.DrawFn) -> np.ndarray:
     return np.concatenate(pieces)
 
 
+def is_cut_to_trials(timestamps: np.ndarray, onsets: list[float]) -> bool:
+    """Whether several trials, and most of all, are alone in their run of imaging."""
+    starts = make_recording(timestamps).segment_intervals[:, 0]
+    in_segment = np.bincount(np.searchsorted(starts, onsets, side="right"))
+    num_alone = np.sum(in_segment == 1)
+    return num_alone > 1 and num_alone > len(onsets) / 2
+
+
 @st.composite
 def recordings_with_trials(draw: st.DrawFn) -> Recording:
     """Trials of one duration at random distances, in blocks apart by pauses or by gaps."""
@@ -91,6 +101,7 @@ def recordings_with_trials(draw: st.DrawFn) -> Recording:
         onsets += list(inside[inside < end])
     assume(onsets)
     trials = make_trials(*onsets, duration=0.01)
+    assume(not is_cut_to_trials(timestamps, onsets))
     order = np.array(draw(st.permutations(range(len(trials)))), dtype=int)
     return make_recording(timestamps, drifting_gratings=trials.iloc[order])
 
@@ -238,6 +249,65 @@ def test_parts_of_trials_never_cross_a_gap_in_imaging(recording, config):
     for start, end in np.concatenate([splits.train, splits.valid, splits.test]):
         holders = recording.segment_intervals
         assert np.any((holders[:, 0] <= start) & (end <= holders[:, 1]))
+
+
+def make_cut_recording(pauses: np.ndarray) -> Recording:
+    """Trials of 2 s, imaged from 1 s before to 2 s after each onset, apart by the pauses (s)."""
+    onsets = 1.0 + np.append(0.0, np.cumsum(2.0 + np.asarray(pauses)))
+    timestamps = np.concatenate([onset - 1.0 + np.arange(48) / 16 for onset in onsets])
+    return make_recording(timestamps, drifting_gratings=make_trials(*onsets, duration=2.0))
+
+
+def test_trials_that_were_each_imaged_alone_are_split_by_their_order():
+    recording = make_cut_recording(np.full(127, 8.0))
+    assert len(recording.segments) == 128
+    splits = split_by_trial(recording, "drifting_gratings", SplitConfig())
+    # onsets at 1, 11, 21 ... s: 89 train, 13 validate, 26 test
+    assert np.allclose(splits.train, [[1.0, 891.0]])
+    assert np.allclose(splits.valid, [[891.0, 1021.0]])
+    assert np.allclose(splits.test, [[1021.0, 1273.0]])
+    windows = {
+        part: find_windows(
+            recording,
+            replace(DIRECTION, column="start", window_offset=0.0),
+            splits.part(part),
+            recording.stimulus("drifting_gratings")["start"].to_numpy(),
+            32,
+        )
+        for part in ("train", "valid", "test")
+    }
+    assert [len(found) for found in windows.values()] == [89, 13, 26]
+
+
+@law
+@given(pauses=st.lists(st.floats(2.0, LONGEST_PAUSE - 0.1), min_size=9, max_size=40))
+def test_cuts_in_the_imaging_between_trials_change_no_part(pauses):
+    cut = make_cut_recording(np.array(pauses))
+    whole = replace(
+        cut,
+        timestamps=(times := np.arange(0.0, cut.timestamps[-1] + 0.06, 1 / 16)),
+        df_over_f=np.zeros((len(times), 1), dtype=np.float32),
+    )
+    found, wanted = (split_by_trial(r, "drifting_gratings", SplitConfig()) for r in (cut, whole))
+    for part in ("train", "valid", "test"):
+        assert np.allclose(found.part(part), wanted.part(part), atol=AFTER_LAST_TRIAL + 0.1)
+        assert len(found.part(part)) == 1
+
+
+def test_a_long_pause_between_trials_imaged_alone_ends_a_block():
+    pauses = np.full(19, 8.0)
+    pauses[9] = LONGEST_PAUSE + 0.1
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == len(splits.test) == 2
+
+
+def test_pauses_that_are_all_nominal_end_no_block_but_one_twice_as_long_does():
+    pauses = np.full(19, 60.0)
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == 1
+    pauses[9] = 121.0
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == 2
 
 
 @law

@@ -120,9 +120,11 @@ def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> 
     """Splits the trials of every block in order: first train, then valid, then test.
 
     A block is a run of trials without a gap in the imaging and without a pause, in which another
-    stimulus may be shown. Contiguous parts, because neighbouring trials share slow states of the
-    animal; in every block, because the states differ between blocks. A part begins at the onset
-    of its first trial, so time between trials belongs to the part before it.
+    stimulus may be shown; where imaging was cut to the trials, so that most are alone in their
+    segment, it goes on from segment to segment, and parts span the gaps. Contiguous parts, because
+    neighbouring trials share slow states of the animal; in every block, because the states differ
+    between blocks. A part begins at the onset of its first trial, so time between trials belongs
+    to the part before it.
 
     Returns:
         Intervals that cover the blocks, to ``AFTER_LAST_TRIAL`` seconds after their last trial.
@@ -158,16 +160,41 @@ def _blocks_of_trials(recording: Recording, table: pd.DataFrame) -> list[tuple[n
     """Onsets of the trials of every block, and the end of the block, seconds."""
     table = table.sort_values("start")
     onsets, ends = table["start"].to_numpy(), table["end"].to_numpy()
+    runs, longest_pause = _runs_of_trials(recording, onsets, ends)
     blocks = []
-    for start, stop in recording.segment_intervals:
-        inside = np.flatnonzero((onsets >= start) & (onsets < stop))
-        pauses = np.flatnonzero(onsets[inside][1:] - ends[inside][:-1] > LONGEST_PAUSE) + 1
+    for inside in runs:
+        pauses = np.flatnonzero(onsets[inside][1:] - ends[inside][:-1] > longest_pause) + 1
         for trials in np.split(inside, pauses):
-            if len(trials):
-                later = np.append(onsets[onsets > onsets[trials[-1]]], np.inf)[0]
-                end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
-                blocks.append((onsets[trials], float(end)))
+            last = onsets[trials[-1]]
+            later = np.append(onsets[onsets > last], np.inf)[0]
+            imaged = recording.segment_intervals
+            stop = imaged[(imaged[:, 0] <= last) & (last < imaged[:, 1]), 1][0]
+            end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
+            blocks.append((onsets[trials], float(end)))
     return blocks
+
+
+def _runs_of_trials(
+    recording: Recording, onsets: np.ndarray, ends: np.ndarray
+) -> tuple[list[np.ndarray], float]:
+    """Positions of the imaged trials, segment by segment, and the pause (s) that ends a block.
+
+    Where most trials are alone in their segment, the microscope was cut to the trials: its gaps
+    say nothing of the experiment, and all segments are one run. Pauses that are all longer than
+    the longest are then nominal, given when such pieces were put in a row, and only one twice as
+    long as usual ends a block.
+    """
+    runs = [
+        np.flatnonzero((onsets >= start) & (onsets < stop))
+        for start, stop in recording.segment_intervals
+    ]
+    runs = [trials for trials in runs if len(trials)]
+    num_alone = sum(len(trials) == 1 for trials in runs)
+    if num_alone < 2 or 2 * num_alone <= sum(len(trials) for trials in runs):
+        return runs, LONGEST_PAUSE
+    imaged = np.concatenate(runs)
+    usual = float(np.median(onsets[imaged][1:] - ends[imaged][:-1]))
+    return [imaged], LONGEST_PAUSE if usual <= LONGEST_PAUSE else 2 * usual
 
 
 def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Splits:
