@@ -18,11 +18,14 @@ from poyo_ssl.windows.splits import (
     SplitError,
     Splits,
     held_out_movie_frames,
+    named_part,
+    require_known_names,
     split_by_movie_frame,
     split_by_repeat,
     split_by_trial,
     training_intervals,
     trials_inside,
+    whole_recording_as,
 )
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, find_windows
 
@@ -712,3 +715,34 @@ def test_only_trials_wholly_inside_an_interval_count():
     starts, ends = np.array([0.0, 0.9, 2.0, 3.0]), np.array([0.5, 1.1, 2.5, 3.5])
     intervals = np.array([[0.0, 1.0], [2.0, 3.2]])
     assert trials_inside(starts, ends, intervals).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_whole_recording_is_one_part_with_every_showing_and_nothing_else(part):
+    recording = make_session()
+    splits = whole_recording_as(recording, "natural_movie_one", part)
+    assert np.allclose(splits.part(part), [[0.0, 1080.0]])
+    assert sum(len(splits.part(name)) for name in ("train", "valid", "test")) == 1
+    free = training_intervals(recording, [splits])
+    assert np.array_equal(free, recording.segment_intervals if part == "train" else free[:0])
+
+
+def test_recordings_are_the_part_they_are_named_for_and_others_are_divided():
+    recording = make_session()
+    assert named_part(recording, SplitConfig(train=("a",), test=("split-test",))) == "test"
+    assert named_part(recording, SplitConfig(valid=("split-test",))) == "valid"
+    assert named_part(recording, SplitConfig(train=("a",))) is None
+
+
+def test_a_recording_named_for_two_parts_is_refused():
+    with pytest.raises(ValueError, match="both to train and to test: day1"):
+        SplitConfig(train=("day0", "day1"), test=("day1",))
+    with pytest.raises(ValueError, match="test must list recording ids, got 'day1'"):
+        SplitConfig(test="day1")
+
+
+def test_names_of_no_recording_are_refused_with_those_that_were_found():
+    recording = make_session()
+    require_known_names([recording], SplitConfig(train=("split-test",)))
+    with pytest.raises(SplitError, match=r"'day1' \(train\), 'day2' \(test\) \(found: split-test"):
+        require_known_names([recording], SplitConfig(train=("day1",), test=("day2",)))

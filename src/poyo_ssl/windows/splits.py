@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.recording import Recording
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 LONGEST_PAUSE = 20.0
 """Seconds without a trial that end a block; the grey between gratings lasts 1 s, and blank sweeps
@@ -97,6 +102,12 @@ class SplitConfig:
     the decay constant of the indicator (GCaMP6f: half-decay 0.14 s after one spike, about 0.4 s,
     a constant of 0.6 s, after a burst; Chen et al. 2013), and no longer: a window of context must
     fit wholly inside a part, so windows add their own length to this distance."""
+    train: tuple[str, ...] = ()
+    """Ids of recordings that train as a whole, such as those of the first day."""
+    valid: tuple[str, ...] = ()
+    """Ids of recordings that validate as a whole."""
+    test: tuple[str, ...] = ()
+    """Ids of recordings that test as a whole. Recordings named nowhere are divided."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.valid_fraction < 1 and 0 < self.test_fraction < 1):
@@ -114,6 +125,61 @@ class SplitConfig:
                 "held_out_blocks must be at least 1 and guard not negative, "
                 f"got {self.held_out_blocks} and {self.guard}."
             )
+        self._require_separate_names()
+
+    def _require_separate_names(self) -> None:
+        for part in PARTS:
+            if isinstance(getattr(self, part), str):
+                raise ValueError(f"{part} must list recording ids, got '{getattr(self, part)}'.")
+        for one, two in combinations(PARTS, 2):
+            both = sorted(set(getattr(self, one)) & set(getattr(self, two)))
+            if both:
+                raise ValueError(
+                    f"Named both to {one} and to {two}: {', '.join(both)}. A whole recording can "
+                    "be one of them only."
+                )
+
+
+def named_part(recording: Recording, config: SplitConfig) -> Part | None:
+    """The part that a recording is named to be as a whole; None where it is to be divided."""
+    for part in PARTS:
+        if recording.recording_id in getattr(config, part):
+            return part
+    return None
+
+
+def require_known_names(recordings: Iterable[Recording], config: SplitConfig) -> None:
+    """Refuses names of recordings that are not there.
+
+    Raises:
+        SplitError: If ``train``, ``valid`` or ``test`` name an unknown recording; lists them all.
+    """
+    found = sorted({recording.recording_id for recording in recordings})
+    unknown = [
+        f"'{name}' ({part})"
+        for part in PARTS
+        for name in getattr(config, part)
+        if name not in found
+    ]
+    if unknown:
+        raise SplitError(
+            f"No recording is called {', '.join(unknown)} (found: {', '.join(found) or 'none'}). "
+            "Correct the names in train, valid and test of the splits."
+        )
+
+
+def whole_recording_as(recording: Recording, stimulus: str, part: Part) -> Splits:
+    """One part that covers the recording and every showing of the stimulus; the others are empty.
+
+    For stimuli shown once in each of several sessions: one session trains, another tests.
+    """
+    table = recording.stimulus(stimulus)
+    imaged = recording.segment_intervals
+    start, end = min(imaged[0, 0], table["start"].min()), max(imaged[-1, 1], table["end"].max())
+    parts = {name: _as_intervals([(start, end)] if name == part else []) for name in PARTS}
+    if part not in parts:
+        raise SplitError(f"Unknown part '{part}'; choose train, valid or test.")
+    return Splits(**parts)
 
 
 def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> Splits:
@@ -214,7 +280,8 @@ def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Sp
     if num_repeats - num_test - num_valid < 1:
         raise SplitError(
             f"Recording '{recording.recording_id}' shows {movie} {num_repeats} times: too few to "
-            f"hold out {num_valid} repeats for validation and {num_test} for testing."
+            f"hold out {num_valid} repeats for validation and {num_test} for testing. Name whole "
+            "recordings to train and to test instead, in train and test of the splits."
         )
     repeats = repeats.sort_values("start")
     # onsets jitter: the last movie frame of a repeat may end after the next repeat has begun
