@@ -746,3 +746,106 @@ def test_names_of_no_recording_are_refused_with_those_that_were_found():
     require_known_names([recording], SplitConfig(train=("split-test",)))
     with pytest.raises(SplitError, match=r"'day1' \(train\), 'day2' \(test\) \(found: split-test"):
         require_known_names([recording], SplitConfig(train=("day1",), test=("day2",)))
+
+
+def folds_of(folds: int, **fields: float) -> list[SplitConfig]:
+    return [SplitConfig(folds=folds, fold=fold, **fields) for fold in range(folds)]
+
+
+def lies_in(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    starts, ends = intervals.T[:, :, None]
+    return np.any((times >= starts) & (times < ends), axis=0)
+
+
+@law
+@given(
+    recording=recordings_with_trials(),
+    folds=st.integers(2, 6),
+    valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_over_all_folds_every_trial_tests_once_and_is_in_one_part_of_each(
+    recording, folds, valid_fraction
+):
+    onsets = np.concatenate(blocks_of(recording))
+    tested = np.zeros(len(onsets), dtype=int)
+    for config in folds_of(folds, valid_fraction=valid_fraction):
+        splits = split_or_skip(split_by_trial, recording, "drifting_gratings", config)
+        assert np.all(parts_sharing(splits, onsets) == 1)
+        tested += lies_in(onsets, splits.test)
+    assert np.all(tested == 1)
+
+
+@law
+@given(recording=recordings_with_movie(), folds=st.integers(2, 6))
+def test_over_all_folds_every_repeat_tests_once(recording, folds):
+    table = recording.stimulus("natural_movie_one")
+    middle = (0.5 * (table["start"] + table["end"])).to_numpy()
+    tested = np.zeros(len(table), dtype=int)
+    for config in folds_of(folds):
+        splits = split_or_skip(split_by_repeat, recording, "natural_movie_one", config)
+        tested += lies_in(middle, splits.test)
+    assert np.all(tested == 1)
+
+
+@given(
+    num_frames=st.integers(40, 1000),
+    folds=st.integers(2, 10),
+    held_out_blocks=st.integers(1, 4),
+    valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_over_all_folds_every_movie_frame_tests_once(
+    num_frames, folds, held_out_blocks, valid_fraction
+):
+    tested = np.zeros(num_frames, dtype=int)
+    fields = {"valid_fraction": valid_fraction, "held_out_blocks": held_out_blocks}
+    for config in folds_of(folds, **fields):
+        is_test, is_valid = held_out_movie_frames(num_frames, config)
+        assert not np.any(is_test & is_valid)
+        tested += is_test
+    assert np.all(tested == 1)
+
+
+def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_beside_them():
+    trials = make_trials(*np.arange(0.0, 30.0, 3.0), duration=2.0)
+    recording = make_recording(np.arange(0.0, 40.0, 0.1), drifting_gratings=trials)
+    first, _, third, _, last = (
+        split_by_trial(recording, "drifting_gratings", config) for config in folds_of(5)
+    )
+    assert np.allclose(first.test, [[0.0, 6.0]])
+    assert np.allclose(first.valid, [[6.0, 9.0]])
+    assert np.allclose(third.train, [[0.0, 9.0], [18.0, 31.0]])
+    assert np.allclose(third.valid, [[9.0, 12.0]])
+    assert np.allclose(third.test, [[12.0, 18.0]])
+    assert np.allclose(last.test, [[24.0, 31.0]])
+
+
+def test_training_resumes_when_what_held_out_trials_evoked_has_decayed():
+    trials = make_trials(*np.arange(0.0, 25.0, 0.25), duration=0.25)
+    recording = make_recording(np.arange(0.0, 40.0, 0.1), static_gratings=trials)
+    splits = split_by_trial(recording, "static_gratings", SplitConfig(folds=2, valid_fraction=0.0))
+    assert np.allclose(splits.test, [[0.0, 12.5]])
+    assert np.allclose(splits.guard, [[12.5, 13.5]])
+    assert np.allclose(splits.train, [[13.5, 27.0]])
+
+
+def test_more_folds_than_trials_repeats_or_frames_are_refused():
+    movie = make_movie(num_frames=20, num_repeats=3, frame_period=0.1)
+    recording = make_recording(
+        np.arange(0.0, 30.0, 0.1), static_gratings=make_trials(1.0, 2.0), natural_movie_one=movie
+    )
+    config = SplitConfig(folds=6)
+    with pytest.raises(SplitError, match=r"2 trials of static_gratings in 1 blocks.*6 folds"):
+        split_by_trial(recording, "static_gratings", config)
+    with pytest.raises(SplitError, match="natural_movie_one 3 times: too few for 6 folds"):
+        split_by_repeat(recording, "natural_movie_one", config)
+    with pytest.raises(SplitError, match="20 movie frames in 4 stretches"):
+        split_by_movie_frame(recording, "natural_movie_one", config)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 5, "test_fraction": 0.1}],
+)
+def test_impossible_folds_are_refused(fields):
+    with pytest.raises(ValueError, match=r"must|needs folds"):
+        SplitConfig(**fields)

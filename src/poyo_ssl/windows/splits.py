@@ -98,7 +98,8 @@ class SplitConfig:
     """Held-out-frames split: contiguous parts of the movie in the test part, and as many in the
     valid part where ``valid_fraction`` is positive."""
     guard: float = 1.0
-    """Held-out-frames split: seconds left out on either side of each held-out part. Longer than
+    """Seconds left out on either side of held-out movie frames, and after the held-out trials or
+    repeats of a fold. Longer than
     the decay constant of the indicator (GCaMP6f: half-decay 0.14 s after one spike, about 0.4 s,
     a constant of 0.6 s, after a burst; Chen et al. 2013), and no longer: a window of context must
     fit wholly inside a part, so windows add their own length to this distance."""
@@ -108,6 +109,16 @@ class SplitConfig:
     """Ids of recordings that validate as a whole."""
     test: tuple[str, ...] = ()
     """Ids of recordings that test as a whole. Recordings named nowhere are divided."""
+    folds: int | None = None
+    """Cross-validation: contiguous runs into which the trials of every block, the repeats, or each
+    stretch of a movie are cut; run ``fold`` tests, in place of ``test_fraction``."""
+    fold: int = 0
+    """Which run tests, from 0."""
+
+    @property
+    def test_share(self) -> float:
+        """What tests, of one: ``test_fraction``, or one of the folds."""
+        return self.test_fraction if self.folds is None else 1 / self.folds
 
     def __post_init__(self) -> None:
         if not (0 <= self.valid_fraction < 1 and 0 < self.test_fraction < 1):
@@ -115,10 +126,12 @@ class SplitConfig:
                 "valid_fraction must lie in [0, 1) and test_fraction in (0, 1), "
                 f"got {self.valid_fraction} and {self.test_fraction}."
             )
-        if self.valid_fraction + self.test_fraction >= 1:
+        self._require_possible_folds()
+        if self.valid_fraction + self.test_share >= 1:
             raise ValueError(
-                f"valid_fraction + test_fraction = {self.valid_fraction + self.test_fraction} "
-                "leaves nothing to train on; lower one of them."
+                f"valid_fraction + {'1 / folds' if self.folds else 'test_fraction'} = "
+                f"{self.valid_fraction + self.test_share} leaves nothing to train on; lower one of "
+                "them."
             )
         if self.held_out_blocks < 1 or self.guard < 0:
             raise ValueError(
@@ -126,6 +139,22 @@ class SplitConfig:
                 f"got {self.held_out_blocks} and {self.guard}."
             )
         self._require_separate_names()
+
+    def _require_possible_folds(self) -> None:
+        if self.folds is None and self.fold != 0:
+            raise ValueError(f"fold = {self.fold} needs folds, the number of folds.")
+        if self.folds is None:
+            return
+        if not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise ValueError(
+                "folds must be at least 2 and fold must lie in 0 ... folds - 1, "
+                f"got {self.folds} and {self.fold}."
+            )
+        if self.test_fraction != SplitConfig.test_fraction:
+            raise ValueError(
+                f"test_fraction = {self.test_fraction} does nothing where folds = {self.folds}, of "
+                "which one tests; must give one of the two only."
+            )
 
     def _require_separate_names(self) -> None:
         for part in PARTS:
@@ -198,32 +227,66 @@ def split_by_trial(recording: Recording, stimulus: str, config: SplitConfig) -> 
     Raises:
         SplitError: If no block has enough trials for a train and a test part.
     """
-    train, valid, test = [], [], []
+    parts: dict[str, list[tuple[float, float]]] = {name: [] for name in (*PARTS, "guard")}
     blocks = _blocks_of_trials(recording, recording.stimulus(stimulus))
-    num_trials = sum(len(onsets) for onsets, _ in blocks)
-    for inside, end in blocks:
-        num_test = round(len(inside) * config.test_fraction)
-        num_valid = round(len(inside) * config.valid_fraction)
-        num_train = len(inside) - num_valid - num_test
-        if num_train < 1 or num_test < 1:
+    num_trials = sum(len(onsets) for onsets, _, _ in blocks)
+    longest = max((len(onsets) for onsets, _, _ in blocks), default=0)
+    if config.folds is not None and longest < config.folds:
+        raise SplitError(
+            f"Recording '{recording.recording_id}' has {num_trials} trials of {stimulus} in "
+            f"{len(blocks)} blocks, the longest of {longest}: too few for {config.folds} folds. "
+            "Choose fewer folds or another stimulus."
+        )
+    for onsets, ends, end in blocks:
+        roles = _roles(len(onsets), config)
+        if config.folds is None and not {"train", "test"} <= set(roles):
             continue
-        starts_test = inside[num_train + num_valid]
-        starts_valid = inside[num_train] if num_valid else starts_test
-        train.append((inside[0], starts_valid))
-        if num_valid:
-            valid.append((starts_valid, starts_test))
-        test.append((starts_test, end))
-    if not train:
+        firsts = np.append(0, np.flatnonzero(roles[1:] != roles[:-1]) + 1)
+        starts = onsets[firsts]
+        for first, start, stop in zip(firsts, starts, np.append(starts[1:], end), strict=True):
+            if roles[first] == "train" and first > 0:
+                # what the held-out trial before evoked has to decay
+                decayed = min(ends[first - 1], start) + config.guard
+                resumes = min(max(start, decayed), stop)
+                parts["guard"] += [(start, resumes)] if resumes > start else []
+                start = resumes
+            if stop > start:
+                parts[roles[first]].append((start, stop))
+    if not parts["train"]:
         raise SplitError(
             f"Recording '{recording.recording_id}' has {num_trials} trials of {stimulus} in "
             f"{len(blocks)} blocks: too few to train and test on. "
             "Choose another stimulus or larger fractions."
         )
-    return Splits(train=_as_intervals(train), valid=_as_intervals(valid), test=_as_intervals(test))
+    return Splits(**{name: _as_intervals(pairs) for name, pairs in parts.items()})
 
 
-def _blocks_of_trials(recording: Recording, table: pd.DataFrame) -> list[tuple[np.ndarray, float]]:
-    """Onsets of the trials of every block, and the end of the block, seconds."""
+def _roles(number: int, config: SplitConfig) -> np.ndarray:
+    """Which part each of a number of trials or repeats in a row belongs to, shape (number,).
+
+    Without folds the last ones test and those before validate. With folds, run ``fold`` tests;
+    those before it validate, or those after it where too few come before.
+    """
+    roles = np.full(number, "train", dtype="<U5")
+    num_valid = round(number * config.valid_fraction)
+    if config.folds is None:
+        first, stop = max(0, number - round(number * config.test_fraction)), number
+    else:
+        first, stop = (number * fold // config.folds for fold in (config.fold, config.fold + 1))
+    if first == stop:
+        return roles
+    roles[first:stop] = "test"
+    if config.folds is None or first >= min(num_valid, number - stop):
+        roles[max(0, first - num_valid) : first] = "valid"
+    else:
+        roles[stop : stop + num_valid] = "valid"
+    return roles
+
+
+def _blocks_of_trials(
+    recording: Recording, table: pd.DataFrame
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Onsets and ends of the trials of every block, and the end of the block, seconds."""
     table = table.sort_values("start")
     onsets, ends = table["start"].to_numpy(), table["end"].to_numpy()
     runs, longest_pause = _runs_of_trials(recording, onsets, ends)
@@ -236,7 +299,7 @@ def _blocks_of_trials(recording: Recording, table: pd.DataFrame) -> list[tuple[n
             imaged = recording.segment_intervals
             stop = imaged[(imaged[:, 0] <= last) & (last < imaged[:, 1]), 1][0]
             end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
-            blocks.append((onsets[trials], float(end)))
+            blocks.append((onsets[trials], ends[trials], float(end)))
     return blocks
 
 
@@ -273,11 +336,21 @@ def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Sp
         SplitError: If there are fewer than three repeats.
     """
     table = recording.stimulus(movie)
+    if "repeat" not in table:
+        raise SplitError(
+            f"Table {movie} of recording '{recording.recording_id}' has no column 'repeat' "
+            f"(found: {', '.join(map(str, table.columns))}); split it by trial instead."
+        )
     repeats = table.groupby("repeat").agg(start=("start", "min"), end=("end", "max"))
     num_repeats = len(repeats)
     num_test = max(1, round(num_repeats * config.test_fraction))
     num_valid = round(num_repeats * config.valid_fraction)
-    if num_repeats - num_test - num_valid < 1:
+    if config.folds is not None and num_repeats < config.folds:
+        raise SplitError(
+            f"Recording '{recording.recording_id}' shows {movie} {num_repeats} times: too few for "
+            f"{config.folds} folds. Choose fewer folds."
+        )
+    if config.folds is None and num_repeats - num_test - num_valid < 1:
         raise SplitError(
             f"Recording '{recording.recording_id}' shows {movie} {num_repeats} times: too few to "
             f"hold out {num_valid} repeats for validation and {num_test} for testing. Name whole "
@@ -287,12 +360,33 @@ def split_by_repeat(recording: Recording, movie: str, config: SplitConfig) -> Sp
     # onsets jitter: the last movie frame of a repeat may end after the next repeat has begun
     repeats["end"] = np.fmin(repeats["end"], repeats["start"].shift(-1))
     bounds = list(repeats.itertuples(index=False, name=None))
+    if config.folds is not None:
+        return _fold_of_repeats(bounds, config)
     first_valid, first_test = num_repeats - num_test - num_valid, num_repeats - num_test
     return Splits(
         train=_as_intervals(bounds[:first_valid]),
         valid=_as_intervals(bounds[first_valid:first_test]),
         test=_as_intervals(bounds[first_test:]),
     )
+
+
+def _fold_of_repeats(bounds: list[tuple[float, float]], config: SplitConfig) -> Splits:
+    """One fold of the repeats in order of time; a guard follows what was held out."""
+    roles = _roles(len(bounds), config)
+    train, valid, test = (
+        _as_intervals([pair for pair, role in zip(bounds, roles, strict=True) if role == part])
+        for part in PARTS
+    )
+    resumes = np.flatnonzero((roles[1:] == "train") & (roles[:-1] != "train"))
+    guard = _as_intervals([(bounds[i][1], bounds[i][1] + config.guard) for i in resumes])
+    guard = guard[guard[:, 1] > guard[:, 0]]
+    train = _clip_overlaps(train, guard)
+    if not len(train):
+        raise SplitError(
+            f"Fold {config.fold} of {len(bounds)} repeats leaves nothing to train on; lower "
+            "valid_fraction or guard."
+        )
+    return Splits(train=train, valid=valid, test=test, guard=guard)
 
 
 def split_by_movie_frame(recording: Recording, movie: str, config: SplitConfig) -> Splits:
@@ -340,13 +434,23 @@ def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndar
     """Which movie frames are held out for test and for validation.
 
     The movie is cut into ``held_out_blocks`` equal stretches; the test block lies in the middle
-    of each and the valid block just before it, so that the two share their guards.
+    of each and the valid block just before it, so that the two share their guards. With folds,
+    the test block moves through its stretch: over all folds every frame tests once.
 
     Returns:
         Two boolean arrays of shape (num_frames,): is test, is valid.
     """
     is_test = np.zeros(num_frames, dtype=bool)
     is_valid = np.zeros(num_frames, dtype=bool)
+    if config.folds is not None:
+        edges = num_frames * np.arange(config.held_out_blocks + 1) // config.held_out_blocks
+        if np.diff(edges).min() < config.folds:
+            raise SplitError(
+                f"{num_frames} movie frames in {config.held_out_blocks} stretches are too few for "
+                f"{config.folds} folds; lower folds or held_out_blocks."
+            )
+        roles = np.concatenate([_roles(int(n), config) for n in np.diff(edges)])
+        return roles == "test", roles == "valid"
     stretch = num_frames / config.held_out_blocks
     for block in range(config.held_out_blocks):
         middle = (block + 0.5) * stretch
