@@ -22,6 +22,7 @@ from poyo_ssl.windows.splits import (
     require_known_names,
     split_by_movie_frame,
     split_by_repeat,
+    split_by_stimulus_part,
     split_by_trial,
     training_intervals,
     trials_inside,
@@ -849,3 +850,43 @@ def test_more_folds_than_trials_repeats_or_frames_are_refused():
 def test_impossible_folds_are_refused(fields):
     with pytest.raises(ValueError, match=r"must|needs folds"):
         SplitConfig(**fields)
+
+
+def make_sequence() -> Recording:
+    """Twelve segments of 3 s, ten times, each showing imaged alone and 10 s after the last."""
+    sequence = make_movie(num_frames=12, num_repeats=10, frame_period=3.0, pause=10.0)
+    timestamps = np.concatenate([46.0 * repeat + np.arange(360) / 10 for repeat in range(10)])
+    return make_recording(timestamps, sequence=sequence.rename(columns={"movie_frame": "segment"}))
+
+
+def test_a_sequence_of_segments_is_split_by_repeat():
+    splits = split_by_repeat(make_sequence(), "sequence", SplitConfig())
+    starts = 46.0 * np.arange(10)
+    shown = np.stack([starts, starts + 36.0], axis=1)
+    assert np.allclose(splits.train, shown[:7])
+    assert np.allclose(splits.valid, shown[7:8])
+    assert np.allclose(splits.test, shown[8:])
+
+
+def test_segments_of_a_sequence_are_held_out_in_every_repeat():
+    config = SplitConfig(valid_fraction=0.0, held_out_blocks=2, guard=1.0)
+    splits = split_by_stimulus_part(make_sequence(), "sequence", config, column="segment")
+    # 6 segments a half, of which 2.4 to 3.6 are rounded: segments 2 and 3, 8 and 9
+    assert np.allclose(splits.test[:2], [[6.0, 12.0], [24.0, 30.0]])
+    table = make_sequence().stimulus("sequence")
+    middle = (0.5 * (table["start"] + table["end"])).to_numpy()
+    tested = set(table["segment"][lies_in(middle, splits.test)])
+    assert tested
+    assert not tested & set(table["segment"][lies_in(middle, splits.train)])
+
+
+def test_a_column_that_is_missing_or_numbers_nothing_is_refused():
+    recording = make_sequence()
+    with pytest.raises(SplitError, match="no column 'movie_frame'"):
+        split_by_stimulus_part(recording, "sequence", SplitConfig())
+    recording.stimulus("sequence")["segment"] -= 1
+    with pytest.raises(SplitError, match="10 rows do not, such as"):
+        split_by_stimulus_part(recording, "sequence", SplitConfig(), column="segment")
+    del recording.stimulus("sequence")["repeat"]
+    with pytest.raises(SplitError, match="no column 'repeat'"):
+        split_by_repeat(recording, "sequence", SplitConfig())

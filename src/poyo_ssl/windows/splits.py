@@ -401,8 +401,27 @@ def split_by_movie_frame(recording: Recording, movie: str, config: SplitConfig) 
         SplitError: If the guards leave nothing to train on, or the movie has too few frames for
             a test part.
     """
-    table = recording.stimulus(movie).sort_values("start")
-    frames = table["movie_frame"].to_numpy()
+    return split_by_stimulus_part(recording, movie, config)
+
+
+def split_by_stimulus_part(
+    recording: Recording, stimulus: str, config: SplitConfig, *, column: str = "movie_frame"
+) -> Splits:
+    """Holds out contiguous parts of a stimulus in every repeat; see :func:`split_by_movie_frame`.
+
+    Args:
+        recording: One session.
+        stimulus: Name of the stimulus table.
+        config: How much is held out.
+        column: Column that numbers the parts of the stimulus from 0, such as ``segment``.
+
+    Raises:
+        SplitError: If the column is missing or holds no such numbers, nothing is left to train
+            on, or there are too few parts to test.
+    """
+    table = recording.stimulus(stimulus).sort_values("start")
+    frames = _numbered_parts(recording, stimulus, table, column)
+    noun = column.replace("_", " ") + "s"
     num_frames = int(frames.max()) + 1
     is_test, is_valid = held_out_movie_frames(num_frames, config)
     role = np.where(is_test[frames], "test", np.where(is_valid[frames], "valid", "train"))
@@ -417,17 +436,36 @@ def split_by_movie_frame(recording: Recording, movie: str, config: SplitConfig) 
     if not len(test):
         raise SplitError(
             f"A test_fraction of {config.test_fraction} in {config.held_out_blocks} held-out parts "
-            f"of {movie} ({num_frames} movie frames) holds out not a single movie frame; raise "
+            f"of {stimulus} ({num_frames} {noun}) holds out not a single {noun[:-1]}; raise "
             "test_fraction or lower held_out_blocks."
         )
     if not len(train):
         raise SplitError(
             f"With {config.held_out_blocks} held-out parts and {config.guard} s of guard nothing "
-            f"of {movie} ({num_frames} movie frames) is left to train on; lower one of them."
+            f"of {stimulus} ({num_frames} {noun}) is left to train on; lower one of them."
         )
     return Splits(
         train=train, valid=valid, test=test, guard=_clip_overlaps(near_held_out, held_out)
     )
+
+
+def _numbered_parts(
+    recording: Recording, stimulus: str, table: pd.DataFrame, column: str
+) -> np.ndarray:
+    """The column as whole numbers from 0, shape (num_presentations,)."""
+    where = f"Table {stimulus} of recording '{recording.recording_id}'"
+    if column not in table:
+        raise SplitError(
+            f"{where} has no column '{column}' (found: {', '.join(map(str, table.columns))})."
+        )
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    wrong = ~((values >= 0) & (values == np.floor(values)))
+    if wrong.any():
+        raise SplitError(
+            f"{where} must number its parts 0, 1, 2 ... in column '{column}', but "
+            f"{wrong.sum()} rows do not, such as {table[column].to_numpy()[wrong][0]!r}."
+        )
+    return values.astype(int)
 
 
 def held_out_movie_frames(num_frames: int, config: SplitConfig) -> tuple[np.ndarray, np.ndarray]:
