@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,11 +18,15 @@ from poyo_ssl.windows.splits import (
     SplitError,
     Splits,
     held_out_movie_frames,
+    named_part,
+    require_known_names,
     split_by_movie_frame,
     split_by_repeat,
+    split_by_stimulus_part,
     split_by_trial,
     training_intervals,
     trials_inside,
+    whole_recording_as,
 )
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, find_windows
 
@@ -78,6 +84,14 @@ def segmented_timestamps(draw: st.DrawFn) -> np.ndarray:
     return np.concatenate(pieces)
 
 
+def is_cut_to_trials(timestamps: np.ndarray, onsets: list[float]) -> bool:
+    """Whether several trials, and most of all, are alone in their run of imaging."""
+    starts = make_recording(timestamps).segment_intervals[:, 0]
+    in_segment = np.bincount(np.searchsorted(starts, onsets, side="right"))
+    num_alone = np.sum(in_segment == 1)
+    return num_alone > 1 and num_alone > len(onsets) / 2
+
+
 @st.composite
 def recordings_with_trials(draw: st.DrawFn) -> Recording:
     """Trials of one duration at random distances, in blocks apart by pauses or by gaps."""
@@ -91,6 +105,7 @@ def recordings_with_trials(draw: st.DrawFn) -> Recording:
         onsets += list(inside[inside < end])
     assume(onsets)
     trials = make_trials(*onsets, duration=0.01)
+    assume(not is_cut_to_trials(timestamps, onsets))
     order = np.array(draw(st.permutations(range(len(trials)))), dtype=int)
     return make_recording(timestamps, drifting_gratings=trials.iloc[order])
 
@@ -238,6 +253,65 @@ def test_parts_of_trials_never_cross_a_gap_in_imaging(recording, config):
     for start, end in np.concatenate([splits.train, splits.valid, splits.test]):
         holders = recording.segment_intervals
         assert np.any((holders[:, 0] <= start) & (end <= holders[:, 1]))
+
+
+def make_cut_recording(pauses: np.ndarray) -> Recording:
+    """Trials of 2 s, imaged from 1 s before to 2 s after each onset, apart by the pauses (s)."""
+    onsets = 1.0 + np.append(0.0, np.cumsum(2.0 + np.asarray(pauses)))
+    timestamps = np.concatenate([onset - 1.0 + np.arange(48) / 16 for onset in onsets])
+    return make_recording(timestamps, drifting_gratings=make_trials(*onsets, duration=2.0))
+
+
+def test_trials_that_were_each_imaged_alone_are_split_by_their_order():
+    recording = make_cut_recording(np.full(127, 8.0))
+    assert len(recording.segments) == 128
+    splits = split_by_trial(recording, "drifting_gratings", SplitConfig())
+    # onsets at 1, 11, 21 ... s: 89 train, 13 validate, 26 test
+    assert np.allclose(splits.train, [[1.0, 891.0]])
+    assert np.allclose(splits.valid, [[891.0, 1021.0]])
+    assert np.allclose(splits.test, [[1021.0, 1273.0]])
+    windows = {
+        part: find_windows(
+            recording,
+            replace(DIRECTION, column="start", window_offset=0.0),
+            splits.part(part),
+            recording.stimulus("drifting_gratings")["start"].to_numpy(),
+            32,
+        )
+        for part in ("train", "valid", "test")
+    }
+    assert [len(found) for found in windows.values()] == [89, 13, 26]
+
+
+@law
+@given(pauses=st.lists(st.floats(2.0, LONGEST_PAUSE - 0.1), min_size=9, max_size=40))
+def test_cuts_in_the_imaging_between_trials_change_no_part(pauses):
+    cut = make_cut_recording(np.array(pauses))
+    whole = replace(
+        cut,
+        timestamps=(times := np.arange(0.0, cut.timestamps[-1] + 0.06, 1 / 16)),
+        df_over_f=np.zeros((len(times), 1), dtype=np.float32),
+    )
+    found, wanted = (split_by_trial(r, "drifting_gratings", SplitConfig()) for r in (cut, whole))
+    for part in ("train", "valid", "test"):
+        assert np.allclose(found.part(part), wanted.part(part), atol=AFTER_LAST_TRIAL + 0.1)
+        assert len(found.part(part)) == 1
+
+
+def test_a_long_pause_between_trials_imaged_alone_ends_a_block():
+    pauses = np.full(19, 8.0)
+    pauses[9] = LONGEST_PAUSE + 0.1
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == len(splits.test) == 2
+
+
+def test_pauses_that_are_all_nominal_end_no_block_but_one_twice_as_long_does():
+    pauses = np.full(19, 60.0)
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == 1
+    pauses[9] = 121.0
+    splits = split_by_trial(make_cut_recording(pauses), "drifting_gratings", SplitConfig())
+    assert len(splits.train) == 2
 
 
 @law
@@ -642,3 +716,177 @@ def test_only_trials_wholly_inside_an_interval_count():
     starts, ends = np.array([0.0, 0.9, 2.0, 3.0]), np.array([0.5, 1.1, 2.5, 3.5])
     intervals = np.array([[0.0, 1.0], [2.0, 3.2]])
     assert trials_inside(starts, ends, intervals).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_whole_recording_is_one_part_with_every_showing_and_nothing_else(part):
+    recording = make_session()
+    splits = whole_recording_as(recording, "natural_movie_one", part)
+    assert np.allclose(splits.part(part), [[0.0, 1080.0]])
+    assert sum(len(splits.part(name)) for name in ("train", "valid", "test")) == 1
+    free = training_intervals(recording, [splits])
+    assert np.array_equal(free, recording.segment_intervals if part == "train" else free[:0])
+
+
+def test_recordings_are_the_part_they_are_named_for_and_others_are_divided():
+    recording = make_session()
+    assert named_part(recording, SplitConfig(train=("a",), test=("split-test",))) == "test"
+    assert named_part(recording, SplitConfig(valid=("split-test",))) == "valid"
+    assert named_part(recording, SplitConfig(train=("a",))) is None
+
+
+def test_a_recording_named_for_two_parts_is_refused():
+    with pytest.raises(ValueError, match="both to train and to test: day1"):
+        SplitConfig(train=("day0", "day1"), test=("day1",))
+    with pytest.raises(ValueError, match="test must list recording ids, got 'day1'"):
+        SplitConfig(test="day1")
+
+
+def test_names_of_no_recording_are_refused_with_those_that_were_found():
+    recording = make_session()
+    require_known_names([recording], SplitConfig(train=("split-test",)))
+    with pytest.raises(SplitError, match=r"'day1' \(train\), 'day2' \(test\) \(found: split-test"):
+        require_known_names([recording], SplitConfig(train=("day1",), test=("day2",)))
+
+
+def folds_of(folds: int, **fields: float) -> list[SplitConfig]:
+    return [SplitConfig(folds=folds, fold=fold, **fields) for fold in range(folds)]
+
+
+def lies_in(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    starts, ends = intervals.T[:, :, None]
+    return np.any((times >= starts) & (times < ends), axis=0)
+
+
+@law
+@given(
+    recording=recordings_with_trials(),
+    folds=st.integers(2, 6),
+    valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_over_all_folds_every_trial_tests_once_and_is_in_one_part_of_each(
+    recording, folds, valid_fraction
+):
+    onsets = np.concatenate(blocks_of(recording))
+    tested = np.zeros(len(onsets), dtype=int)
+    for config in folds_of(folds, valid_fraction=valid_fraction):
+        splits = split_or_skip(split_by_trial, recording, "drifting_gratings", config)
+        assert np.all(parts_sharing(splits, onsets) == 1)
+        tested += lies_in(onsets, splits.test)
+    assert np.all(tested == 1)
+
+
+@law
+@given(recording=recordings_with_movie(), folds=st.integers(2, 6))
+def test_over_all_folds_every_repeat_tests_once(recording, folds):
+    table = recording.stimulus("natural_movie_one")
+    middle = (0.5 * (table["start"] + table["end"])).to_numpy()
+    tested = np.zeros(len(table), dtype=int)
+    for config in folds_of(folds):
+        splits = split_or_skip(split_by_repeat, recording, "natural_movie_one", config)
+        tested += lies_in(middle, splits.test)
+    assert np.all(tested == 1)
+
+
+@given(
+    num_frames=st.integers(40, 1000),
+    folds=st.integers(2, 10),
+    held_out_blocks=st.integers(1, 4),
+    valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_over_all_folds_every_movie_frame_tests_once(
+    num_frames, folds, held_out_blocks, valid_fraction
+):
+    tested = np.zeros(num_frames, dtype=int)
+    fields = {"valid_fraction": valid_fraction, "held_out_blocks": held_out_blocks}
+    for config in folds_of(folds, **fields):
+        is_test, is_valid = held_out_movie_frames(num_frames, config)
+        assert not np.any(is_test & is_valid)
+        tested += is_test
+    assert np.all(tested == 1)
+
+
+def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_beside_them():
+    trials = make_trials(*np.arange(0.0, 30.0, 3.0), duration=2.0)
+    recording = make_recording(np.arange(0.0, 40.0, 0.1), drifting_gratings=trials)
+    first, _, third, _, last = (
+        split_by_trial(recording, "drifting_gratings", config) for config in folds_of(5)
+    )
+    assert np.allclose(first.test, [[0.0, 6.0]])
+    assert np.allclose(first.valid, [[6.0, 9.0]])
+    assert np.allclose(third.train, [[0.0, 9.0], [18.0, 31.0]])
+    assert np.allclose(third.valid, [[9.0, 12.0]])
+    assert np.allclose(third.test, [[12.0, 18.0]])
+    assert np.allclose(last.test, [[24.0, 31.0]])
+
+
+def test_training_resumes_when_what_held_out_trials_evoked_has_decayed():
+    trials = make_trials(*np.arange(0.0, 25.0, 0.25), duration=0.25)
+    recording = make_recording(np.arange(0.0, 40.0, 0.1), static_gratings=trials)
+    splits = split_by_trial(recording, "static_gratings", SplitConfig(folds=2, valid_fraction=0.0))
+    assert np.allclose(splits.test, [[0.0, 12.5]])
+    assert np.allclose(splits.guard, [[12.5, 13.5]])
+    assert np.allclose(splits.train, [[13.5, 27.0]])
+
+
+def test_more_folds_than_trials_repeats_or_frames_are_refused():
+    movie = make_movie(num_frames=20, num_repeats=3, frame_period=0.1)
+    recording = make_recording(
+        np.arange(0.0, 30.0, 0.1), static_gratings=make_trials(1.0, 2.0), natural_movie_one=movie
+    )
+    config = SplitConfig(folds=6)
+    with pytest.raises(SplitError, match=r"2 trials of static_gratings in 1 blocks.*6 folds"):
+        split_by_trial(recording, "static_gratings", config)
+    with pytest.raises(SplitError, match="natural_movie_one 3 times: too few for 6 folds"):
+        split_by_repeat(recording, "natural_movie_one", config)
+    with pytest.raises(SplitError, match="20 movie frames in 4 stretches"):
+        split_by_movie_frame(recording, "natural_movie_one", config)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 5, "test_fraction": 0.1}],
+)
+def test_impossible_folds_are_refused(fields):
+    with pytest.raises(ValueError, match=r"must|needs folds"):
+        SplitConfig(**fields)
+
+
+def make_sequence() -> Recording:
+    """Twelve segments of 3 s, ten times, each showing imaged alone and 10 s after the last."""
+    sequence = make_movie(num_frames=12, num_repeats=10, frame_period=3.0, pause=10.0)
+    timestamps = np.concatenate([46.0 * repeat + np.arange(360) / 10 for repeat in range(10)])
+    return make_recording(timestamps, sequence=sequence.rename(columns={"movie_frame": "segment"}))
+
+
+def test_a_sequence_of_segments_is_split_by_repeat():
+    splits = split_by_repeat(make_sequence(), "sequence", SplitConfig())
+    starts = 46.0 * np.arange(10)
+    shown = np.stack([starts, starts + 36.0], axis=1)
+    assert np.allclose(splits.train, shown[:7])
+    assert np.allclose(splits.valid, shown[7:8])
+    assert np.allclose(splits.test, shown[8:])
+
+
+def test_segments_of_a_sequence_are_held_out_in_every_repeat():
+    config = SplitConfig(valid_fraction=0.0, held_out_blocks=2, guard=1.0)
+    splits = split_by_stimulus_part(make_sequence(), "sequence", config, column="segment")
+    # 6 segments a half, of which 2.4 to 3.6 are rounded: segments 2 and 3, 8 and 9
+    assert np.allclose(splits.test[:2], [[6.0, 12.0], [24.0, 30.0]])
+    table = make_sequence().stimulus("sequence")
+    middle = (0.5 * (table["start"] + table["end"])).to_numpy()
+    tested = set(table["segment"][lies_in(middle, splits.test)])
+    assert tested
+    assert not tested & set(table["segment"][lies_in(middle, splits.train)])
+
+
+def test_a_column_that_is_missing_or_numbers_nothing_is_refused():
+    recording = make_sequence()
+    with pytest.raises(SplitError, match="no column 'movie_frame'"):
+        split_by_stimulus_part(recording, "sequence", SplitConfig())
+    recording.stimulus("sequence")["segment"] -= 1
+    with pytest.raises(SplitError, match="10 rows do not, such as"):
+        split_by_stimulus_part(recording, "sequence", SplitConfig(), column="segment")
+    del recording.stimulus("sequence")["repeat"]
+    with pytest.raises(SplitError, match="no column 'repeat'"):
+        split_by_repeat(recording, "sequence", SplitConfig())
