@@ -250,6 +250,7 @@ def finetune_decoder(
     return [
         score_decoder(decoder, d.recording, d.splits[task.name], about)
         for d in population.divided.answering(task)
+        if len(d.splits[task.name].test)
     ]
 
 

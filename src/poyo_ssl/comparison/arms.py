@@ -56,7 +56,7 @@ def fit_binned_ridge_arm(setting: Setting) -> Fitted:
 def fit_logistic_arm(setting: Setting) -> Fitted:
     """Multinomial logistic regression on the mean activity of the window."""
     readouts = []
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         readouts.append(
             fit_logistic(
@@ -74,7 +74,7 @@ def fit_mean_frame_arm(setting: Setting) -> Fitted:
     """The mean of the pictures shown in training, whatever the activity."""
     targets = [
         setting.training_windows(divided).target
-        for divided in setting.population.divided.answering(setting.task)
+        for divided in setting.population.divided.learning(setting.task)
     ]
     mean = setting.pictures()[np.unique(np.concatenate(targets))].mean(axis=0)
     return MeanFrame(setting.question("mean frame"), mean), NO_CURVES
@@ -84,7 +84,7 @@ def fit_nearest_frame_arm(setting: Setting) -> Fitted:
     """Look-up of the training movie frame with the nearest mean response."""
     num_frames = len(setting.population.divided.classes(setting.task))
     tables = []
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, NUM_BINS)
         tables.append(
@@ -106,7 +106,7 @@ def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
 def fit_value_ridge_arm(setting: Setting) -> Fitted:
     """Ridge of a number on the mean activity of the window."""
     readouts = []
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, 1)
         readouts.append(fit_value_ridge(features, windows.target, setting.unit_ids(divided)))
@@ -116,7 +116,7 @@ def fit_value_ridge_arm(setting: Setting) -> Fitted:
 def fit_kernel_ridge_arm(setting: Setting) -> Fitted:
     """Ridge of a number with a Gaussian kernel on the mean activity of the window."""
     models = []
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, 1)
         models.append(fit_kernel_ridge(features, windows.target, setting.unit_ids(divided)))

@@ -107,7 +107,7 @@ class Experiment:
 
     def has_tuning(self, task: Task, units: str) -> bool:
         """Whether an earlier day tells how the decoded cells are tuned to what a task asks."""
-        chosen = self.partition.choose(self.divided.recordings, units).values()
+        chosen = self.partition.choose(self.divided, units).values()
         return shows_tuning(self.earlier, task, [u for ids in chosen for u in ids])
 
     def pretrained_directory(self, arm: str, seed: int) -> Path:
@@ -216,6 +216,14 @@ def _problems_of_windows(experiment: Experiment) -> Iterator[str]:
     for units in experiment.config.units:
         population = experiment.population(units)
         for task in experiment.tasks:
+            for part in ("train", "test"):
+                parts = [d.splits[task.name].part(part) for d in population.divided.answering(task)]
+                if not any(map(len, parts)):
+                    yield (
+                        f"No recording has a {part} part for the task '{task.name}' with units of "
+                        f"the group {units}. Name recordings in splits.train and splits.test that "
+                        "share units, or leave that to be divided."
+                    )
             for d in population.divided.answering(task):
                 yield from _problems_of_parts(experiment.config, population, d, task)
 
@@ -229,14 +237,14 @@ def _problems_of_parts(
         part: population.divided.windows(divided, task, part, length) for part in ("train", "test")
     }
     for part, found in windows.items():
-        if len(found) == 0:
+        if len(found) == 0 and len(divided.splits[task.name].part(part)):
             yield (
                 f"Recording '{name}' has no {part} window for the task '{task.name}': its windows "
                 f"of {task.length} s do not fit into that part. Give it more trials, or "
                 "leave the task out."
             )
     wanted = max(labels.per_class or 0 for labels in config.budgets(task))
-    if not task.answer.has_budget:
+    if not task.answer.has_budget or not len(windows["train"]):
         return
     counts = np.bincount(windows["train"].target, minlength=len(population.divided.classes(task)))
     if wanted and wanted > counts.min():

@@ -157,6 +157,8 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
     scores = []
     directory.mkdir(parents=True, exist_ok=True)
     for divided in population.divided.answering(task):
+        if not len(divided.splits[task.name].test):
+            continue  # it trains or validates as a whole
         recording, splits = divided.recording, divided.splits[task.name]
         evaluation = evaluate_recording(decoder, recording, splits, pictures=pictures)
         scores.append(

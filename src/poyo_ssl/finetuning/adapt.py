@@ -144,7 +144,7 @@ def adapt(
         task = divided.task(task)
         if unit_ids is None:
             partition = partition_by_predictability(divided, config.predictability)
-            unit_ids = partition.choose(divided.recordings, config.units)
+            unit_ids = partition.choose(divided, config.units)
         population = Population(divided, unit_ids)
     is_kept = config.finetuning.embeddings != "reset"
     num_known = len(known_units(encoder, population.unit_ids)) if is_kept else 0
@@ -187,6 +187,7 @@ def adapt(
         scores = [
             score_decoder(decoder, d.recording, d.splits[task.name], config.about)
             for d in population.divided.answering(task)
+            if len(d.splits[task.name].test)
         ]
     return decoder, Adaptation(
         seconds=seconds,

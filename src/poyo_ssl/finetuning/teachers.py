@@ -32,7 +32,7 @@ WINDOWS_PER_LENGTH = 20
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
     """Ridge to one-hot labels, fitted per recording and merged."""
     readouts = []
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, num_bins)
         num_classes = len(setting.population.divided.classes(setting.task))
@@ -47,7 +47,7 @@ def label_teacher(setting: Setting) -> LinearReadout:
     recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
     """
     errors = dict.fromkeys((1, NUM_BINS), 0.0)
-    for divided in setting.population.divided.answering(setting.task):
+    for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         for num_bins in errors:
             features = setting.features(divided, windows, num_bins)
@@ -62,11 +62,11 @@ def picture_teacher(setting: Setting) -> PictureTeacher:
     pictures = setting.pictures()
     windows = {
         d.recording.recording_id: setting.training_windows(d)
-        for d in population.divided.answering(task)
+        for d in population.divided.learning(task)
     }
     components = find_components(pictures, np.concatenate([w.target for w in windows.values()]))
     fitted, scores = [], {}
-    for divided in population.divided.answering(task):
+    for divided in population.divided.learning(task):
         name = divided.recording.recording_id
         valid = population.divided.windows(divided, task, "valid", setting.num_timesteps)
         pixels, scores[name] = fit_ridge_to_pixels(
@@ -111,7 +111,7 @@ def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> Linea
     population, task, num_timesteps = setting.population, setting.task, setting.num_timesteps
     classes = population.divided.classes(task)
     readouts = []
-    for divided in population.divided.answering(task):
+    for divided in population.divided.learning(task):
         windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
         anywhere = find_any_windows(divided.recording, divided.training, num_timesteps)
         activity = population.activity[divided.recording.recording_id]

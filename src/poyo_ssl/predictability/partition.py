@@ -76,9 +76,23 @@ class Partition:
             raise ValueError(f"Unknown group of units '{group}'. Choose from: {', '.join(groups)}.")
         return groups[group](recording)
 
-    def choose(self, recordings: Iterable[Recording], group: str) -> dict[str, list[str]]:
-        """Recording id to the ids of its units of a group, in column order."""
-        return {r.recording_id: list(r.unit_ids[self.select(r, group)]) for r in recordings}
+    def choose(self, divided: Divided, group: str) -> dict[str, list[str]]:
+        """Recording id to the ids of its units of a group, in column order.
+
+        In a recording that validates or tests as a whole nobody is judged: its units are those
+        that were chosen in another one.
+        """
+        is_judged = {d.recording.recording_id: d.whole not in ("valid", "test") for d in divided}
+        chosen = {
+            r.recording_id: list(r.unit_ids[self.select(r, group)])
+            for r in divided.recordings
+            if is_judged[r.recording_id]
+        }
+        known = {unit_id for ids in chosen.values() for unit_id in ids}
+        for r in divided.recordings:
+            if not is_judged[r.recording_id]:
+                chosen[r.recording_id] = [u for u in r.unit_ids.tolist() if u in known]
+        return chosen
 
     def population(self, divided: Divided, group: str) -> Population:
         """The units of a group, of divided recordings, ready to learn from.
@@ -87,7 +101,7 @@ class Partition:
             divided: Recordings that were partitioned.
             group: ``predictable``, ``unpredictable`` or ``all``.
         """
-        return Population(divided, self.choose(divided.recordings, group))
+        return Population(divided, self.choose(divided, group))
 
     def __repr__(self) -> str:
         counts = summarize_partition(self)

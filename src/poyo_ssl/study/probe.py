@@ -12,9 +12,9 @@ from poyo_ssl.decoders.movie_reference import find_components
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.windows.divide import Part
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import Part
 from poyo_ssl.windows.tasks import Task
 from poyo_ssl.windows.training_batches import WindowSource
 

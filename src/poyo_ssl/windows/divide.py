@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 from torch import Tensor
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.pictures import resize_pictures
-from poyo_ssl.windows.splits import SplitConfig, Splits, training_intervals
+from poyo_ssl.windows.splits import (
+    Part,
+    SplitConfig,
+    Splits,
+    named_part,
+    require_known_names,
+    training_intervals,
+)
 from poyo_ssl.windows.tasks import (
     Task,
     TaskWindows,
@@ -25,7 +32,6 @@ from poyo_ssl.windows.tasks import (
 )
 
 _DEFAULT_SPLITS = SplitConfig()
-Part = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,8 @@ class DividedRecording:
     recording: Recording
     splits: Mapping[str, Splits]
     """Task name to parts, for the tasks that the recording can answer."""
+    whole: Part | None = None
+    """The part that the whole recording is; None where it was divided."""
 
     @cached_property
     def training(self) -> np.ndarray:
@@ -106,6 +114,10 @@ class Divided(Sequence[DividedRecording]):
         """The recordings that can answer a task."""
         return [d for d in self._divided if task.name in d.splits]
 
+    def learning(self, task: Task) -> list[DividedRecording]:
+        """Those of them that have a training part."""
+        return [d for d in self.answering(task) if len(d.splits[task.name].train)]
+
     def classes(self, task: Task) -> np.ndarray:
         """Every answer that occurs in the recordings, sorted; empty where any number may be."""
         return find_classes(self.recordings, task)
@@ -153,6 +165,7 @@ def divide(
 
     Raises:
         RecordingError: If some task can be answered by no recording.
+        SplitError: If the config names a recording that is not there.
         ValueError: If a task is unknown.
     """
     recordings = list(recordings)
@@ -167,6 +180,7 @@ def divide(
                 f"{' and its pictures' if task.answer.needs_pictures else ''} "
                 f"(found: {', '.join(found) or 'no stimulus at all'}). Choose another task."
             )
+    require_known_names(recordings, config)
     settled = {task.name: settle(task, recordings) for task in wanted}
     return Divided(
         (
@@ -177,6 +191,7 @@ def divide(
                     for name, task in settled.items()
                     if can_answer(recording, task)
                 },
+                named_part(recording, config),
             )
             for recording in recordings
         ),
@@ -202,7 +217,7 @@ def require_training_time(divided: Sequence[DividedRecording]) -> None:
     """Refuses recordings of which nothing is left to train on, and says which tasks took it."""
     problems = []
     for d in divided:
-        if d.recording.is_inside(d.training).any():
+        if d.whole in ("valid", "test") or d.recording.is_inside(d.training).any():
             continue
         shares = {name: d.recording.is_inside(s.withheld).mean() for name, s in d.splits.items()}
         takers = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share > 0)

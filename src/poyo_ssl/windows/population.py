@@ -13,10 +13,10 @@ from poyo_ssl.windows.activity import Activity, UnitScale
 from poyo_ssl.windows.divide import (
     Divided,
     DividedRecording,
-    Part,
     require_one_rate,
     require_training_time,
 )
+from poyo_ssl.windows.splits import Part
 from poyo_ssl.windows.tasks import Task, TaskWindows, find_any_windows
 from poyo_ssl.windows.training_batches import WindowSource
 
@@ -60,7 +60,12 @@ class Population:
         self.scale = UnitScale.merge(
             UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
             for d in self.divided
+            if d.whole not in ("valid", "test")
         )
+        for d in self.divided:  # nothing of a held-out recording is measured
+            name = d.recording.recording_id
+            known = self.scale.table_for(name).index
+            chosen[name] = [unit_id for unit_id in chosen[name] if unit_id in known]
         self.activity = {
             d.recording.recording_id: Activity.of(
                 d.recording, chosen[d.recording.recording_id], self.scale

@@ -15,10 +15,12 @@ from poyo_ssl.windows.answers import ANSWERS, Answer
 from poyo_ssl.windows.splits import (
     SplitConfig,
     Splits,
+    named_part,
     split_by_movie_frame,
     split_by_repeat,
     split_by_trial,
     trials_inside,
+    whole_recording_as,
 )
 
 SPLITS = {
@@ -301,10 +303,13 @@ def settle(task: Task, recordings: list[Recording]) -> Task:
 
 
 def split_task(recording: Recording, task: Task, config: SplitConfig) -> Splits:
-    """Divides a recording for a task: by trial, by repeat, or by movie frame."""
+    """Divides a recording for a task: by trial, by repeat, by movie frame, or as a whole."""
     table = presentations(recording, task)
     if table is not None and task.stimulus not in recording.stimuli:
         recording = replace(recording, stimuli={task.stimulus: table})
+    part = named_part(recording, config)
+    if part is not None:
+        return whole_recording_as(recording, task.stimulus, part)
     return SPLITS[task.split](recording, task.stimulus, config)
 
 
