@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.columns import as_numbers
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
 
 COUNTED_FROM = {"movie_frame": 0, "repeat": 0, "image": -1}
 """Columns of whole numbers to the smallest; image -1 is a blank sweep."""
 OUR_COLUMNS = ("orientation", "temporal_frequency", "spatial_frequency", "phase", *COUNTED_FROM)
 """Columns that ``Recording.stimuli`` documents, besides ``start`` and ``end``."""
-_NO_VALUE = ("", "nan", "none", "na", "n/a")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +67,13 @@ class StimulusTable:
                 "Rename its columns, or name them in the source's stimuli."
             )
         taken = {name: name for name in OUR_COLUMNS if name in stored} | self.columns
-        start = _as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)
+        start = as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)
         if self.duration is None:
-            end = _as_numbers(stored[self.end], f"{where}: '{self.end}'").astype(np.float64)
+            end = as_numbers(stored[self.end], f"{where}: '{self.end}'").astype(np.float64)
         else:
             end = start + self.duration
         values = {
-            ours: _as_numbers(stored[theirs], f"{where}: '{theirs}'")
+            ours: as_numbers(stored[theirs], f"{where}: '{theirs}'")
             for ours, theirs in taken.items()
         }
         columns = {"start": start, "end": end, **values}
@@ -89,26 +88,6 @@ class StimulusTable:
         if "movie_frame" in table and "repeat" not in table:
             table["repeat"] = (table["movie_frame"].diff() < 0).cumsum().astype(np.int64)
         return table.reset_index(drop=True)
-
-
-def _as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
-    """A column as numbers; whole ones stay whole, and empty text is NaN."""
-    values = np.asarray(stored)
-    if values.ndim != 1:
-        raise RecordingError(f"{what} has shape {values.shape}; one value per row is needed.")
-    if values.dtype.kind in "iuf":
-        return values
-    if values.dtype.kind == "b":
-        return values.astype(np.int64)
-    text = [as_text(value).strip() for value in values.tolist()]
-    numbers = pd.to_numeric(pd.Series(text, dtype=object), errors="coerce").to_numpy(np.float64)
-    odd = [row for row in np.flatnonzero(np.isnan(numbers)) if text[row].lower() not in _NO_VALUE]
-    if odd:
-        raise RecordingError(
-            f"{what} is no number in row {odd[0]} (the first row is 0): {text[odd[0]][:40]!r} "
-            f"({len(odd)} such rows). Write numbers, and leave the cells of blank sweeps empty."
-        )
-    return numbers
 
 
 def _refuse_impossible_times(table: pd.DataFrame, where: str) -> None:
