@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -9,7 +10,7 @@ from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
 
 _NO_NUMBER = ("", "nan", "none", "na", "n/a")
-_NO_TEXT = ("", "nan", "<na>")
+_NO_TEXT = ("", "nan", "<na>", "nat")
 
 
 def as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
@@ -45,11 +46,9 @@ def as_numbers_or_text(stored: np.ndarray, what: str) -> np.ndarray:
         Numbers as :func:`as_numbers` gives them; or text of type object, None where it is empty.
 
     Raises:
-        RecordingError: If there is not one value per row.
+        RecordingError: If there is not one value per row, or one is neither number nor text.
     """
     values = as_column(stored, what)
-    if values.dtype.kind in "biuf":
-        return as_numbers(values, what)
     try:
         return as_numbers(values, what)
     except RecordingError:
@@ -60,9 +59,16 @@ def as_texts(stored: np.ndarray, what: str) -> np.ndarray:
     """A column as text of type object, None where it is empty.
 
     Raises:
-        RecordingError: If there is not one value per row.
+        RecordingError: If there is not one value per row, or one is neither number nor text.
     """
-    texts = [_as_stripped_text(value) for value in as_column(stored, what).tolist()]
+    values = as_column(stored, what).tolist()
+    odd = [row for row, value in enumerate(values) if not _is_plain(value)]
+    if odd:
+        raise RecordingError(
+            f"{what} is neither number nor text in row {odd[0]} (the first row is 0): "
+            f"{values[odd[0]]!r:.40} ({len(odd)} such rows)."
+        )
+    texts = [_as_stripped_text(value) for value in values]
     column = np.empty(len(texts), dtype=object)
     column[:] = [None if text.lower() in _NO_TEXT else text for text in texts]
     return column
@@ -72,12 +78,21 @@ def as_column(stored: np.ndarray, what: str) -> np.ndarray:
     """The values of a column, shape (num_rows,).
 
     Raises:
-        RecordingError: If there is not one value per row.
+        RecordingError: If there is not one number or text per row.
     """
     values = np.asarray(stored)
     if values.ndim != 1:
         raise RecordingError(f"{what} has shape {values.shape}; one value per row is needed.")
+    if not holds_numbers_or_text(values.dtype):
+        raise RecordingError(f"{what} holds {values.dtype}; numbers or text are needed.")
     return values
+
+
+def holds_numbers_or_text(dtype: np.dtype) -> bool:
+    """Whether a column is of numbers or text, and not of dates, references or records."""
+    if dtype.kind == "O" and dtype.metadata:  # of HDF5
+        return h5py.check_string_dtype(dtype) is not None
+    return dtype.kind in "biufSUO"
 
 
 def as_table(columns: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -89,3 +104,10 @@ def as_table(columns: dict[str, np.ndarray]) -> pd.DataFrame:
 
 def _as_stripped_text(value: object) -> str:
     return "" if value is None else as_text(value).strip()
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a number, text or missing."""
+    return isinstance(value, str | bytes | int | float | np.number | np.bool_) or (
+        value is None or value is pd.NA or value is pd.NaT
+    )

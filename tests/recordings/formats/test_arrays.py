@@ -146,6 +146,24 @@ def test_an_npz_file_is_the_same_recording(tmp_path, traces):
     assert can_answer(found, MOVIE)
 
 
+def test_a_table_in_a_file_may_hold_text(tmp_path, traces):
+    columns = {"start": [4.0, 1.0], "end": [6.0, 3.0], "clip": ["b.avi", "a.avi"], "cue": ["", "x"]}
+    arrays = {f"stimuli/clips/{name}": np.array(values) for name, values in columns.items()}
+    path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, **arrays)
+    table = read_npz(path, DEFAULT).stimulus("clips")
+    assert table["clip"].tolist() == ["a.avi", "b.avi"]
+    assert table["cue"].tolist() == ["x", None]
+    assert table["clip"].dtype == table["cue"].dtype == object
+    made = make(traces, stimuli={"clips": pd.DataFrame(columns)}).stimulus("clips")
+    pd.testing.assert_frame_equal(made, table)
+
+
+def test_text_in_the_place_of_an_angle_is_refused(traces):
+    words = GRATINGS.assign(orientation=["up", "down"])
+    with pytest.raises(RecordingError, match="'orientation' is no number in row 0"):
+        make(traces, stimuli={"drifting_gratings": words})
+
+
 def test_the_two_lines_of_the_documentation_work(tmp_path, monkeypatch, traces):
     monkeypatch.chdir(tmp_path)
     lines = (read_npz.__doc__ or "").split("::\n\n", 1)[1].splitlines()[:2]

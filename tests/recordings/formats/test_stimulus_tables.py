@@ -49,7 +49,45 @@ def test_a_duration_takes_the_place_of_ends(tmp_path):
 def test_columns_with_our_names_need_no_mention(tmp_path):
     table = StimulusTable(table="a.csv")
     text = "start_time,stop_time,orientation,phase,mood\n1,2,45,0.5,good\n"
-    assert list(read_text(tmp_path, text, table)) == ["start", "end", "orientation", "phase"]
+    columns = ["start", "end", "orientation", "phase", "mood"]
+    assert list(read_text(tmp_path, text, table)) == columns
+
+
+def test_columns_without_a_meaning_of_ours_may_be_text(tmp_path):
+    table = StimulusTable(table="a.csv", columns={"clip": "file"})
+    text = "start_time,stop_time,file,choice,trial\n3,4,b.avi,,2\n1,2,a.avi,left,1\n"
+    found = read_text(tmp_path, text, table)
+    assert list(found) == ["start", "end", "clip", "choice", "trial"]
+    assert found["clip"].dtype == found["choice"].dtype == object
+    assert found["clip"].tolist() == ["a.avi", "b.avi"]
+    assert found["choice"].tolist() == ["left", None]
+    assert found["trial"].tolist() == [1, 2]
+
+
+def test_text_of_numbers_is_numbers():
+    stored = columns(start_time=[1.0, 3.0], stop_time=[2.0, 4.0], contrast=[b"0.5", b""])
+    found = StimulusTable(table="t").read(stored, "t")
+    np.testing.assert_array_equal(found["contrast"], [0.5, np.nan])
+
+
+def test_what_has_not_one_value_per_row_is_left_out_where_nobody_asked_for_it(caplog):
+    stored = columns(
+        start_time=[1.0, 3.0], stop_time=[2.0, 4.0], tags=["a"], boxes=[[1, 2], [3, 4]]
+    )
+    with caplog.at_level(logging.INFO):
+        assert list(StimulusTable(table="t").read(stored, "t")) == ["start", "end"]
+    assert "left out: tags, boxes" in caplog.text
+
+
+def test_dates_and_lists_are_neither_number_nor_text():
+    times = columns(start_time=[1.0], stop_time=[2.0])
+    table = StimulusTable(table="t", columns={"when": "when"})
+    with pytest.raises(RecordingError, match="'when' holds datetime64"):
+        table.read({**times, "when": np.array(["2024-01-01"], dtype="datetime64[s]")}, "t")
+    pair = np.empty(1, dtype=object)
+    pair[0] = (1, 2)
+    with pytest.raises(RecordingError, match=r"neither number nor text in row 0 .*\(1, 2\)"):
+        table.read({**times, "when": pair}, "t")
 
 
 def test_a_mention_wins_over_a_column_with_our_name():
