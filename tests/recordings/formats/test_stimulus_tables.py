@@ -90,6 +90,47 @@ def test_dates_and_lists_are_neither_number_nor_text():
         table.read({**times, "when": pair}, "t")
 
 
+@pytest.mark.parametrize("ending", [",", ", ", ",,"])
+def test_rows_that_end_in_a_comma_do_not_shift_the_columns(tmp_path, ending):
+    text = f"start_time,stop_time,angle\n1,2,45{ending}\n3,4,90{ending}\n"
+    found = read_text(tmp_path, text)
+    assert found.to_numpy().tolist() == [[1.0, 2.0, 45.0], [3.0, 4.0, 90.0]]
+
+
+def test_a_comma_behind_the_header_and_a_nameless_index_name_no_column(tmp_path):
+    found = read_text(tmp_path, ",start_time,stop_time,angle,\n0,1,2,45,\n1,3,4,90,\n")
+    assert list(found) == ["start", "end", "orientation"]
+    assert found["orientation"].tolist() == [45.0, 90.0]
+
+
+def test_a_value_beyond_the_header_is_refused_with_its_line(tmp_path):
+    text = "start_time,stop_time,angle\n1,2,45\n3,4,90,7\n"
+    with pytest.raises(RecordingError, match=r"line 3 has 4 values .* 3 columns.*remove '7'"):
+        read_text(tmp_path, text)
+
+
+def test_spaces_around_names_and_values_do_not_matter(tmp_path):
+    found = read_text(tmp_path, "start_time ,stop_time\t, angle \n1 ,2 , 45 \n\n 3,4,90\n")
+    assert found.to_numpy().tolist() == [[1.0, 2.0, 45.0], [3.0, 4.0, 90.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "start_time;stop_time;angle\n1,5;2,5;45\n",
+            "separated by semicolons, but .* com",
+        ),
+        ("a.csv", "start_time\tstop_time\n1\t2\n", "separated by tabs, but a table named .csv"),
+        ("a.tsv", "start_time,stop_time\n1,2\n", "separated by commas, but a table named .tsv"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, name, text, message):
+    with pytest.raises(RecordingError, match=message):
+        read_text(tmp_path, text, StimulusTable(table=name))
+
+
 def test_a_mention_wins_over_a_column_with_our_name():
     table = StimulusTable(table="t", columns={"orientation": "angle"})
     stored = columns(start_time=[1.0], stop_time=[2.0], orientation=[7.0], angle=[45.0])
