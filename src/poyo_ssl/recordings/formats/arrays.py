@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.lib.npyio import NpzFile
 
 from poyo_ssl.recordings.columns import as_numbers, as_numbers_or_text, as_texts
+from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_presentations, read_stimulus_files
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
@@ -366,3 +368,12 @@ def _as_series(where: str, found: Mapping[str, np.ndarray]) -> pd.DataFrame:
             "Give each column one name, none of them twice or 'timestamp'."
         )
     return pd.DataFrame({"timestamp": times, **dict(zip(names, columns, strict=True))})
+
+
+ARRAYS = Format(
+    name="arrays",
+    read=read_npz,
+    names_units_after_file=True,
+    suffixes=(".npz",),
+    recognises=zipfile.is_zipfile,
+)
