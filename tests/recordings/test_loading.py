@@ -10,7 +10,15 @@ import nwb_files
 from nwb_files import traces
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.formats.nwb import read_nwb
-from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
+from poyo_ssl.recordings import loading
+from poyo_ssl.recordings.formats.format import Format
+from poyo_ssl.recordings.loading import (
+    FORMATS,
+    find_recording_files,
+    identify,
+    load_recording,
+    load_recordings,
+)
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import (
     FluorescenceConfig,
@@ -228,3 +236,35 @@ def test_the_same_file_under_two_names_is_loaded_once(tmp_path, simple):
     (tmp_path / "link.nwb").symlink_to(simple)
     assert len(load_recordings([tmp_path, simple])) == 1
     assert Path(load_recordings([simple, tmp_path])[0].source) == simple
+
+
+def test_every_format_is_known_by_one_name():
+    names = [known.name for known in FORMATS]
+    assert names == ["NWB 1", "NWB 2", "torch-brain", "suite2p", "arrays"]
+
+
+@pytest.mark.parametrize("names_units_after_file", [True, False])
+def test_a_new_format_is_one_constant_in_the_list(tmp_path, monkeypatch, names_units_after_file):
+    def read(path, _):
+        path = Path(path)
+        return recording_from_arrays(
+            np.loadtxt(path), recording_id=path.stem, sampling_rate=10.0, source=str(path)
+        )
+
+    mine = Format(
+        name="text",
+        read=read,
+        names_units_after_file=names_units_after_file,
+        suffixes=(".dat",),
+        recognises=lambda path: path.is_file() and path.read_bytes()[:1].isdigit(),
+    )
+    monkeypatch.setattr(loading, "FORMATS", (*FORMATS, mine))
+    monkeypatch.setattr(loading, "_SUFFIXES", (*loading._SUFFIXES, ".dat"))
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        np.savetxt(tmp_path / day / "m7.dat", np.ones((9, 2)))
+    assert identify(tmp_path / "day1" / "m7.dat") == "text"
+    one, two = load_recordings(tmp_path)
+    assert (one.recording_id, two.recording_id) == ("day1-m7.dat", "day2-m7.dat")
+    shared = set(one.unit_ids) & set(two.unit_ids)
+    assert shared == (set() if names_units_after_file else {"m7/0", "m7/1"})

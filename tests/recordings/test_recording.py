@@ -18,6 +18,10 @@ def make_recording(**changes) -> Recording:
     return Recording(**(fields | changes))
 
 
+def samples(**columns: list) -> pd.DataFrame:
+    return pd.DataFrame(columns)
+
+
 def test_sizes_and_ids():
     recording = make_recording()
     assert (recording.num_timesteps, recording.num_units) == (10, 3)
@@ -100,6 +104,20 @@ def test_a_stimulus_that_was_not_shown_is_named_beside_those_that_were():
             {"stimuli": {"bars": pd.DataFrame({"start": [0.0], "end": [np.nan]})}},
             "row 0 of 'bars' does not end after it starts",
         ),
+        (
+            {"series": {"lick": samples(value=[1, 2])}},
+            r"timestamp \(seconds\), at least one column",
+        ),
+        ({"series": {"lick": samples(timestamp=[1.0])}}, "columns \\['timestamp'\\]"),
+        ({"series": {"lick": samples(timestamp=[], value=[])}}, "'lick' has 0 samples"),
+        ({"series": {"lick": samples(timestamp=[1], value=["on"])}}, "numbers, but value does not"),
+        (
+            {"series": {"lick": samples(timestamp=[1.0, 3.0, 2.0], value=[0, 0, 0])}},
+            r"'lick' must .* increasing, but row 2 is at 2 s after 3 s \(1 such rows\)",
+        ),
+        ({"series": {"lick": samples(timestamp=[1.0, 1.0], value=[0, 0])}}, "row 1 is at 1 s"),
+        ({"series": {"lick": samples(timestamp=[np.nan, 1], value=[0, 0])}}, "row 0 is at nan s"),
+        ({"series": {"lick": samples(timestamp=[0, np.inf], value=[0, 0])}}, "row 1 is at inf s"),
     ],
 )
 def test_a_recording_that_makes_no_sense_cannot_exist(changes, problem):

@@ -105,6 +105,10 @@ def make_recording(
         "pupil": pd.DataFrame(
             {"timestamp": onsets, "x": onsets, "y": -onsets, "size": [np.nan, 1, 2, 3, 4, 5]}
         ),
+        "series": {
+            "lick_rate": pd.DataFrame({"timestamp": onsets, "value": np.arange(6)}),
+            "wheel": pd.DataFrame({"timestamp": onsets, "x position": onsets, "value_1": np.nan}),
+        },
         "subject_id": "222",
         "container_id": "99",
         "session_type": "three_session_A",
@@ -127,6 +131,9 @@ def assert_same_recording(one: Recording, two: Recording) -> None:
     for name, pictures in one.templates.items():
         assert pictures.dtype == two.templates[name].dtype
         np.testing.assert_array_equal(pictures, two.templates[name])
+    assert set(one.series) == set(two.series)
+    for name, samples in one.series.items():
+        assert_frame_equal(samples, two.series[name])
     for name in ("running", "pupil"):
         if getattr(one, name) is None:
             assert getattr(two, name) is None
@@ -177,6 +184,47 @@ def test_units_of_several_lines_unknown_lines_and_other_alphabets_come_back(rng,
     )
     recording = make_recording(rng, units=units)
     assert_same_recording(open_recording(save_recording(recording, tmp_path)), recording)
+
+
+TEXT = pd.Series(["left", None, "", "ünder", "a" * 300, "x y"], dtype=object)
+
+
+def test_columns_of_text_come_back_and_nothing_is_pickled(recording, tmp_path):
+    table = recording.stimuli["drifting_gratings"].assign(
+        choice=TEXT.where(TEXT != "", None),
+        mood=pd.Series(["good", "bad"] * 3),
+        never=pd.Series([None] * 6, dtype=object),
+    )
+    recording = replace(recording, stimuli={"drifting_gratings": table})
+    path = save_recording(recording, tmp_path)
+    assert_same_recording(open_recording(path), recording)
+    with h5py.File(path) as file:
+        stored = file["drifting_gratings/choice"]
+        assert tuple(h5py.check_string_dtype(stored.dtype)) == ("utf-8", None)
+    with Data.load(path) as data:
+        assert data.drifting_gratings.mood.tolist() == ["good", "bad"] * 3
+
+
+@pytest.mark.parametrize("name", ["trial number", "slice", "timestamps", "frame", "class", "id"])
+def test_columns_of_any_name_come_back(rng, tmp_path, name):
+    movie = make_recording(rng).stimuli["natural_movie_one"].assign(**{name: [9, 8, 7, 6, 5, 4]})
+    units = pd.DataFrame({"unit_id": ["a", "b", "c"], name: ["x", "y", "z"]})
+    recording = make_recording(rng, stimuli={"natural_movie_one": movie}, units=units, templates={})
+    assert_same_recording(open_recording(save_recording(recording, tmp_path)), recording)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_text_that_hdf5_cannot_hold_is_refused(rng, tmp_path, text):
+    units = pd.DataFrame({"unit_id": ["a", "b", "c"], "note": pd.Series([text] * 3, dtype=object)})
+    with pytest.raises(RecordingError, match="column 'note' of units"):
+        save_recording(make_recording(rng, units=units), tmp_path)
+
+
+def test_torch_brain_slices_time_series_of_any_name(recording, tmp_path):
+    with Data.load(save_recording(recording, tmp_path)) as data:
+        part = data.slice(10.1, 10.5, reset_origin=False)
+        np.testing.assert_allclose(part.series.lick_rate.timestamps, [10.2, 10.4])
+        assert part.series.lick_rate.value.tolist() == [1, 2]
 
 
 def test_nan_and_infinity_in_a_trace_come_back(recording, tmp_path):
@@ -306,8 +354,9 @@ def test_all_that_cannot_be_stored_is_reported_at_once(rng, tmp_path):
         stimuli={
             "running": pd.DataFrame({"start": [10.0], "end": [11.0]}),
             "nested": pd.DataFrame(spans),
-            "columns": pd.DataFrame({"start": [1.0], "end": [2.0], "slice": [1], "pair": [(1, 2)]}),
+            "columns": pd.DataFrame({"start": [1.0], "end": [2.0], "pair": [(1, 2)], 3: [1]}),
         },
+        series={"a b": pd.DataFrame({"timestamp": [1.0], "value": [2.0]})},
         pupil=pd.DataFrame({"timestamp": [2.0, 1.0], "x": 0.0, "y": 0.0, "size": 0.0}),
     )
     with pytest.raises(RecordingError) as caught:
@@ -315,7 +364,8 @@ def test_all_that_cannot_be_stored_is_reported_at_once(rng, tmp_path):
     for problem in (
         "'running' cannot name a stimulus",
         "'nested' lies inside another one",
-        "'slice' cannot name a column of columns",
+        "'3' cannot name a column of columns",
+        "'a b' cannot name a series",
         "column 'pair' of columns must hold numbers or text",
         "timestamps of pupil must be finite and sorted",
     ):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +13,22 @@ import h5py
 import numpy as np
 
 from poyo_ssl.recordings.dandi.remote import open_remote
-from poyo_ssl.recordings.formats.arrays import read_npz
-from poyo_ssl.recordings.formats.nwb import is_nwb2, read_nwb, recording_from_nwb
-from poyo_ssl.recordings.formats.nwb1 import is_nwb1, read_nwb1, recording_from_nwb1
-from poyo_ssl.recordings.formats.suite2p import COMBINED, find_planes, read_suite2p
+from poyo_ssl.recordings.formats.arrays import ARRAYS
+from poyo_ssl.recordings.formats.format import Format
+from poyo_ssl.recordings.formats.nwb import NWB2
+from poyo_ssl.recordings.formats.nwb1 import NWB1
+from poyo_ssl.recordings.formats.suite2p import SUITE2P
+from poyo_ssl.recordings.formats.torch_brain import TORCH_BRAIN
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.storage import open_recording
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SOURCE = SourceConfig()
-_SUFFIXES = (".nwb", ".h5", ".hdf5", ".npz")
+FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, SUITE2P, ARRAYS)
+"""Every format that is read; where several recognise a file, the first one reads it."""
+_SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.suffixes))
 
 
 def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -51,7 +53,8 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     for path in map(Path, given):
         if path.is_dir():
             inside = [item for item in path.rglob("*") if item.is_file()]
-            files = [item for item in inside if _is_recording_name(item)] + find_planes(inside)
+            files = [item for item in inside if _is_recording_name(item)]
+            files += [folder for known in FORMATS for folder in known.find_folders(inside)]
             if not files:
                 problems.append(_describe_empty(path, inside))
         elif path.is_file():
@@ -82,60 +85,48 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """
     if isinstance(path, str) and path.startswith(("http://", "https://")):
         with closing(open_remote(path)) as remote, open_hdf5(remote, name=path) as file:
-            read = recording_from_nwb1 if _identify_hdf5(file) == "NWB 1" else recording_from_nwb
+            read = _identify_hdf5(file).read_hdf5
+            if read is None:
+                raise RecordingError(
+                    f"'{path}' cannot be read where it lies: it is no NWB file. Download it first."
+                )
             recording = read(file, source)
     else:
-        recording = READERS[identify(path)](path, source)
+        recording = identify_format(path).read(path, source)
     return recording.with_own_units() if source.sessions_apart else recording
 
 
 def identify(path: str | Path) -> str:
-    """What a file or folder holds, one of :data:`READERS`; its name does not matter.
+    """The name of what a file or folder holds, one of :data:`FORMATS`; its own does not matter.
 
     Raises:
         RecordingError: If it is none of these.
     """
-    if Path(path).is_dir():
-        return "suite2p"
-    if zipfile.is_zipfile(path):
-        return "arrays"
+    return identify_format(path).name
+
+
+def identify_format(path: str | Path) -> Format:
+    """What a file or folder holds, one of :data:`FORMATS`; its name does not matter.
+
+    Raises:
+        RecordingError: If it is none of these.
+    """
+    for known in FORMATS:
+        if known.recognises(Path(path)):
+            return known
     with open_hdf5(path) as file:
         return _identify_hdf5(file)
 
 
-def _identify_hdf5(file: h5py.File) -> str:
-    if is_nwb1(file):
-        return "NWB 1"
-    if is_nwb2(file):
-        return "NWB 2"
-    if file.attrs.get("object") == "Data":
-        return "torch-brain"
+def _identify_hdf5(file: h5py.File) -> Format:
+    for known in FORMATS:
+        if known.recognises_hdf5(file):
+            return known
     raise RecordingError(
         f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
         f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
         "(see poyo_ssl.recordings.formats.arrays.read_npz)."
     )
-
-
-def _open_stored(path: str | Path, source: SourceConfig) -> Recording:
-    if source.stimuli:
-        logger.warning(
-            "'%s' is a stored recording and keeps its stimuli: the source's tables of %s are not "
-            "read. Prepare it from its original again, with this source.",
-            path,
-            ", ".join(source.stimuli),
-        )
-    return open_recording(path)
-
-
-READERS: dict[str, Callable[[str | Path, SourceConfig], Recording]] = {
-    "NWB 2": read_nwb,
-    "NWB 1": read_nwb1,
-    "torch-brain": _open_stored,
-    "suite2p": read_suite2p,
-    "arrays": read_npz,
-}
-"""Format to the function that reads it."""
 
 
 def load_recordings(
@@ -252,8 +243,9 @@ def _tell_apart(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def _telling_parts(file: Path) -> list[str]:
-    """The parts of a path without those that suite2p gives to every session."""
-    return [part for part in file.resolve().parts[1:] if part not in ("suite2p", COMBINED)]
+    """The parts of a path without those that its format gives to every session."""
+    alike = {folder for known in FORMATS for folder in known.own_folders}
+    return [part for part in file.resolve().parts[1:] if part not in alike]
 
 
 def _rename(recording: Recording, name: str, file: Path) -> Recording:
@@ -264,7 +256,7 @@ def _rename(recording: Recording, name: str, file: Path) -> Recording:
     of one session, whose cells are the same.
     """
     units = recording.units
-    if file.is_dir() or zipfile.is_zipfile(file):
+    if identify_format(file).names_units_after_file:
         of_recording = f"{recording.recording_id}/"
         own = [
             name + unit_id[len(of_recording) - 1 :] if unit_id.startswith(of_recording) else unit_id

@@ -49,6 +49,10 @@ class Recording:
     """``timestamp`` (s) and ``speed`` (cm/s), where recorded."""
     pupil: pd.DataFrame | None = None
     """``timestamp`` (s), ``x``, ``y`` and ``size`` in the source's units, where recorded."""
+    series: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Name of any other time series to its samples: ``timestamp`` (s, increasing) and columns of
+    numbers, ``value`` where there is one, else ``value_0``, ``value_1``, ... or names of one's
+    own; NaN where missing."""
     subject_id: str | None = None
     """The mouse."""
     container_id: str | None = None
@@ -75,6 +79,8 @@ class Recording:
         yield from self._problems_of_units()
         for name, table in self.stimuli.items():
             yield from _problems_of_presentations(name, table)
+        for name, samples in self.series.items():
+            yield from _problems_of_series(name, samples)
 
     def _problems_of_times(self) -> Iterator[str]:
         if self.timestamps.shape != (self.num_timesteps,):
@@ -220,4 +226,27 @@ def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
         yield (
             f"row {row} of '{name}' does not end after it starts: it lasts from {start[row]} to "
             f"{end[row]} s ({len(backwards)} such rows). Correct or remove such rows."
+        )
+
+
+def _problems_of_series(name: str, samples: pd.DataFrame) -> Iterator[str]:
+    values = [column for column in samples if column != "timestamp"]
+    if "timestamp" not in samples or not values or samples.empty:
+        yield (
+            f"series '{name}' has {len(samples)} samples and columns {list(samples.columns)}; "
+            "timestamp (seconds), at least one column of values and one sample are needed."
+        )
+        return
+    texts = [str(column) for column in samples if samples[column].dtype.kind not in "biuf"]
+    if texts:
+        yield f"series '{name}' must hold numbers, but {', '.join(texts)} does not."
+        return
+    times = samples["timestamp"].to_numpy()
+    bad = np.flatnonzero(~np.isfinite(times) | (np.diff(times, prepend=-np.inf) <= 0))
+    if len(bad):
+        before = f" after {times[bad[0] - 1]:.6g} s" if bad[0] else ""
+        yield (
+            f"the timestamps of series '{name}' must be finite and strictly increasing, but row "
+            f"{bad[0]} is at {times[bad[0]]:.6g} s{before} ({len(bad)} such rows). Correct or "
+            "remove such rows."
         )

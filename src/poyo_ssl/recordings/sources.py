@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.columns import (
+    as_numbers,
+    as_numbers_or_text,
+    as_table,
+    holds_numbers_or_text,
+)
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
+
+logger = logging.getLogger(__name__)
 
 COUNTED_FROM = {"movie_frame": 0, "repeat": 0, "image": -1}
 """Columns of whole numbers to the smallest; image -1 is a blank sweep."""
 OUR_COLUMNS = ("orientation", "temporal_frequency", "spatial_frequency", "phase", *COUNTED_FROM)
 """Columns that ``Recording.stimuli`` documents, besides ``start`` and ``end``."""
-_NO_VALUE = ("", "nan", "none", "na", "n/a")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class StimulusTable:
     is the one that holds ``suite2p/``, or else the folder with ``F.npy``."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our name of a column to the table's, such as ``orientation: direction_deg``. Columns that
-    have our name already need no mention."""
+    are not mentioned keep their names."""
     start: str = "start_time"
     """Column with the onsets in seconds."""
     end: str = "stop_time"
@@ -49,17 +56,21 @@ class StimulusTable:
     def read(self, stored: Mapping[str, np.ndarray], where: str) -> pd.DataFrame:
         """The presentations in the form of ``Recording.stimuli``, in order of time.
 
-        Columns that already have a name of ours, such as ``orientation``, are taken as they are.
-        A table of movie frames without ``repeat`` gets one: a new repeat begins wherever the
-        frame number falls back.
+        Every column is read, so that a task may ask for any: under the name that ``columns``
+        gives it, else under its own. Those that ``Recording.stimuli`` documents, such as
+        ``orientation``, are numbers; any other may be text, of type object, None where it is
+        empty. A column that ``columns`` does not name and that has not one number or text per
+        row is left out. A table of movie frames without ``repeat`` gets one: a new repeat begins
+        wherever the frame number falls back.
 
         Args:
             stored: The table's columns; :attr:`needed_columns` must be among them.
             where: File and table, for the error.
 
         Raises:
-            RecordingError: If columns are missing, a value is no number, or a presentation does
-                not end after it starts or overlaps the one before; the row is named.
+            RecordingError: If columns are missing, a value is no number where one is needed, or
+                a presentation does not end after it starts or overlaps the one before; the row
+                is named.
         """
         missing = [name for name in self.needed_columns if name not in stored]
         if missing:
@@ -67,21 +78,19 @@ class StimulusTable:
                 f"{where} lacks {', '.join(missing)} (found: {', '.join(map(str, stored))}). "
                 "Rename its columns, or name them in the source's stimuli."
             )
-        taken = {name: name for name in OUR_COLUMNS if name in stored} | self.columns
-        start = _as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)
+        start = as_numbers(stored[self.start], f"{where}: '{self.start}'").astype(np.float64)
         if self.duration is None:
-            end = _as_numbers(stored[self.end], f"{where}: '{self.end}'").astype(np.float64)
+            end = as_numbers(stored[self.end], f"{where}: '{self.end}'").astype(np.float64)
         else:
             end = start + self.duration
-        values = {
-            ours: _as_numbers(stored[theirs], f"{where}: '{theirs}'")
-            for ours, theirs in taken.items()
-        }
-        columns = {"start": start, "end": end, **values}
+        columns = {"start": start, "end": end}
+        for ours, theirs in self._taken_columns(stored, len(start), where).items():
+            read = as_numbers if ours in OUR_COLUMNS else as_numbers_or_text
+            columns[ours] = read(stored[theirs], f"{where}: '{theirs}'")
         if len({len(column) for column in columns.values()}) > 1:
             lengths = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
             raise RecordingError(f"{where} has columns of different length ({lengths}).")
-        table = pd.DataFrame(columns)
+        table = as_table(columns)
         table = table.sort_values("start", kind="stable")  # NaN last; rows keep their numbers
         _refuse_impossible_times(table, where)
         for column in COUNTED_FROM.keys() & set(table):
@@ -90,25 +99,21 @@ class StimulusTable:
             table["repeat"] = (table["movie_frame"].diff() < 0).cumsum().astype(np.int64)
         return table.reset_index(drop=True)
 
-
-def _as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
-    """A column as numbers; whole ones stay whole, and empty text is NaN."""
-    values = np.asarray(stored)
-    if values.ndim != 1:
-        raise RecordingError(f"{what} has shape {values.shape}; one value per row is needed.")
-    if values.dtype.kind in "iuf":
-        return values
-    if values.dtype.kind == "b":
-        return values.astype(np.int64)
-    text = [as_text(value).strip() for value in values.tolist()]
-    numbers = pd.to_numeric(pd.Series(text, dtype=object), errors="coerce").to_numpy(np.float64)
-    odd = [row for row in np.flatnonzero(np.isnan(numbers)) if text[row].lower() not in _NO_VALUE]
-    if odd:
-        raise RecordingError(
-            f"{what} is no number in row {odd[0]} (the first row is 0): {text[odd[0]][:40]!r} "
-            f"({len(odd)} such rows). Write numbers, and leave the cells of blank sweeps empty."
-        )
-    return numbers
+    def _taken_columns(
+        self, stored: Mapping[str, np.ndarray], num_rows: int, where: str
+    ) -> dict[str, str]:
+        """Our names of the columns that are read, besides start and end, to the table's."""
+        ours = {name: name for name in OUR_COLUMNS if name in stored} | self.columns
+        known = {"start", "end", self.start, self.end, *ours, *ours.values()}
+        others = {name: name for name in stored if name not in known}
+        odd = [
+            name
+            for name in others
+            if stored[name].shape != (num_rows,) or not holds_numbers_or_text(stored[name].dtype)
+        ]
+        if odd:
+            logger.info("%s: not one number or text per row, left out: %s.", where, ", ".join(odd))
+        return ours | {name: name for name in others if name not in odd}
 
 
 def _refuse_impossible_times(table: pd.DataFrame, where: str) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,12 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.recordings.torch_brain_form import FORMAT, as_torch_brain, storage_problems
+from poyo_ssl.recordings.torch_brain_form import (
+    FORMAT,
+    as_torch_brain,
+    placed_column,
+    storage_problems,
+)
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, open_hdf5
 from poyo_ssl.whole_files import partial_file, publish
 
@@ -111,6 +116,7 @@ def open_recording(path: str | Path) -> Recording:
 def _read_recording(file: h5py.File, path: Path) -> Recording:
     extras = dict(file["poyo_ssl"].attrs) if "poyo_ssl" in file else {}
     columns = dict(json.loads(extras.get("columns", "{}")))
+    text = dict(json.loads(extras.get("text", "{}")))
     df_over_f, timestamps = _read_traces(file["calcium_traces"])
     is_brainsets = _attribute(file, "brainset", "id") == _BRAINSETS_ALLEN
     subject = _attribute(file, "subject", "id")
@@ -118,11 +124,12 @@ def _read_recording(file: h5py.File, path: Path) -> Recording:
         recording_id=_attribute(file, "session", "id") or path.stem,
         df_over_f=df_over_f,
         timestamps=timestamps,
-        units=_read_units(file, columns.get("units")),
-        stimuli=_read_stimuli(file, columns),
+        units=_read_units(file, columns.get("units"), text.get("units", ())),
+        stimuli=_read_stimuli(file, columns, text),
         templates=_open_templates(file, dict(json.loads(extras.get("templates", "{}")))),
         running=_read_running(file),
         pupil=_read_pupil(file),
+        series=_read_series(file, dict(json.loads(extras.get("series", "{}")))),
         # brainsets calls the container the subject
         subject_id=extras.get("subject_id", None if is_brainsets or extras else subject),
         container_id=extras.get("container_id", subject if is_brainsets else None),
@@ -245,11 +252,11 @@ def _open_pictures(path: Path, size: int, mtime_ns: int) -> np.ndarray:
     return np.asarray(np.lib.format.open_memmap(path, mode="r"))
 
 
-def _read_units(file: h5py.File, columns: list[str] | None) -> pd.DataFrame:
+def _read_units(file: h5py.File, columns: list[str] | None, text: Sequence[str]) -> pd.DataFrame:
     stored = _read_columns(file["rois"])
     stored["unit_id"] = stored.pop("id")
     if columns is not None:
-        return pd.DataFrame({name: stored[name] for name in columns})
+        return _as_table(stored, columns, text)
     depth = _attribute(file, "device", "imaging_depth")
     return pd.DataFrame(
         {
@@ -266,18 +273,47 @@ def _restore_dashes(cre_line: str | None) -> str | None:
     return re.sub("(?<!Cre)_", "-", cre_line) if cre_line else None
 
 
-def _read_stimuli(file: h5py.File, columns: dict[str, list[str]]) -> dict[str, pd.DataFrame]:
+def _as_table(
+    stored: Mapping[str, np.ndarray], columns: Sequence[str], text: Sequence[str]
+) -> pd.DataFrame:
+    """The columns under our names, in our order.
+
+    Args:
+        stored: The columns as they are stored.
+        columns: Our names.
+        text: Those whose type is object, as text of the readers is; pandas calls other text str.
+    """
+    values = {
+        name: stored.get(placed_column(place), stored.get(name))
+        for place, name in enumerate(columns)
+    }
+    missing = [name for name, column in values.items() if column is None]
+    if missing:
+        raise KeyError(missing[0])
+    return pd.DataFrame(
+        {
+            name: pd.Series(column, dtype=object if name in text else None)
+            for name, column in values.items()
+        }
+    )
+
+
+def _read_stimuli(
+    file: h5py.File, columns: dict[str, list[str]], text: dict[str, list[str]]
+) -> dict[str, pd.DataFrame]:
     tables = {}
     for name, group in file.items():
         is_interval = isinstance(group, h5py.Group) and group.attrs.get("object") == "Interval"
         if is_interval and name != "domain" and not name.endswith("_domain"):
-            tables[name] = _read_table(name, group, columns.get(name))
+            tables[name] = _read_table(name, group, columns.get(name), text.get(name, ()))
     if "spontaneous_domain" in file:
-        tables["spontaneous"] = _read_table("spontaneous", file["spontaneous_domain"], None)
+        tables["spontaneous"] = _read_table("spontaneous", file["spontaneous_domain"], None, ())
     return tables
 
 
-def _read_table(name: str, group: h5py.Group, columns: list[str] | None) -> pd.DataFrame:
+def _read_table(
+    name: str, group: h5py.Group, columns: list[str] | None, text: Sequence[str]
+) -> pd.DataFrame:
     stored = _read_columns(group)
     if name.startswith("natural_movie") and "frame" in stored:
         stored["movie_frame"] = stored.pop("frame")
@@ -286,7 +322,7 @@ def _read_table(name: str, group: h5py.Group, columns: list[str] | None) -> pd.D
     if columns is None:
         derived = {"timestamps", *(f"{column}_id" for column in stored)}
         columns = ["start", "end", *sorted(set(stored) - derived - {"start", "end"})]
-    table = pd.DataFrame({column: stored[column] for column in columns})
+    table = _as_table(stored, columns, text)
     if "original_row" in stored:
         table = table.iloc[np.argsort(stored["original_row"])].reset_index(drop=True)
     return table
@@ -309,14 +345,23 @@ def _read_pupil(file: h5py.File) -> pd.DataFrame | None:
     return pd.DataFrame({"timestamp": stored["timestamps"], "x": x, "y": y, "size": stored["size"]})
 
 
+def _read_series(file: h5py.File, columns: dict[str, list[str]]) -> dict[str, pd.DataFrame]:
+    tables = {}
+    for name, names in columns.items():
+        stored = _read_columns(file["series"][name])
+        stored["timestamp"] = stored.pop("timestamps")
+        tables[name] = _as_table(stored, names, ())
+    return tables
+
+
 def _read_columns(group: h5py.Group) -> dict[str, np.ndarray]:
     """The arrays of a torch-brain object; text is decoded and missing text becomes None."""
     columns = {}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):
             values = item[()]
-            if values.dtype.kind == "S":
-                values = np.char.decode(values, "utf-8").astype(object)
+            if h5py.check_string_dtype(item.dtype):
+                values = np.array([as_text(value) for value in values.tolist()], dtype=object)
                 values[values == ""] = None
             columns[name] = values
     return columns

@@ -8,6 +8,9 @@ The fields are those that ``brainsets prepare allen_visual_coding_ophys_2016`` w
   holds the exact time of every sample (NaN in a gap), beside torch-brain's regular grid;
 - blank sweeps stay in the tables, as NaN (gratings) or ``frame`` 0 (natural scenes);
 - ``rois`` has all columns of the table of units;
+- ``series`` holds one ``IrregularTimeSeries`` per time series besides running and pupil;
+- a column whose name torch-brain cannot take, such as ``trial number``, is called after its place
+  in its table, ``column_at_3``;
 - ``poyo_ssl`` holds the remaining metadata and names the files of the pictures that were shown.
 """
 
@@ -42,8 +45,12 @@ _MAX_GRID_RATIO = 20  # gaps are stored as NaN: refuse files that would be nearl
 _LONGEST_NAME = 100  # pictures are stored in a file that is named after them
 _BEHAVIOR = ("running", "pupil")
 _DESCRIPTIONS = ("session", "subject", "device", "brainset", "poyo_ssl")
-_OTHER_FIELDS = frozenset(("calcium_traces", "rois", "templates", *_BEHAVIOR, *_DESCRIPTIONS))
+_OTHER_FIELDS = frozenset(
+    ("calcium_traces", "rois", "templates", "series", *_BEHAVIOR, *_DESCRIPTIONS)
+)
 """Fields of the stored object that are no stimulus."""
+_RESERVED_COLUMNS = ("id", "timestamps", "original_row", "domain")
+"""Columns of stored objects with a meaning of their own."""
 
 
 def storage_problems(recording: Recording) -> Iterator[str]:
@@ -56,12 +63,11 @@ def storage_problems(recording: Recording) -> Iterator[str]:
             f"its gaps are {steps / recording.num_timesteps:.0f} times as long as what was "
             f"recorded (at most {_MAX_GRID_RATIO}); make a recording of each part."
         )
-    yield from _column_problems("units", recording.units, ArrayDict, {"id"})
+    yield from _column_problems("units", recording.units)
     for name, table in recording.stimuli.items():
         if name in _OTHER_FIELDS or not _is_attribute(name, Data):
             yield f"'{name}' cannot name a stimulus; rename it."
-        taken = {"timestamps", "original_row", *_stored_names(name).values()}
-        yield from _column_problems(name, table, Interval, taken)
+        yield from _column_problems(name, table)
         if np.any(np.diff(table["end"].to_numpy()[_time_order(table)]) < 0):
             yield (
                 f"a presentation of '{name}' lies inside another one, which torch-brain cannot "
@@ -70,19 +76,21 @@ def storage_problems(recording: Recording) -> Iterator[str]:
     for name in recording.templates:
         if not name.isidentifier() or len(name) > _LONGEST_NAME:
             yield f"'{name}' cannot name the pictures of a stimulus; rename it."
+    for name, table in recording.series.items():
+        if not _is_attribute(name, Data):
+            yield f"'{name}' cannot name a series; rename it."
+        yield from _column_problems(name, table)
     for name, samples in (("running", recording.running), ("pupil", recording.pupil)):
         if samples is not None and not np.all(np.diff(samples["timestamp"]) >= 0):
             yield f"the timestamps of {name} must be finite and sorted."
 
 
-def _column_problems(
-    name: str, table: pd.DataFrame, container: type, taken: set[str]
-) -> Iterator[str]:
-    for column in set(table.columns) - {"start", "end"}:
-        if column in taken or not _is_attribute(column, container):
+def _column_problems(name: str, table: pd.DataFrame) -> Iterator[str]:
+    for column in table:
+        if not isinstance(column, str):
             yield f"'{column}' cannot name a column of {name}; rename it."
         elif table[column].dtype.kind not in "biuf" and not _is_text(table[column]):
-            yield f"column '{column}' of {name} must hold numbers or text."
+            yield f"column '{column}' of {name} must hold numbers or text (UTF-8, no NUL)."
 
 
 def _is_attribute(name: object, container: type) -> bool:
@@ -115,14 +123,10 @@ def as_torch_brain(recording: Recording, template_files: Mapping[str, str]) -> D
     return Data(
         domain=traces.domain,
         calcium_traces=traces,
-        rois=ArrayDict(
-            **{
-                "id" if name == "unit_id" else str(name): _as_array(values)
-                for name, values in recording.units.items()
-            }
-        ),
+        rois=ArrayDict(**_as_columns(recording.units, ArrayDict, {"unit_id": "id"})),
         **{name: _as_interval(name, table) for name, table in recording.stimuli.items()},
         **{name: samples for name, samples in optional.items() if samples is not None},
+        **_as_series(recording.series),
         **_descriptions(recording, template_files),
     )
 
@@ -131,7 +135,13 @@ def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> di
     first = recording.units.iloc[0].to_dict()
     known = {name: value for name, value in first.items() if not pd.isna(value)}
     cre_line = str(known["cre_line"]).replace("-", "_") if "cre_line" in known else None
-    columns = {name: list(table.columns) for name, table in recording.stimuli.items()}
+    tables = {"units": recording.units, **recording.stimuli}
+    columns = {name: list(table.columns) for name, table in tables.items()}
+    text = {
+        name: list(table.columns[[dtype == "object" for dtype in table.dtypes]])
+        for name, table in tables.items()
+    }
+    series = {name: list(samples.columns) for name, samples in recording.series.items()}
     return {
         "brainset": BrainsetDescription(
             id="poyo_ssl",
@@ -155,7 +165,9 @@ def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> di
             session_type=recording.session_type,
             source=recording.source,
             templates=json.dumps(dict(template_files)),
-            columns=json.dumps({"units": list(recording.units.columns), **columns}),
+            columns=json.dumps(columns),
+            text=json.dumps(text),
+            series=json.dumps(series),
         ),
     }
 
@@ -206,11 +218,14 @@ def _as_regular_time_series(recording: Recording) -> RegularTimeSeries:
 
 def _as_interval(name: str, table: pd.DataFrame) -> Interval:
     order = _time_order(table)
-    columns = {str(column): _as_array(values)[order] for column, values in table.items()}
+    columns = {
+        column: values[order]
+        for column, values in _as_columns(table, Interval, _stored_names(name)).items()
+    }
     columns["start"] = columns["start"].astype(np.float64)
     columns["end"] = columns["end"].astype(np.float64)
-    for ours, theirs in _stored_names(name).items():
-        columns[theirs] = columns.pop(ours) + (name == "natural_scenes")  # there 0 is blank
+    if name == "natural_scenes" and "frame" in columns:
+        columns["frame"] = columns["frame"] + 1  # there 0 is blank
     if not np.array_equal(order, np.arange(len(table))):
         columns["original_row"] = order
     return Interval(
@@ -220,9 +235,50 @@ def _as_interval(name: str, table: pd.DataFrame) -> Interval:
     )
 
 
+def _as_columns(
+    table: pd.DataFrame, container: type, stored_names: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """The columns under the names that a torch-brain object can hold them by.
+
+    Args:
+        table: Columns of numbers and text.
+        container: The kind of torch-brain object.
+        stored_names: Our name of a column to torch-brain's, where it has one.
+    """
+    taken = {*_RESERVED_COLUMNS, *stored_names.values()}
+    columns = {}
+    for place, (column, values) in enumerate(table.items()):
+        name = str(column)
+        if name in stored_names:
+            stored = stored_names[name]
+        elif name in ("start", "end") or (name not in taken and _is_attribute(name, container)):
+            stored = name
+        else:
+            stored = placed_column(place)
+        columns[stored] = _as_array(values)
+    return columns
+
+
+def placed_column(place: int) -> str:
+    """What a column is stored as whose own name torch-brain cannot take."""
+    return f"column_at_{place}"
+
+
 def _time_order(table: pd.DataFrame) -> np.ndarray:
     """Rows in the order of start, then end: lazy torch-brain objects search it by bisection."""
     return np.lexsort((table["end"], table["start"]))
+
+
+def _as_series(series: Mapping[str, pd.DataFrame]) -> dict[str, Data]:
+    """The field ``series``, where there are any."""
+    if not series:
+        return {}
+    stored = {}
+    for name, samples in series.items():
+        columns = _as_columns(samples, IrregularTimeSeries, {"timestamp": "timestamps"})
+        columns["timestamps"] = columns["timestamps"].astype(np.float64)
+        stored[name] = IrregularTimeSeries(**columns, domain="auto")
+    return {"series": Data(**stored, domain="auto")}
 
 
 def _as_running(recording: Recording) -> IrregularTimeSeries | None:
@@ -247,12 +303,21 @@ def _as_pupil(recording: Recording) -> IrregularTimeSeries | None:
 
 
 def _is_text(values: pd.Series) -> bool:
-    return all(isinstance(value, str) or pd.isna(value) for value in values)
+    return all(_is_utf8(value) if isinstance(value, str) else pd.isna(value) for value in values)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether HDF5 can hold a text: not NUL, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _as_array(values: pd.Series) -> np.ndarray:
-    """A column as torch-brain stores it: numbers as they are, text as ASCII or UTF-8 bytes."""
+    """A column as torch-brain stores it: numbers as they are, text as ASCII or UTF-8.
+
+    ASCII has a fixed length, as only that comes back as text in torch-brain; other text becomes
+    HDF5's text of variable length.
+    """
     if values.dtype.kind in "biuf":
         return values.to_numpy()
-    text = values.astype(object).where(values.notna(), "").to_numpy(dtype=str)
-    return text if all(value.isascii() for value in text) else np.char.encode(text, "utf-8")
+    text = values.astype(object).where(values.notna(), "")
+    return text.to_numpy(dtype=str if all(value.isascii() for value in text) else object)

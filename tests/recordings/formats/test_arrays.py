@@ -146,6 +146,24 @@ def test_an_npz_file_is_the_same_recording(tmp_path, traces):
     assert can_answer(found, MOVIE)
 
 
+def test_a_table_in_a_file_may_hold_text(tmp_path, traces):
+    columns = {"start": [4.0, 1.0], "end": [6.0, 3.0], "clip": ["b.avi", "a.avi"], "cue": ["", "x"]}
+    arrays = {f"stimuli/clips/{name}": np.array(values) for name, values in columns.items()}
+    path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, **arrays)
+    table = read_npz(path, DEFAULT).stimulus("clips")
+    assert table["clip"].tolist() == ["a.avi", "b.avi"]
+    assert table["cue"].tolist() == ["x", None]
+    assert table["clip"].dtype == table["cue"].dtype == object
+    made = make(traces, stimuli={"clips": pd.DataFrame(columns)}).stimulus("clips")
+    pd.testing.assert_frame_equal(made, table)
+
+
+def test_text_in_the_place_of_an_angle_is_refused(traces):
+    words = GRATINGS.assign(orientation=["up", "down"])
+    with pytest.raises(RecordingError, match="'orientation' is no number in row 0"):
+        make(traces, stimuli={"drifting_gratings": words})
+
+
 def test_the_two_lines_of_the_documentation_work(tmp_path, monkeypatch, traces):
     monkeypatch.chdir(tmp_path)
     lines = (read_npz.__doc__ or "").split("::\n\n", 1)[1].splitlines()[:2]
@@ -182,6 +200,117 @@ def test_a_file_that_lacks_something_is_refused(tmp_path, traces, changes, messa
     arrays = {"df_over_f": traces, "sampling_rate": 10.0, **changes}
     path = save(tmp_path, **{name: a for name, a in arrays.items() if a is not None})
     with pytest.raises(RecordingError, match=message):
+        read_npz(path, DEFAULT)
+
+
+UNITS = {
+    "cre_line": np.array(["Sst", "", "Sst", "Vip", "Vip"]),
+    "area": np.array(["VISp"] * 5),
+    "imaging_depth_um": np.array([175, 175, 175, 275, 275]),
+    "snr": np.linspace(0, 1, 5),
+    "layer": np.array(["2/3", "2/3", "4", "4", "5"]),
+}
+
+
+def test_units_and_facts_are_read_from_a_file(tmp_path, traces):
+    path = save(
+        tmp_path,
+        df_over_f=traces,
+        sampling_rate=10.0,
+        unit_ids=np.arange(5),
+        subject_id="m7",
+        container_id=511,
+        session_type="",
+        **{f"units/{name}": values for name, values in UNITS.items()},
+    )
+    recording = read_npz(path, DEFAULT)
+    assert list(recording.units) == ["unit_id", *UNITS]
+    assert recording.unit_ids.tolist() == list("01234")
+    assert recording.units["cre_line"].isna().tolist() == [False, True, False, False, False]
+    assert recording.units["layer"].tolist() == ["2/3", "2/3", "4", "4", "5"]
+    np.testing.assert_array_equal(recording.units["snr"], UNITS["snr"])
+    facts = (recording.subject_id, recording.container_id, recording.session_type)
+    assert facts == ("m7", "511", None)
+    options = {"subject_id": "m7", "container_id": "511", "unit_ids": np.arange(5)}
+    for units in (UNITS, pd.DataFrame(UNITS)):
+        made = make(traces, units=units, **options)
+        pd.testing.assert_frame_equal(made.units, recording.units)
+        assert made.container_id == "511"
+
+
+def test_one_value_counts_for_all_units_and_ids_may_be_a_column(traces):
+    recording = make(traces.T, units={"unit_id": list("abcde"), "cre_line": "Sst"})
+    assert recording.num_timesteps == 100  # five ids leave no doubt
+    assert recording.unit_ids.tolist() == list("abcde")
+    assert recording.units["cre_line"].tolist() == ["Sst"] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"units": {"area": ["VISp"] * 4}}, "5 units but the table of units has 4"),
+        ({"units": {"area": ["VISp"] * 4}, "unit_ids": list("abcde")}, r"shapes .*'area': \(4,\)"),
+        ({"units": {"place": np.zeros((5, 2))}}, "one value per unit is needed"),
+        ({"units": {"imaging_depth_um": ["deep"] * 5}}, "'imaging_depth_um' of units is no number"),
+        ({"units": {"unit_id": list("abcde")}, "unit_ids": list("abcde")}, "either unit_ids or"),
+    ],
+)
+def test_units_that_do_not_fit_are_refused(traces, options, message):
+    with pytest.raises(RecordingError, match=message):
+        make(traces, **options)
+
+
+def test_time_series_are_read_by_name(tmp_path, traces):
+    times = np.arange(4) / 2
+    path = save(
+        tmp_path,
+        df_over_f=traces,
+        sampling_rate=10.0,
+        **{
+            "series/lick/timestamps": times,
+            "series/lick/values": np.arange(4),
+            "series/wheel/timestamps": times,
+            "series/wheel/values": np.arange(8.0).reshape(4, 2),
+            "series/gaze/timestamps": times,
+            "series/gaze/values": np.arange(8.0).reshape(4, 2),
+            "series/gaze/columns": np.array(["x", "y"]),
+        },
+    )
+    series = read_npz(path, DEFAULT).series
+    assert {name: list(samples) for name, samples in series.items()} == {
+        "lick": ["timestamp", "value"],
+        "wheel": ["timestamp", "value_0", "value_1"],
+        "gaze": ["timestamp", "x", "y"],
+    }
+    assert series["gaze"]["y"].tolist() == [1.0, 3.0, 5.0, 7.0]
+    made = make(traces, series=series).series
+    pd.testing.assert_frame_equal(made["wheel"], series["wheel"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestamps": np.arange(3)}, "lick has timestamps; it needs timestamps"),
+        ({"values": np.arange(3)}, "lick has values; it needs timestamps"),
+        ({"timestamps": np.arange(3), "values": np.arange(4)}, r"shape \(3,\) and values of .*4"),
+        (
+            {"timestamps": np.arange(2), "values": np.ones((2, 2)), "columns": np.array(["x"])},
+            "2 columns of values but these names: x",
+        ),
+        ({"timestamps": np.array([1.0, 0.5]), "values": np.ones(2)}, "row 1 is at 0.5 s after 1 s"),
+        ({"timestamps": np.arange(2), "values": np.array(["a", "b"])}, "must hold numbers"),
+    ],
+)
+def test_time_series_of_another_form_are_refused(tmp_path, traces, changes, message):
+    arrays = {f"series/lick/{name}": values for name, values in changes.items()}
+    path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, **arrays)
+    with pytest.raises(RecordingError, match=message):
+        read_npz(path, DEFAULT)
+
+
+def test_several_subjects_in_one_file_are_refused(tmp_path, traces):
+    path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, subject_id=np.array(["a", "b"]))
+    with pytest.raises(RecordingError, match="one text is needed"):
         read_npz(path, DEFAULT)
 
 

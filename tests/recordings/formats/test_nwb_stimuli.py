@@ -47,6 +47,25 @@ def test_a_table_of_trials_becomes_a_stimulus_by_its_own_names(with_trials, capl
     assert "1 of 4 presentations lie outside the traces" in caplog.text
 
 
+def test_all_columns_of_a_mapped_table_are_read_and_may_be_text(tmp_path):
+    session = nwb_files.new_session()
+    nwb_files.add_traces(session, traces())
+    session.add_trial_column("choice", "text")
+    session.add_trial_column("licks", "ragged", index=True)
+    for start, choice in [(17.0, "left"), (11.0, ""), (14.0, "über")]:
+        session.add_trial(
+            start_time=start, stop_time=start + 1.0, choice=choice, licks=[1.0, 2.0], tags=["a"]
+        )
+    path = nwb_files.write(session, tmp_path / "trials.nwb")
+    source = SourceConfig(stimuli={"trials": StimulusTable(table="intervals/trials")})
+    recording = read_nwb(path, source)
+    table = recording.stimulus("trials")
+    assert list(table) == ["start", "end", "choice"]
+    assert table["choice"].tolist() == [None, "über", "left"]
+    stored = open_recording(save_recording(recording, tmp_path)).stimulus("trials")
+    pd.testing.assert_frame_equal(stored, table)
+
+
 def test_a_mapped_table_takes_the_place_of_the_layouts_own(with_trials):
     with h5py.File(with_trials, "r+") as file:
         file.copy("intervals/trials", "stimulus/presentation/drifting_gratings")  # without columns

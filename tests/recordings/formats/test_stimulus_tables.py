@@ -49,7 +49,86 @@ def test_a_duration_takes_the_place_of_ends(tmp_path):
 def test_columns_with_our_names_need_no_mention(tmp_path):
     table = StimulusTable(table="a.csv")
     text = "start_time,stop_time,orientation,phase,mood\n1,2,45,0.5,good\n"
-    assert list(read_text(tmp_path, text, table)) == ["start", "end", "orientation", "phase"]
+    columns = ["start", "end", "orientation", "phase", "mood"]
+    assert list(read_text(tmp_path, text, table)) == columns
+
+
+def test_columns_without_a_meaning_of_ours_may_be_text(tmp_path):
+    table = StimulusTable(table="a.csv", columns={"clip": "file"})
+    text = "start_time,stop_time,file,choice,trial\n3,4,b.avi,,2\n1,2,a.avi,left,1\n"
+    found = read_text(tmp_path, text, table)
+    assert list(found) == ["start", "end", "clip", "choice", "trial"]
+    assert found["clip"].dtype == found["choice"].dtype == object
+    assert found["clip"].tolist() == ["a.avi", "b.avi"]
+    assert found["choice"].tolist() == ["left", None]
+    assert found["trial"].tolist() == [1, 2]
+
+
+def test_text_of_numbers_is_numbers():
+    stored = columns(start_time=[1.0, 3.0], stop_time=[2.0, 4.0], contrast=[b"0.5", b""])
+    found = StimulusTable(table="t").read(stored, "t")
+    np.testing.assert_array_equal(found["contrast"], [0.5, np.nan])
+
+
+def test_what_has_not_one_value_per_row_is_left_out_where_nobody_asked_for_it(caplog):
+    stored = columns(
+        start_time=[1.0, 3.0], stop_time=[2.0, 4.0], tags=["a"], boxes=[[1, 2], [3, 4]]
+    )
+    with caplog.at_level(logging.INFO):
+        assert list(StimulusTable(table="t").read(stored, "t")) == ["start", "end"]
+    assert "left out: tags, boxes" in caplog.text
+
+
+def test_dates_and_lists_are_neither_number_nor_text():
+    times = columns(start_time=[1.0], stop_time=[2.0])
+    table = StimulusTable(table="t", columns={"when": "when"})
+    with pytest.raises(RecordingError, match="'when' holds datetime64"):
+        table.read({**times, "when": np.array(["2024-01-01"], dtype="datetime64[s]")}, "t")
+    pair = np.empty(1, dtype=object)
+    pair[0] = (1, 2)
+    with pytest.raises(RecordingError, match=r"neither number nor text in row 0 .*\(1, 2\)"):
+        table.read({**times, "when": pair}, "t")
+
+
+@pytest.mark.parametrize("ending", [",", ", ", ",,"])
+def test_rows_that_end_in_a_comma_do_not_shift_the_columns(tmp_path, ending):
+    text = f"start_time,stop_time,angle\n1,2,45{ending}\n3,4,90{ending}\n"
+    found = read_text(tmp_path, text)
+    assert found.to_numpy().tolist() == [[1.0, 2.0, 45.0], [3.0, 4.0, 90.0]]
+
+
+def test_a_comma_behind_the_header_and_a_nameless_index_name_no_column(tmp_path):
+    found = read_text(tmp_path, ",start_time,stop_time,angle,\n0,1,2,45,\n1,3,4,90,\n")
+    assert list(found) == ["start", "end", "orientation"]
+    assert found["orientation"].tolist() == [45.0, 90.0]
+
+
+def test_a_value_beyond_the_header_is_refused_with_its_line(tmp_path):
+    text = "start_time,stop_time,angle\n1,2,45\n3,4,90,7\n"
+    with pytest.raises(RecordingError, match=r"line 3 has 4 values .* 3 columns.*remove '7'"):
+        read_text(tmp_path, text)
+
+
+def test_spaces_around_names_and_values_do_not_matter(tmp_path):
+    found = read_text(tmp_path, "start_time ,stop_time\t, angle \n1 ,2 , 45 \n\n 3,4,90\n")
+    assert found.to_numpy().tolist() == [[1.0, 2.0, 45.0], [3.0, 4.0, 90.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "start_time;stop_time;angle\n1,5;2,5;45\n",
+            "separated by semicolons, but .* com",
+        ),
+        ("a.csv", "start_time\tstop_time\n1\t2\n", "separated by tabs, but a table named .csv"),
+        ("a.tsv", "start_time,stop_time\n1,2\n", "separated by commas, but a table named .tsv"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, name, text, message):
+    with pytest.raises(RecordingError, match=message):
+        read_text(tmp_path, text, StimulusTable(table=name))
 
 
 def test_a_mention_wins_over_a_column_with_our_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.lib.npyio import NpzFile
 
+from poyo_ssl.recordings.columns import as_numbers, as_numbers_or_text, as_texts
+from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_presentations, read_stimulus_files
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
@@ -19,7 +22,11 @@ from poyo_ssl.recordings.untrusted_files.numpy_files import open_npz
 
 logger = logging.getLogger(__name__)
 
-_PLAIN_KEYS = ("df_over_f", "sampling_rate", "timestamps", "unit_ids")
+_ARRAYS = ("df_over_f", "sampling_rate", "timestamps", "unit_ids")
+_PLAIN_KEYS = (*_ARRAYS, "subject_id", "container_id", "session_type")
+_TABLES = ("units/", "stimuli/", "templates/", "series/")
+_TEXT_COLUMNS = ("unit_id", "cre_line", "area")
+"""Columns of units that are text whatever they are written as."""
 
 
 def recording_from_arrays(
@@ -29,15 +36,22 @@ def recording_from_arrays(
     sampling_rate: float | None = None,
     timestamps: np.ndarray | None = None,
     unit_ids: Sequence[object] | np.ndarray | None = None,
+    units: pd.DataFrame | Mapping[str, Sequence[object] | np.ndarray] | None = None,
     stimuli: Mapping[str, pd.DataFrame] | None = None,
     templates: Mapping[str, np.ndarray] | None = None,
+    running: pd.DataFrame | None = None,
+    pupil: pd.DataFrame | None = None,
+    series: Mapping[str, pd.DataFrame] | None = None,
+    subject_id: str | None = None,
+    container_id: str | None = None,
+    session_type: str | None = None,
     source: str | None = None,
 ) -> Recording:
     """Makes a recording of arrays in memory.
 
-    Traces that are units x timesteps are transposed, with a warning, where ``timestamps`` or
-    ``unit_ids`` leave no doubt. Presentations that the traces do not cover are left out, with a
-    warning.
+    Traces that are units x timesteps are transposed, with a warning, where ``timestamps``,
+    ``unit_ids`` or ``units`` leave no doubt. Presentations that the traces do not cover are
+    left out, with a warning.
 
     Args:
         df_over_f: ΔF/F, shape (num_timesteps, num_units), dimensionless; NaN where missing.
@@ -46,9 +60,18 @@ def recording_from_arrays(
         timestamps: Time of every sample in seconds, shape (num_timesteps,).
         unit_ids: Name of every unit, shape (num_units,). The same name in two recordings means
             the same cell; without names, units are called ``<recording_id>/<column>``.
-        stimuli: Stimulus name to table, with the columns that ``Recording.stimuli`` documents,
-            times on the clock of the traces.
+        units: What is known about the units, one value per unit in every column: ``cre_line``,
+            ``area``, ``imaging_depth_um`` and any other column of numbers or text; ``unit_id``
+            in place of ``unit_ids``.
+        stimuli: Stimulus name to table, with the columns that ``Recording.stimuli`` documents and
+            any other, times on the clock of the traces.
         templates: Stimulus name to the pictures shown, (num_pictures, height, width), uint8.
+        running: Running speed, as in ``Recording.running``.
+        pupil: The pupil, as in ``Recording.pupil``.
+        series: Other time series by name, as in ``Recording.series``.
+        subject_id: The mouse.
+        container_id: The set of sessions that imaged the same field of view.
+        session_type: What the session's stimulus set is called.
         source: Where the arrays came from, such as a file; errors name it.
 
     Raises:
@@ -56,17 +79,24 @@ def recording_from_arrays(
     """
     what = f"'{source}'" if source else f"Recording '{recording_id}'"
     num_timesteps = None if timestamps is None else np.size(timestamps)
-    num_units = None if unit_ids is None else len(unit_ids)
+    known = _read_units(units, unit_ids, what)
+    num_units = len(next(iter(known.values()))) if known else None
     traces = _orient(_as_traces(df_over_f, what), num_timesteps, num_units, what)
     times = _as_times(len(traces), sampling_rate, timestamps, what)
-    if unit_ids is None:
-        unit_ids = [f"{recording_id}/{column}" for column in range(traces.shape[1])]
+    num_units = traces.shape[1] if num_units is None else num_units
+    numbered = np.array([f"{recording_id}/{column}" for column in range(num_units)])
     recording = Recording(
         recording_id=recording_id,
         df_over_f=traces,
         timestamps=times,
-        units=pd.DataFrame({"unit_id": [as_text(unit_id) for unit_id in unit_ids]}),
+        units=_as_units({"unit_id": numbered} | known, what),
         templates={name: _as_pictures(array, name) for name, array in (templates or {}).items()},
+        running=running,
+        pupil=pupil,
+        series=dict(series or {}),
+        subject_id=subject_id,
+        container_id=container_id,
+        session_type=session_type,
         source=source,
     )
     return replace(recording, stimuli=_read_tables(stimuli or {}, recording, what))
@@ -84,10 +114,19 @@ def read_npz(path: str | Path, source: SourceConfig) -> Recording:
     ``df_over_f``                 ΔF/F, shape (num_timesteps, num_units)
     ``sampling_rate``             Hz; or ``timestamps`` in seconds, shape (num_timesteps,)
     ``unit_ids``                  names of the units, shape (num_units,); optional
+    ``units/<column>``            what is known of each unit, shape (num_units,), such as
+                                  ``units/cre_line``, ``units/area``, ``units/imaging_depth_um``
+                                  or any other column of numbers or text; one value counts for
+                                  all units; optional
     ``stimuli/<name>/<column>``   columns of the table of a stimulus, such as
                                   ``stimuli/drifting_gratings/start``, ``.../end`` and
                                   ``.../orientation``; optional
     ``templates/<name>``          pictures shown, (num_pictures, height, width), uint8; optional
+    ``series/<name>/timestamps``  seconds, shape (num_samples,), increasing, and
+    ``series/<name>/values``      the values then, shape (num_samples,) or (num_samples, k), of
+                                  any time series; ``series/<name>/columns`` may name the k
+                                  columns; optional
+    ``subject_id``                one text; also ``container_id``, ``session_type``; optional
     ============================  ================================================================
 
     The file's name, without its suffix, becomes the ``recording_id``.
@@ -109,13 +148,60 @@ def read_npz(path: str | Path, source: SourceConfig) -> Recording:
             sampling_rate=_read_sampling_rate(path, arrays),
             timestamps=arrays.get("timestamps"),
             unit_ids=arrays["unit_ids"].ravel() if "unit_ids" in arrays else None,
+            units=_read_columns(arrays, "units/"),
             stimuli=_read_stimuli(path, arrays, set(source.stimuli)),
-            templates=_read_templates(arrays),
+            templates=_read_columns(arrays, "templates/"),
+            series=_read_series(path, arrays),
+            subject_id=_read_fact(path, arrays, "subject_id"),
+            container_id=_read_fact(path, arrays, "container_id"),
+            session_type=_read_fact(path, arrays, "session_type"),
             source=str(path),
         )
     imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
     listed = read_stimulus_files(path.parent, source.stimuli, imaged)
     return replace(recording, stimuli={**recording.stimuli, **listed})
+
+
+def _read_units(
+    units: pd.DataFrame | Mapping[str, Sequence[object] | np.ndarray] | None,
+    unit_ids: Sequence[object] | np.ndarray | None,
+    what: str,
+) -> dict[str, np.ndarray]:
+    """The columns that are given, one value per unit, ids first."""
+    known = {} if unit_ids is None else {"unit_id": np.asarray(unit_ids)}
+    for name, values in ({} if units is None else units).items():
+        column = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
+        if name == "unit_id" and unit_ids is not None:
+            raise RecordingError(f"{what}: give either unit_ids or the column unit_id of units.")
+        known[str(name)] = column
+    num_units = max((column.size for column in known.values()), default=0)
+    known = {
+        name: np.full(num_units, column) if column.ndim == 0 else column
+        for name, column in known.items()
+    }
+    shapes = {name: column.shape for name, column in known.items()}
+    if any(shape != (num_units,) for shape in shapes.values()):
+        raise RecordingError(
+            f"{what}: the columns of units have shapes {shapes}; one value per unit is needed in "
+            "each. Give each column of a matrix a name of its own."
+        )
+    return known
+
+
+def _as_units(known: Mapping[str, np.ndarray], what: str) -> pd.DataFrame:
+    """The table of units; columns of one length."""
+    columns: dict[str, Sequence[object] | np.ndarray] = {}
+    for name, values in known.items():
+        where = f"{what}: column '{name}' of units"
+        if name == "unit_id":
+            columns[name] = [as_text(unit_id) for unit_id in values]
+        elif name in _TEXT_COLUMNS:
+            columns[name] = as_texts(values, where).tolist()
+        elif name == "imaging_depth_um":
+            columns[name] = as_numbers(values, where)
+        else:
+            columns[name] = as_numbers_or_text(values, where)
+    return pd.DataFrame(columns)
 
 
 def _as_traces(df_over_f: np.ndarray, what: str) -> np.ndarray:
@@ -195,13 +281,14 @@ def _refuse_missing(path: Path, arrays: NpzFile) -> None:
             "np.savez(path, df_over_f=df_over_f, sampling_rate=30.0); df_over_f is timesteps x "
             "units."
         )
-    unread = [
-        name
-        for name in arrays
-        if name not in _PLAIN_KEYS and not name.startswith(("stimuli/", "templates/"))
-    ]
+    unread = [name for name in arrays if name not in _PLAIN_KEYS and not name.startswith(_TABLES)]
     if unread:
-        logger.warning("%s: not read, for lack of a meaning: %s.", path, ", ".join(unread))
+        logger.warning(
+            "%s: not read, for lack of a meaning: %s. Columns of units are called units/<column>, "
+            "time series series/<name>/timestamps and series/<name>/values.",
+            path,
+            ", ".join(unread),
+        )
 
 
 def _read_sampling_rate(path: Path, arrays: NpzFile) -> float | None:
@@ -236,6 +323,57 @@ def _read_stimuli(path: Path, arrays: NpzFile, replaced: set[str]) -> dict[str, 
     return tables
 
 
-def _read_templates(arrays: NpzFile) -> dict[str, np.ndarray]:
-    names = [key for key in arrays if key.startswith("templates/")]
-    return {name.removeprefix("templates/"): arrays[name] for name in names}
+def _read_columns(arrays: NpzFile, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, by the rest of their names."""
+    return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+
+
+def _read_fact(path: Path, arrays: NpzFile, name: str) -> str | None:
+    if name not in arrays:
+        return None
+    if arrays[name].size != 1:
+        raise RecordingError(
+            f"'{path}': {name} has shape {arrays[name].shape}; one text is needed."
+        )
+    return as_text(arrays[name].ravel()[0]).strip() or None
+
+
+def _read_series(path: Path, arrays: NpzFile) -> dict[str, pd.DataFrame]:
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for key, values in _read_columns(arrays, "series/").items():
+        name, _, part = key.rpartition("/")
+        parts.setdefault(name, {})[part] = values
+    return {name: _as_series(f"'{path}': series/{name}", found) for name, found in parts.items()}
+
+
+def _as_series(where: str, found: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    unknown = sorted(set(found) - {"timestamps", "values", "columns"})
+    if unknown or not {"timestamps", "values"} <= set(found):
+        raise RecordingError(
+            f"{where} has {', '.join(sorted(found))}; it needs timestamps (seconds) and values, "
+            "and may have columns, their names."
+        )
+    times, values = found["timestamps"], found["values"]
+    if times.ndim != 1 or values.ndim not in (1, 2) or len(values) != len(times):
+        raise RecordingError(
+            f"{where} has timestamps of shape {times.shape} and values of shape {values.shape}; "
+            "(num_samples,), and (num_samples,) or (num_samples, number of columns), are needed."
+        )
+    columns = values[None] if values.ndim == 1 else values.T
+    usual = ["value"] if values.ndim == 1 else [f"value_{i}" for i in range(len(columns))]
+    names = [as_text(name) for name in found["columns"].ravel()] if "columns" in found else usual
+    if len(names) != len(columns) or len({"timestamp", *names}) <= len(names):
+        raise RecordingError(
+            f"{where} has {len(columns)} columns of values but these names: {', '.join(names)}. "
+            "Give each column one name, none of them twice or 'timestamp'."
+        )
+    return pd.DataFrame({"timestamp": times, **dict(zip(names, columns, strict=True))})
+
+
+ARRAYS = Format(
+    name="arrays",
+    read=read_npz,
+    names_units_after_file=True,
+    suffixes=(".npz",),
+    recognises=zipfile.is_zipfile,
+)

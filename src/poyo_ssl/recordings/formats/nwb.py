@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb_stimuli import (
     read_stimuli,
     read_templates,
@@ -235,3 +236,13 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Samples with a time, in order of time."""
     timed = table[np.isfinite(table["timestamp"])]
     return timed.sort_values("timestamp", kind="stable").reset_index(drop=True)
+
+
+NWB2 = Format(
+    name="NWB 2",
+    read=read_nwb,
+    names_units_after_file=False,
+    suffixes=(".nwb",),
+    recognises_hdf5=is_nwb2,
+    read_hdf5=recording_from_nwb,
+)

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb import (
     depth_um,
     nwb_version,
@@ -279,3 +280,13 @@ def _read_templates(file: h5py.File) -> dict[str, np.ndarray]:
         elif f"stimulus/presentation/{name}_stimulus" in file:
             logger.info("%s: no template of %s.", file.filename, name)
     return templates
+
+
+NWB1 = Format(
+    name="NWB 1",
+    read=read_nwb1,
+    names_units_after_file=False,
+    suffixes=(".nwb",),
+    recognises_hdf5=is_nwb1,
+    read_hdf5=recording_from_nwb1,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import h5py
 import numpy as np
@@ -98,10 +98,24 @@ def read_mapped_stimuli(
                 f"give for {name} (TimeIntervals in the file: "
                 f"{', '.join(_list_interval_tables(file)) or 'none'})."
             )
-        columns = {column: item for column, item in group.items() if isinstance(item, h5py.Dataset)}
+        columns = _table_columns(group, listed.needed_columns)
         where = f"'{file.filename}': {group.name}"
         tables[name] = read_presentations(columns, listed, imaged, where)
     return tables
+
+
+def _table_columns(group: h5py.Group, needed: Collection[str]) -> dict[str, h5py.Dataset]:
+    """Columns of a table by name: those needed, and all with one value per row but its number."""
+    columns = {name: item for name, item in group.items() if isinstance(item, h5py.Dataset)}
+    return {
+        name: column
+        for name, column in columns.items()
+        if name in needed
+        or (
+            f"{name}_index" not in columns
+            and neurodata_type(column) not in ("VectorIndex", "ElementIdentifiers")
+        )
+    }
 
 
 def read_templates(file: h5py.File) -> dict[str, np.ndarray]:

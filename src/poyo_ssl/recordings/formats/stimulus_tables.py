@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from poyo_ssl.recordings.sources import StimulusTable
 logger = logging.getLogger(__name__)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 
 def read_stimulus_files(
@@ -99,14 +102,63 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
             f"'{path}' is not named as a table is: with commas .csv, with tabs .tsv or .txt."
         )
     try:
-        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+        text = path.read_text(encoding="utf-8-sig")
+        _refuse_other_separators(path, text, separator)
+        header, table = _parse(path, text, separator)
     except OSError as error:
         raise RecordingError(
             f"'{path.absolute()}' cannot be opened: {error.strerror or error}. Put the table "
             "there, or correct its name in the source's stimuli."
         ) from error
-    except ValueError as error:  # no text, no columns, or lines of different length
+    except RecordingError:
+        raise
+    except (ValueError, csv.Error) as error:  # no text, no columns, no end of a quotation
         raise RecordingError(
             f"'{path}' is no table with one line of column names: {str(error).strip()}."
         ) from error
-    return {str(name): table[name].to_numpy() for name in table}
+    return {
+        str(name): table[name].to_numpy()
+        for name, written in zip(table, header, strict=True)
+        if written  # else nobody can ask for it: an index, or a comma behind the last name
+    }
+
+
+def _refuse_other_separators(path: Path, text: str, separator: str) -> None:
+    """Checks that lines are not divided by another character than the file's name says."""
+    lines = [line for line in text.splitlines() if line.strip()][:2]
+    if not lines or separator in lines[0]:
+        return
+    for other, name in _SEPARATOR_NAMES.items():
+        if all(other in line for line in lines):
+            raise RecordingError(
+                f"'{path}' is separated by {name}, but a table named {path.suffix} by "
+                f"{_SEPARATOR_NAMES[separator]}. Save it with those (and a point in decimal "
+                "numbers), or name it .csv for commas, .tsv for tabs."
+            )
+
+
+def _parse(path: Path, text: str, separator: str) -> tuple[list[str], pd.DataFrame]:
+    """The names of the columns as they are written, without spaces around them, and the table.
+
+    Empty values behind the last column, of lines that end in a separator where the header does
+    not, are left out: pandas would take the first column for an index, and shift all others.
+    """
+    clean = io.StringIO()
+    writer = csv.writer(clean)
+    header: list[str] = []
+    lines = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    for values in lines:
+        if not any(value.strip() for value in values):
+            continue
+        if not header:
+            values = header = [value.strip() for value in values]
+        beyond = [value for value in values[len(header) :] if value.strip()]
+        if beyond:
+            raise RecordingError(
+                f"'{path}': line {lines.line_num} has {len(values)} values but the header names "
+                f"{len(header)} columns: {', '.join(header)}. Name every column, or remove "
+                f"{', '.join(map(repr, beyond))}."
+            )
+        writer.writerow(values[: len(header)])
+    clean.seek(0)
+    return header, pd.read_csv(clean)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.formats.fluorescence import compute_df_over_f
+from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_stimulus_files
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, Suite2pConfig
@@ -239,3 +240,13 @@ def _report_dark(plane: Path, dark: np.ndarray, num_rois: int) -> None:
             num_rois,
             ", ".join(map(str, dark[:10])),
         )
+
+
+SUITE2P = Format(
+    name="suite2p",
+    read=read_suite2p,
+    names_units_after_file=True,
+    find_folders=find_planes,
+    own_folders=("suite2p", COMBINED),
+    recognises=Path.is_dir,
+)
