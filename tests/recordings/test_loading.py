@@ -8,10 +8,10 @@ import pytest
 
 import nwb_files
 from nwb_files import traces
-from poyo_ssl.recordings.formats.arrays import recording_from_arrays
-from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings import loading
+from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.formats.format import Format
+from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.loading import (
     FORMATS,
     find_recording_files,

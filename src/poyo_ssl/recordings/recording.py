@@ -157,7 +157,7 @@ class Recording:
     @property
     def time_series(self) -> dict[str, pd.DataFrame]:
         """Every time series by name: ``timestamp`` in seconds and columns of values."""
-        named = {"running": self.running, "pupil": self.pupil}
+        named = {"running": self.running, "pupil": self.pupil, **self.series}
         return {name: table for name, table in named.items() if table is not None}
 
     def stimulus(self, name: str) -> pd.DataFrame:
