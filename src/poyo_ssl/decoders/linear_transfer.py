@@ -167,9 +167,9 @@ def _fit_tuning(
 ) -> OrientationTuning:
     """Ridge from the mean activity of cells to the harmonics of the angle shown."""
     only = _only_alike(divided.recording, task, shown_later)
-    alike = DividedRecording(only, divided.splits)
+    alike = replace(divided, recording=only)
     recording_id = alike.recording.recording_id
-    population = Population(Divided([alike], {task.name: task}), {recording_id: unit_ids})
+    population = Population([alike], {recording_id: unit_ids})
     num_timesteps = max(1, round(task.length * population.sampling_rate))
     windows = population.divided.windows(alike, task, "train", num_timesteps)
     activity = population.activity[recording_id]

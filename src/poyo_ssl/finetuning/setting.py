@@ -29,7 +29,7 @@ class Setting:
     """Labelled training windows that may be learned from; a number is a fraction."""
     pretrained: Callable[[], Encoder] | None = None
     """Gives the pretrained encoder, for the arm that needs one."""
-    earlier: Divided = field(default_factory=lambda: Divided([], {}))
+    earlier: Divided = field(default_factory=Divided)
     """Recordings that came before these, to learn from as pretraining does."""
 
     @property

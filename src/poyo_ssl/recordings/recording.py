@@ -15,7 +15,7 @@ class RecordingError(ValueError):
     """A recording that cannot be used; the message says what was found and what to do."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Recording:
     """One two-photon imaging session.
 
@@ -67,6 +67,13 @@ class Recording:
         if problems:
             origin = f" from '{self.source}'" if self.source else ""
             raise RecordingError(f"Recording '{self.recording_id}'{origin}: " + " ".join(problems))
+
+    def __repr__(self) -> str:
+        minutes = float(np.diff(self.segment_intervals, axis=1).sum()) / 60
+        return (
+            f"<recording {self.recording_id!r}: {self.num_units} units, {minutes:.1f} min at "
+            f"{self.sampling_rate:.4g} Hz; {', '.join(self.stimuli) or 'no stimulus'}>"
+        )
 
     def _problems(self) -> Iterator[str]:
         if self.df_over_f.ndim != 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
 
@@ -41,6 +41,8 @@ class DividedRecording:
     recording: Recording
     splits: Mapping[str, Splits]
     """Task name to parts, for the tasks that the recording can answer."""
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    """The same names to what is asked."""
     whole: Part | None = None
     """The part that the whole recording is; None where it was divided."""
 
@@ -63,12 +65,12 @@ class Divided(Sequence[DividedRecording]):
 
     Args:
         divided: Recordings and their parts.
-        tasks: What they were divided for, by name.
     """
 
-    def __init__(self, divided: Iterable[DividedRecording], tasks: Mapping[str, Task]) -> None:
+    def __init__(self, divided: Iterable[DividedRecording] = ()) -> None:
         self._divided = list(divided)
-        self.tasks = dict(tasks)
+        self.tasks = {name: task for d in self._divided for name, task in d.tasks.items()}
+        """What they were divided for, by name."""
 
     @overload
     def __getitem__(self, index: int) -> DividedRecording: ...
@@ -76,7 +78,7 @@ class Divided(Sequence[DividedRecording]):
     def __getitem__(self, index: slice) -> Divided: ...
     def __getitem__(self, index: int | slice) -> DividedRecording | Divided:
         if isinstance(index, slice):
-            return Divided(self._divided[index], self.tasks)
+            return Divided(self._divided[index])
         return self._divided[index]
 
     def __len__(self) -> int:
@@ -89,7 +91,7 @@ class Divided(Sequence[DividedRecording]):
         return f"<{len(self)} recordings divided for {tasks}: {names}{more}>"
 
     def __add__(self, other: Divided) -> Divided:
-        return Divided([*self, *other], {**self.tasks, **other.tasks})
+        return Divided([*self, *other])
 
     @property
     def recordings(self) -> list[Recording]:
@@ -182,21 +184,12 @@ def divide(
             )
     require_known_names(recordings, config)
     settled = {task.name: settle(task, recordings) for task in wanted}
-    return Divided(
-        (
-            DividedRecording(
-                recording,
-                {
-                    name: split_task(recording, task, config)
-                    for name, task in settled.items()
-                    if can_answer(recording, task)
-                },
-                named_part(recording, config),
-            )
-            for recording in recordings
-        ),
-        settled,
-    )
+    divided = []
+    for recording in recordings:
+        answered = {n: task for n, task in settled.items() if can_answer(recording, task)}
+        splits = {name: split_task(recording, task, config) for name, task in answered.items()}
+        divided.append(DividedRecording(recording, splits, answered, named_part(recording, config)))
+    return Divided(divided)
 
 
 def require_one_rate(recordings: Sequence[Recording]) -> None:

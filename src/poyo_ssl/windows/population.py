@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -45,10 +45,10 @@ class Population:
             leave nothing of a recording to train on.
     """
 
-    def __init__(self, divided: Divided, unit_ids: Mapping[str, list[str]]) -> None:
-        self.divided = Divided(
-            (d for d in divided if unit_ids.get(d.recording.recording_id)), divided.tasks
-        )
+    def __init__(
+        self, divided: Sequence[DividedRecording], unit_ids: Mapping[str, list[str]]
+    ) -> None:
+        self.divided = Divided(d for d in divided if unit_ids.get(d.recording.recording_id))
         if not len(self.divided):
             raise RecordingError(
                 f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned."
