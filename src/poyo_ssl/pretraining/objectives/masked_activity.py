@@ -52,6 +52,9 @@ class MaskedActivityNetwork(nn.Module):
         self.encoder = encoder
         self.query_decoder = QueryDecoder(encoder.config)
         self.readout = nn.Linear(encoder.config.dim, encoder.patch_timesteps)
+        dim, unit_dim = encoder.config.dim, encoder.unit_embedding.embedding_dim
+        # concatenated tokens have embeddings of half the size
+        self.query_map = nn.Identity() if unit_dim == dim else nn.Linear(unit_dim, dim)
 
     def forward(self, questions: list[HiddenPatches]) -> tuple[list[Tensor], Tensor]:
         """Predicts patches that were hidden.
@@ -71,7 +74,7 @@ class MaskedActivityNetwork(nn.Module):
         for question, part in zip(questions, parts, strict=True):
             rows = question.group.unit_index[question.asked_unit]
             rotary = self.encoder.rotary(patch_times[question.asked_patch])
-            queries = self.encoder.unit_embedding(rows)  # (B, Q, D)
+            queries = self.query_map(self.encoder.unit_embedding(rows))  # (B, Q, D)
             answers.append(self.readout(self.query_decoder(queries, part, rotary, latent_rotary)))
         return answers, latents
 
