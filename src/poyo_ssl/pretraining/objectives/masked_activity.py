@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, QueryDecoder
 from poyo_ssl.model.masking import PATTERNS, choose_hidden
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.windows.training_batches import WindowBatch
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
