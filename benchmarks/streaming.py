@@ -89,7 +89,7 @@ def direction(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
 def direction_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
     alone = direction(recording, rng)
     return NetworkDecoder(
-        alone.frame, alone.network, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
+        alone.question, alone.network, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
     )
 
 

@@ -117,7 +117,7 @@ def test_a_saved_decoder_knows_every_day_as_before(fitted, days, tmp_path, task,
     decoder.save(tmp_path)
     loaded = load_decoder(tmp_path)
     for day in days.values():
-        assert loaded.frame.known_units(day) == decoder.question.known_units(day)
+        assert loaded.question.known_units(day) == decoder.question.known_units(day)
         assert np.array_equal(loaded.predict(day, FIRST), decoder.predict(day, FIRST))
 
 
@@ -214,7 +214,7 @@ def test_cells_of_other_mice_are_not_missed(days, split_config):
     stranger = replace(days["monday"], recording_id="stranger")
     stranger = replace(stranger, units=pd.DataFrame({"unit_id": ["p", "q", "r", "s"]}))
     population = population_of([days["monday"], days["tuesday"], stranger], split_config)
-    frame = fit_arm("ridge", setting_of(population, DIRECTION)).frame
+    frame = fit_arm("ridge", setting_of(population, DIRECTION)).question
     # learned from: what was learned there
     assert frame.missing_units(days["monday"]) == []
     assert frame.missing_units(with_units_in_order(days["monday"], np.array([3, 0]))) == ["b", "c"]

@@ -46,10 +46,10 @@ def test_a_saved_decoder_predicts_the_same_bit_for_bit(fitted, tiny_recording, t
     decoder.save(tmp_path)
     loaded = load_decoder(tmp_path)
     assert type(loaded) is type(decoder)
-    assert loaded.frame.arm == arm
-    assert loaded.frame.task == decoder.question.task
-    assert np.array_equal(loaded.frame.classes, decoder.question.classes)
-    assert loaded.frame.num_timesteps == decoder.question.num_timesteps
+    assert loaded.question.arm == arm
+    assert loaded.question.task == decoder.question.task
+    assert np.array_equal(loaded.question.classes, decoder.question.classes)
+    assert loaded.question.num_timesteps == decoder.question.num_timesteps
     found = loaded.predict(tiny_recording, FIRST)
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
@@ -114,11 +114,11 @@ def test_a_linear_teacher_and_its_network_are_added_in_units_of_their_spread(
 ):
     together = fitted("direction", "scratch + teacher")
     assert isinstance(together, NetworkDecoder)
-    alone = NetworkDecoder(together.frame, together.network)
+    alone = NetworkDecoder(together.question, together.network)
     [taught_spread, network_spread] = together.spread
-    unit_ids = together.frame.known_units(tiny_recording)
-    activity = Activity.of(tiny_recording, unit_ids, together.frame.scale)
-    taught = teacher_scores(together.teacher, activity, FIRST, together.frame.num_timesteps)
+    unit_ids = together.question.known_units(tiny_recording)
+    activity = Activity.of(tiny_recording, unit_ids, together.question.scale)
+    taught = teacher_scores(together.teacher, activity, FIRST, together.question.num_timesteps)
     network = alone.predict(tiny_recording, FIRST)
     expected = taught / taught_spread + 0.5 * network / network_spread
     assert np.allclose(together.predict(tiny_recording, FIRST), expected, atol=1e-5)

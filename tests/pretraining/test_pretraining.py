@@ -126,6 +126,14 @@ def test_test_activity_has_no_influence_on_pretraining(
     assert all(torch.equal(ours[term], theirs[term]) for term in ours)
 
 
+@pytest.mark.parametrize("name", ["activity", "latents", "split"])
+def test_the_published_tokens_are_pretrained_by_every_objective(tiny_population, tiny_config, name):
+    published = replace(tiny_config, tokens="concatenated", patch_length=0.0)
+    encoder, result = pretrain(tiny_population, published, recipe(name), seed=0)
+    assert encoder.unit_embedding.embedding_dim == tiny_config.dim // 2
+    assert np.isfinite(result.curves["value"]).all()
+
+
 def test_training_activity_has_influence_on_pretraining(tiny_divided, tiny_population, tiny_config):
     recording = tiny_divided.recording
     changed = Population(

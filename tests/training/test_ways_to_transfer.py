@@ -11,9 +11,9 @@ from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.training.transfer import (
     EMBEDDINGS,
     TRANSFERS,
+    Layerwise,
     TransferError,
     keep_embeddings,
-    layerwise_rates,
     reset_embeddings,
     shuffle_embeddings,
 )
@@ -37,7 +37,7 @@ def embedding(encoder: Encoder, unit_id: str) -> torch.Tensor:
 
 def test_rates_fall_from_the_last_layer_to_the_first_and_are_lowest_where_windows_are_read(encoder):
     is_known = keep_embeddings(encoder, KNOWN + NEW, seed=0)
-    rates = layerwise_rates(encoder, is_known, 0.1)
+    rates = Layerwise(0.1).rates(encoder, is_known)
     for name, rate in rates.parameters.items():
         layers = {f"process_layers.{i}.": 0.1 ** (3 - i) for i in range(3)}
         expected = next((r for layer, r in layers.items() if name.startswith(layer)), 0.1**4)
@@ -52,7 +52,7 @@ def test_rates_fall_from_the_last_layer_to_the_first_and_are_lowest_where_window
 @pytest.mark.parametrize("way", TRANSFERS)
 def test_every_way_names_every_parameter_and_every_unit(encoder, way):
     is_known = keep_embeddings(encoder, KNOWN, seed=0)
-    rates = TRANSFERS[way](encoder, is_known, 0.5)
+    rates = TRANSFERS[way]().rates(encoder, is_known)
     names = {name for name, _ in encoder.named_parameters()} - {"unit_embedding.weight"}
     assert set(rates.parameters) == names
     assert rates.units.shape == (len(encoder.unit_embedding.weight),)

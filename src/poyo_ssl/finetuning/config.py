@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS
+from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS, Layerwise, Transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,5 +63,10 @@ class FinetuningConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'."
                 )
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}.")
+        Layerwise(self.layer_decay)  # refuses an impossible one, whatever the way
+
+    @property
+    def way(self) -> Transfer:
+        """The way to transfer, with its options."""
+        way = TRANSFERS[self.transfer]()
+        return replace(way, decay=self.layer_decay) if isinstance(way, Layerwise) else way

@@ -16,7 +16,7 @@ from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.engine import fit
-from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS, LearningRates, full_rates
+from poyo_ssl.training.transfer import EMBEDDINGS, LearningRates, full_rates
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
@@ -143,7 +143,7 @@ def begin(
         )
     encoder = copy.deepcopy(encoder).train()
     is_known = EMBEDDINGS[config.embeddings](encoder, population.unit_ids, seed)
-    return encoder, TRANSFERS[config.transfer](encoder, is_known, config.layer_decay)
+    return encoder, config.way.rates(encoder, is_known)
 
 
 def choose_labels(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from poyo_ssl.model.masking import PATTERNS
+from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.windows.tasks import find_task
 
@@ -17,9 +18,6 @@ FIELDS_OF = {
     "modes": (),
 }
 """Objective to the options that it alone, or it and some others, read."""
-FEWEST_CORRELATED = 64
-"""Windows over which split_units must correlate its features: chance correlations of 128 features
-over fewer outweigh what the halves share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class PretrainingConfig:
     def __post_init__(self) -> None:
         problems = [*self._wrong_values(), *self._ignored_options()]
         if not problems:
-            problems = self._wrong_batches()
+            problems = [*OBJECTIVES[self.objective].problems(self), *self._wrong_batches()]
         if problems:
             raise ValueError("; ".join(problems) + ".")
 
@@ -79,11 +77,7 @@ class PretrainingConfig:
 
         masked_latents takes both losses of the same labelled windows, as published.
         """
-        if not self.label_weight:
-            return ("unlabelled",)
-        if self.objective in ("labels", "masked_latents"):
-            return ("labelled",)
-        return ("unlabelled", "labelled")
+        return OBJECTIVES[self.objective].streams(self.label_weight)
 
     def _wrong_values(self) -> list[str]:
         problems = []
@@ -121,20 +115,12 @@ class PretrainingConfig:
         ]
         if "target" in read and self.target != "ema" and self._is_set("teacher_decay"):
             problems.append("teacher_decay needs target: ema")
-        if self.objective == "modes" and not self.embedding_modes:
-            problems.append("the objective modes does nothing else: set embedding_modes: 20")
-        if self.objective == "modes" and self.label_weight:
-            problems.append("modes does not read labels: set label_weight: 0")
-        if self.objective == "labels" and not self.label_weight:
-            problems.append("the objective labels learns from nothing else: set label_weight: 1")
-        if self.objective == "labels" and self._is_set("window_length"):
-            problems.append("labels reads windows of its label_task: leave window_length out")
         if not self.label_weight and self._is_set("label_task"):
             problems.append("label_task does nothing with label_weight: 0")
         return problems
 
     def _wrong_batches(self) -> list[str]:
-        """Batches that cannot be halved, or that are too small to correlate features over."""
+        """Batches that cannot be halved."""
         training, problems = self.training, []
         per_stream, rest = divmod(training.batch_size, len(self.streams))
         if rest or per_stream % training.accumulate:
@@ -142,13 +128,6 @@ class PretrainingConfig:
                 "labelled and unlabelled windows share a batch: training.batch_size must be a "
                 f"multiple of 2 x training.accumulate, got {training.batch_size} and "
                 f"{training.accumulate}"
-            )
-        num_correlated = per_stream // training.accumulate
-        if self.objective == "split_units" and num_correlated < FEWEST_CORRELATED:
-            problems.append(
-                f"split_units correlates features over the {num_correlated} unlabelled windows "
-                f"that are processed together and needs {FEWEST_CORRELATED}: raise "
-                "training.batch_size or lower training.accumulate"
             )
         return problems
 

@@ -11,7 +11,7 @@ import torch
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.pretrain import pretrain
-from poyo_ssl.training.transfer import EMBEDDINGS, unit_rates
+from poyo_ssl.training.transfer import EMBEDDINGS, Units
 from poyo_ssl.windows.population import Population
 
 
@@ -59,7 +59,7 @@ def identify_units(
         population,
         config,
         encoder=encoder,
-        rates=unit_rates(encoder, is_known),
+        rates=Units().rates(encoder, is_known),
         seed=seed,
         checkpoint_directory=checkpoint_directory,
         log_directory=log_directory,

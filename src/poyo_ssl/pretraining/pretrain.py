@@ -81,7 +81,7 @@ def pretrain(
         embed_by_modes(
             encoder, population, config.embedding_modes, config.window_length, known=known
         )
-        if config.objective == "modes":
+        if not OBJECTIVES[config.objective].is_trained:
             seconds = time.perf_counter() - started
             encoder.fit = Fit(curves=NO_CURVES, seconds=seconds, best_step=0)
             return encoder
@@ -181,11 +181,12 @@ def _labelled(population: Population, encoder: Encoder, config: PretrainingConfi
     """The windows of the label task.
 
     They are as long as the task's, so that pretraining asks what decoding will ask; but as long
-    as the objective's where it takes its own loss of them too, as masked_latents does.
+    as the objective's where it takes its own loss of them, too.
     """
     task = find_task(config.label_task)
-    is_shared = config.objective == "masked_latents"
-    num_timesteps = encoder.window_timesteps(config.window_length if is_shared else task.length)
+    num_timesteps = encoder.window_timesteps(
+        OBJECTIVES[config.objective].labelled_window_length(config)
+    )
     valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
     return _Stream(
         train=population.labelled_sources(encoder, task, "train", num_timesteps),

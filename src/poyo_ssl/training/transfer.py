@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -43,59 +44,100 @@ class LearningRates:
             weight.register_hook(lambda g: g.masked_fill(is_frozen.to(g.device), 0.0))
 
 
-def full_rates(
-    encoder: Encoder, is_known: Tensor | None = None, layer_decay: float = 1.0
-) -> LearningRates:
+class Transfer(Protocol):
+    """A way to transfer."""
+
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """How fast the encoder learns.
+
+        Args:
+            encoder: Knows every unit that is read.
+            is_known: Whether each row of the unit embedding was there before, (num_rows,).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Full:
     """``full``: everything learns at the full rate."""
-    num_rows = len(encoder.unit_embedding.weight)
-    return LearningRates(parameters=_uniform(encoder, 1.0), units=torch.ones(num_rows))
+
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """1 for everything."""
+        return full_rates(encoder)
 
 
-def layerwise_rates(encoder: Encoder, is_known: Tensor, layer_decay: float) -> LearningRates:
+@dataclass(frozen=True)
+class Layerwise:
     """``layerwise``: the further from the answer, the slower.
 
-    The last process layer learns at the rate ``layer_decay``, the one before at its square and so
-    on; what reads the windows is one further: the reading attention with its feed-forward network,
-    the latents, the value map, and the embeddings of units that the encoder knows. Those of new
-    units learn at the full rate.
+    The last process layer learns at the rate ``decay``, the one before at its square and so on;
+    what reads the windows is one further: the reading attention with its feed-forward network, the
+    latents, the value map, and the embeddings of units that the encoder knows. Those of new units
+    learn at the full rate.
     """
-    reading = layer_decay ** (len(encoder.process_layers) + 1)
-    rates = _uniform(encoder, reading)
-    for name in rates:
-        if name.startswith(_PROCESS):
-            index = int(name.removeprefix(_PROCESS).split(".")[0])
-            rates[name] = layer_decay ** (len(encoder.process_layers) - index)
-    return LearningRates(parameters=rates, units=torch.where(is_known, reading, 1.0))
+
+    decay: float = 0.5
+    """Learning rate of a layer relative to the next one."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.decay}.")
+
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """Powers of the decay."""
+        num_layers = len(encoder.process_layers)
+        reading = self.decay ** (num_layers + 1)
+        rates = _uniform(encoder, reading)
+        for name in rates:
+            if name.startswith(_PROCESS):
+                index = int(name.removeprefix(_PROCESS).split(".")[0])
+                rates[name] = self.decay ** (num_layers - index)
+        return LearningRates(parameters=rates, units=torch.where(is_known, reading, 1.0))
 
 
-def unit_rates(encoder: Encoder, is_known: Tensor, layer_decay: float = 1.0) -> LearningRates:
+@dataclass(frozen=True)
+class Units:
     """``units``: of the encoder, only the embeddings of new units learn."""
-    return LearningRates(parameters=_uniform(encoder, 0.0), units=(~is_known).float())
+
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """1 for new units, 0 for the rest."""
+        return LearningRates(parameters=_uniform(encoder, 0.0), units=(~is_known).float())
 
 
-def probe_rates(encoder: Encoder, is_known: Tensor, layer_decay: float = 1.0) -> LearningRates:
-    """``probe``: nothing of the encoder learns.
+@dataclass(frozen=True)
+class Probe:
+    """``probe``: nothing of the encoder learns."""
 
-    Raises:
-        TransferError: If some unit is new, since its embedding would stay random.
-    """
-    num_new = int((~is_known).sum())
-    if num_new:
-        raise TransferError(
-            f"transfer: probe learns no embeddings, but {num_new} units are new to the encoder and "
-            "would keep random ones. Identify them first (identify_units, or 'poyo-ssl adapt "
-            "--identify=true'), choose units that the encoder knows, or take transfer: units."
-        )
-    return LearningRates(parameters=_uniform(encoder, 0.0), units=torch.zeros(len(is_known)))
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """0 for everything.
+
+        Raises:
+            TransferError: If some unit is new, since its embedding would stay random.
+        """
+        num_new = int((~is_known).sum())
+        if num_new:
+            raise TransferError(
+                f"transfer: probe learns no embeddings, but {num_new} units are new to the encoder "
+                "and would keep random ones. Identify them first (identify_units, or 'poyo-ssl "
+                "adapt --identify=true'), choose units that the encoder knows, or take transfer: "
+                "units."
+            )
+        return LearningRates(parameters=_uniform(encoder, 0.0), units=torch.zeros(len(is_known)))
 
 
-TRANSFERS: dict[str, Callable[[Encoder, Tensor, float], LearningRates]] = {
-    "full": full_rates,
-    "layerwise": layerwise_rates,
-    "units": unit_rates,
-    "probe": probe_rates,
+TRANSFERS: dict[str, Callable[[], Transfer]] = {
+    "full": Full,
+    "layerwise": Layerwise,
+    "units": Units,
+    "probe": Probe,
 }
-"""Way to transfer to the learning rates it gives an encoder, rows of known units and a decay."""
+"""Name of a way to transfer to its class."""
+
+
+def full_rates(encoder: Encoder) -> LearningRates:
+    """The full rate for everything, as of a fresh encoder."""
+    num_rows = len(encoder.unit_embedding.weight)
+    return LearningRates(parameters=_uniform(encoder, 1.0), units=torch.ones(num_rows))
 
 
 def _uniform(encoder: Encoder, rate: float) -> dict[str, float]:

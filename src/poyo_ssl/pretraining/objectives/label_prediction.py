@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.windows.training_batches import WindowBatch
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 class EncoderAlone(nn.Module):
@@ -32,6 +36,16 @@ class LabelPrediction(Objective):
     """
 
     shares_windows = True
+
+    @classmethod
+    def problems(cls, config: PretrainingConfig) -> list[str]:
+        """No labels, or windows of a length that labels do not have."""
+        problems = []
+        if not config.label_weight:
+            problems.append("the objective labels learns from nothing else: set label_weight: 1")
+        if config.window_length != type(config).window_length:
+            problems.append("labels reads windows of its label_task: leave window_length out")
+        return problems
 
     def __init__(
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, QueryDecoder
 from poyo_ssl.model.masking import PATTERNS, choose_hidden
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.windows.training_batches import WindowBatch
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +55,9 @@ class MaskedActivityNetwork(nn.Module):
         self.encoder = encoder
         self.query_decoder = QueryDecoder(encoder.config)
         self.readout = nn.Linear(encoder.config.dim, encoder.patch_timesteps)
+        dim, unit_dim = encoder.config.dim, encoder.unit_embedding.embedding_dim
+        # concatenated tokens have embeddings of half the size
+        self.query_map = nn.Identity() if unit_dim == dim else nn.Linear(unit_dim, dim)
 
     def forward(self, questions: list[HiddenPatches]) -> tuple[list[Tensor], Tensor]:
         """Predicts patches that were hidden.
@@ -71,7 +77,7 @@ class MaskedActivityNetwork(nn.Module):
         for question, part in zip(questions, parts, strict=True):
             rows = question.group.unit_index[question.asked_unit]
             rotary = self.encoder.rotary(patch_times[question.asked_patch])
-            queries = self.encoder.unit_embedding(rows)  # (B, Q, D)
+            queries = self.query_map(self.encoder.unit_embedding(rows))  # (B, Q, D)
             answers.append(self.readout(self.query_decoder(queries, part, rotary, latent_rotary)))
         return answers, latents
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from poyo_ssl.model.encoder import Encoder, Group
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import hide_last_steps
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.windows.training_batches import WindowBatch
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 class MaskedLatentsNetwork(nn.Module):
@@ -90,6 +92,11 @@ class MaskedLatents(Objective):
 
     network: MaskedLatentsNetwork
     shares_windows = True
+
+    @classmethod
+    def labelled_window_length(cls, config: PretrainingConfig) -> float:
+        """As long as the objective's: it takes both losses of the same windows, as published."""
+        return config.window_length
 
     def __init__(
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, Group
 from poyo_ssl.model.losses import effective_rank
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.progress import LOG_EVERY
+from poyo_ssl.windows.tasks import find_task
 from poyo_ssl.windows.training_batches import WindowBatch
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 class Objective(WindowModule):
@@ -33,6 +36,26 @@ class Objective(WindowModule):
     shares_windows: ClassVar[bool] = False
     """Whether both losses are of the same windows where labels are used. If so,
     :meth:`self_supervised` returns latents of the view that nothing is hidden of."""
+
+    is_trained: ClassVar[bool] = True
+    """Whether there is anything to learn by steps."""
+
+    @classmethod
+    def streams(cls, label_weight: float) -> tuple[Literal["unlabelled", "labelled"], ...]:
+        """What a batch is made of: random windows, labelled windows, or one half of each."""
+        if not label_weight:
+            return ("unlabelled",)
+        return ("labelled",) if cls.shares_windows else ("unlabelled", "labelled")
+
+    @classmethod
+    def labelled_window_length(cls, config: PretrainingConfig) -> float:
+        """Seconds of labelled windows: as decoders have them, so that both ask the same."""
+        return find_task(config.label_task).length
+
+    @classmethod
+    def problems(cls, config: PretrainingConfig) -> list[str]:
+        """What of a config makes no sense for this objective, and what to do."""
+        return []
 
     def __init__(
         self, network: nn.Module, config: PretrainingConfig, seed: int, num_classes: int

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, Group
 from poyo_ssl.model.losses import barlow_twins_loss, cross_correlation
-from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.objective import Objective
 from poyo_ssl.windows.training_batches import WindowBatch
 
+FEWEST_CORRELATED = 64
+"""Windows over which features must be correlated: chance correlations of 128 features over fewer
+outweigh what the halves share."""
 OFF_DIAGONAL_WEIGHT = 0.02
 """Weight of a correlation between two features beside that of a feature with itself. Zbontar et
 al. take 0.005 for 8192 features."""
+
+if TYPE_CHECKING:
+    from poyo_ssl.pretraining.config import PretrainingConfig
 
 
 class SplitUnitsNetwork(nn.Module):
@@ -56,6 +63,19 @@ class SplitUnits(Objective):
     """
 
     network: SplitUnitsNetwork
+
+    @classmethod
+    def problems(cls, config: PretrainingConfig) -> list[str]:
+        """Batches that are too small to correlate features over."""
+        per_stream = config.training.batch_size // len(cls.streams(config.label_weight))
+        num_correlated = per_stream // config.training.accumulate
+        if num_correlated >= FEWEST_CORRELATED:
+            return []
+        return [
+            f"split_units correlates features over the {num_correlated} unlabelled windows "
+            f"that are processed together and needs {FEWEST_CORRELATED}: raise "
+            "training.batch_size or lower training.accumulate"
+        ]
 
     def __init__(
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
