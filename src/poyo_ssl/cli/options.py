@@ -61,6 +61,8 @@ class Command(NamedTuple):
             # jsonargparse takes 'source.yaml' for the name of one, and refuses to import it.
             if hasattr(action, "resolve_subclass_spec"):
                 action.resolve_subclass_spec = _unless_text(action.resolve_subclass_spec)
+            elif any(map(is_dataclass, get_args(getattr(action, "_typehint", None)))):
+                action._enable_path = True  # type: ignore[attr-defined]  # a file first, too
 
 
 def _unless_text(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:
