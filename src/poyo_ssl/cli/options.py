@@ -158,7 +158,7 @@ def _instantiate(config: type[Config], values: dict[str, Any]) -> Config:
 
 
 def _namespace(**values: Any) -> Namespace:
-    made: Namespace = Namespace(**values)  # type: ignore[no-untyped-call]
+    made: Namespace = Namespace(**values)
     return made
 
 
