@@ -23,13 +23,15 @@ $(STAMP): pyproject.toml
 demo: setup  ## The whole method on a small simulated observatory: a table and an HTML report
 	$(BIN)/poyo-ssl demo --output runs/demo
 
+WORKERS ?= auto
 test: setup  ## Runs the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
-check: setup  ## Format, lint and types: what CI runs
+check: setup  ## Format, lint, types and spelling: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: setup  ## Rewrites the code in the house style
 	$(BIN)/ruff format .

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 
 import h5py
@@ -13,6 +15,8 @@ import pytest
 
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
+from poyo_ssl.cli.options import build, find_encoder, gather_lists, read_source
+from poyo_ssl.cli.short_help import outline
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.finetuning.adapt import AdaptationConfig
 from poyo_ssl.model.checkpoints import save_encoder
@@ -114,9 +118,132 @@ def names_of(config, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_written_for_people(call, command):
-    _, out, _ = call(command, "--help")
+    _, out, _ = call(command, "--help", "all")
     assert "class 'Path'" not in out
     assert "%%" not in out
+
+
+LONG = ["run", "predictability", "pretrain", "finetune", "adapt"]
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_help_of_a_long_command_fits_a_screen_and_says_where_the_rest_is(call, command):
+    _, out, _ = call(command, "--help")
+    assert len(out.splitlines()) <= 50
+    for option in ("FILES", "--output", "--config", "  source"):
+        assert option in out
+    assert f"Everything else: poyo-ssl {command} --help all" in out
+    _, everything, _ = call(command, "--help", "all")
+    assert len(everything.splitlines()) > 50
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_short_help_tells_groups_from_options_as_the_dataclass_does(command):
+    config = OPTIONS_OF[command]()
+    found = outline(COMMANDS[command].config)
+    assert list(found) == [field.name for field in fields(config)]
+    for name, field in found.items():
+        assert field.is_group == is_dataclass(getattr(config, name)), name
+    assert set(COMMANDS[command].essentials) <= set(found)
+
+
+def test_short_help_imports_nothing_that_takes_seconds():
+    code = (
+        "import sys; from poyo_ssl.cli import main; main(['run', '--help']); "
+        "sys.exit(bool({'torch', 'lightning', 'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_of_a_group_shows_that_group_alone(call):
+    status, out, _ = call("run", "--help", "splits")
+    assert status == 0
+    assert "--splits.guard" in out
+    assert "--encoder.dim" not in out
+    status, _, complaint = call("run", "--help", "smell")
+    assert status == 2
+    assert "No options are called 'smell'. All: poyo-ssl run --help all" in complaint
+
+
+def parse(command: str, *arguments: str):
+    """What a command would be called with."""
+    words = [command, *arguments]
+    parser = build_parser(words)
+    chosen = parser._subcommands_action._name_parser_map[command]
+    return parser.parse_args(gather_lists(words, chosen))[command]
+
+
+def test_files_of_options_are_named_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "source.yaml": "suite2p: {sampling_rate: 30.0}",
+        "pred.yaml": "min_timesteps: 7",
+        "training.yaml": "max_steps: 3",
+        "splits.yaml": "guard: 2.5",
+        "all.yaml": "source: source.yaml\npredictability: pred.yaml\nearlier_splits: splits.yaml\n"
+        "labels:\n  training: training.yaml",
+    }.items():
+        (tmp_path / name).write_text(text)
+    in_config = parse("run", "x.nwb", "--output", "o", "--config", "all.yaml")
+    by_options = parse(
+        "run", "x.nwb", "--output", "o", "--source", "source.yaml", "--predictability=pred.yaml",
+        "--earlier_splits", "splits.yaml", "--labels.training", "training.yaml",
+    )  # fmt: skip
+    for options in (in_config, by_options):
+        config = build(RunConfig, options)
+        assert read_source(options).suite2p.sampling_rate == 30.0
+        assert config.predictability.min_timesteps == 7
+        assert config.earlier_splits.guard == 2.5
+        assert config.labels.training.max_steps == 3
+
+
+@pytest.mark.parametrize("value", ["os.system", "antigravity.Apple", "no_such.yaml"])
+def test_a_word_that_names_no_file_is_refused_and_never_imported(call, tmp_path, value):
+    status, _, complaint = call("run", "x.nwb", "--output", tmp_path / "o", "--splits", value)
+    assert status == 2
+    assert value in complaint
+    assert "antigravity" not in sys.modules
+
+
+def test_lists_are_written_with_spaces_or_in_brackets():
+    options = parse(
+        "run", "x.nwb", "--output", "o", "--label_fractions", "0.25", "1.0", "--units=all",
+        "--arms", "scratch", "scratch + teacher", "--tasks", "[direction]",
+    )  # fmt: skip
+    config = build(RunConfig, options)
+    assert config.label_fractions == (0.25, 1.0)
+    assert config.units == ("all",)
+    assert config.arms == ("scratch", "scratch + teacher")
+    assert config.tasks == ("direction",)
+
+
+@pytest.mark.parametrize("command", ["run", "simulate", "predictability", "finetune", "adapt"])
+def test_a_printed_config_is_read_again(call, tmp_path, command):
+    given = [] if command == "simulate" else ["x.nwb"]
+    given += ["--output", "o"] + (["--pretrained", "p"] if command == "adapt" else [])
+    status, out, err = call(command, *given, "--print_config")
+    assert (status, err) == (0, "")
+    (tmp_path / "printed.yaml").write_text(out)
+    config = OPTIONS_OF[command]
+    again = parse(command, *given, "--config", str(tmp_path / "printed.yaml"))
+    assert build(config, again) == config()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_a_config(command):
+    assert "config" in help_of(command)
+
+
+def test_the_one_encoder_of_a_run_is_found_and_several_are_listed(tmp_path):
+    assert find_encoder(tmp_path) == tmp_path
+    first = tmp_path / "pretrained" / "a" / "seed-0"
+    save_encoder(Encoder(ENCODER, 10.0), first)
+    assert find_encoder(tmp_path) == first
+    assert find_encoder(first) == first
+    save_encoder(Encoder(ENCODER, 10.0), first.with_name("seed-1"))
+    with pytest.raises(ValueError, match=r"holds 2 encoders(.|\n)*seed-0\n.*seed-1"):
+        find_encoder(tmp_path)
 
 
 def test_the_version_is_that_of_the_package(call):
@@ -240,6 +367,21 @@ def test_a_run_and_its_report_from_a_yaml_file(call, observatory, tmp_path):
     assert status == 0
     assert out.strip() == str(page)
     assert "From a file" in page.read_text()
+
+
+def test_a_quick_run_is_short_and_says_that_it_is_a_trial(call, observatory, tmp_path):
+    run = tmp_path / "run"
+    status, out, _ = call(
+        "run", *observatory, "--output", run, *TINY, "--quick", "--tasks", "direction",
+        "--units", "all", "--label_fractions", "0.5", "1.0", "--title=Ours", "--jobs=1",
+    )  # fmt: skip
+    assert status == 0
+    assert "A trial run:" in out
+    assert "Ours (trial run)" in (run / "report.html").read_text()
+    config = json.loads((run / "run.json").read_text())["config"]
+    assert (config["num_seeds"], config["label_fractions"]) == (1, [1.0])
+    assert config["arms"] == ["scratch", "scratch + teacher"]
+    assert config["labels"]["training"]["max_steps"] == 30
 
 
 def test_predictability_writes_a_row_for_every_unit(call, observatory, tmp_path):

@@ -12,6 +12,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from rich.logging import RichHandler
 
 from poyo_ssl.cli.commands import COMMANDS
+from poyo_ssl.cli.options import gather_lists
+from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
 from poyo_ssl.cli.terminal import console, messages
 
 set_parsing_settings(
@@ -37,7 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         console.quiet = True
     warnings.filterwarnings("ignore", module="lightning")
     arguments = sys.argv[1:] if arguments is None else arguments
+    called = _called(arguments)
+    topic = help_topic(arguments) if called else None
+    if called and topic == "" and COMMANDS[called].config and COMMANDS[called].reads_source:
+        console.out(_short_help(called), highlight=False)
+        return 0
     parser = build_parser(arguments)
+    if called:
+        assert parser._subcommands_action is not None
+        command = parser._subcommands_action._name_parser_map[called]
+        if topic and topic != "all":
+            return _show_topic(command, called, topic)
+        arguments = gather_lists(arguments, command)
     try:
         options = parser.parse_args(arguments)
     except ImportError as error:
@@ -56,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser(arguments: list[str]) -> ArgumentParser:
     """All commands; options only for the one that is called, since they take seconds to import."""
-    called = next((word for word in arguments if word in COMMANDS), None)
+    called = _called(arguments)
     parser = ArgumentParser(
         prog="poyo-ssl",
         description="Cell-pattern-aware pretraining and decoding for two-photon calcium imaging.",
@@ -66,13 +79,31 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     commands = parser.add_subcommands(dest="command")
-    for name, (add_options, _, text) in COMMANDS.items():
-        command = ArgumentParser(description=text)
+    for name, described in COMMANDS.items():
+        command = ArgumentParser(description=described.text)
         if name == called:
-            add_options(command)
+            described.add_all_options(command)
             command.usage = _usage(name, command)
-        commands.add_subcommand(name, command, help=text.split(". ")[0].rstrip("."))
+        commands.add_subcommand(name, command, help=described.text.split(". ")[0].rstrip("."))
     return parser
+
+
+def _called(arguments: list[str]) -> str | None:
+    return next((word for word in arguments if word in COMMANDS), None)
+
+
+def _short_help(name: str) -> str:
+    parser = ArgumentParser()
+    COMMANDS[name].add_options(parser)
+    return short_help(name, COMMANDS[name], _usage(name, parser), parser)
+
+
+def _show_topic(command: ArgumentParser, name: str, topic: str) -> int:
+    text = help_of_topic(command, topic)
+    if text is None:
+        command.error(f"No options are called '{topic}'. All: poyo-ssl {name} --help all")
+    console.out(text, end="", highlight=False)
+    return 0
 
 
 class _HelpFormatter(DefaultHelpFormatter):

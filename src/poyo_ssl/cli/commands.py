@@ -13,11 +13,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import (
     Command,
-    add_config,
+    ConfigClass,
     add_files,
-    add_source,
     add_workers,
     build,
+    find_encoder,
     read_source,
 )
 from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
@@ -34,8 +34,6 @@ from poyo_ssl.cli.terminal import (
 
 
 def _add_predictability(parser: ArgumentParser) -> None:
-    from poyo_ssl.stages import PredictabilityStage
-
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="CSV, one row per unit")
     parser.add_argument("--figure", type=Path, help="PNG or PDF of kurtosis against skewness")
@@ -49,9 +47,7 @@ def _add_predictability(parser: ArgumentParser) -> None:
         action="store_true",
         help="measure event rate, Fano factor, autocorrelation and noise level, too",
     )
-    add_source(parser)
     add_workers(parser)
-    add_config(parser, PredictabilityStage)
 
 
 def _predictability(options: Namespace) -> None:
@@ -78,12 +74,8 @@ def _predictability(options: Namespace) -> None:
 
 
 def _add_pretrain(parser: ArgumentParser) -> None:
-    from poyo_ssl.stages import PretrainStage
-
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="directory of the encoder")
-    add_source(parser)
-    add_config(parser, PretrainStage)
 
 
 def _pretrain(options: Namespace) -> None:
@@ -96,17 +88,13 @@ def _pretrain(options: Namespace) -> None:
 
 
 def _add_finetune(parser: ArgumentParser) -> None:
-    from poyo_ssl.stages import FinetuneStage
-
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
     parser.add_argument(
         "--pretrained",
         type=Path,
-        help="directory that 'poyo-ssl pretrain' wrote; none trains from scratch",
+        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote; none trains from scratch",
     )
-    add_source(parser)
-    add_config(parser, FinetuneStage)
 
 
 def _finetune(options: Namespace) -> None:
@@ -116,7 +104,7 @@ def _finetune(options: Namespace) -> None:
         options.files,
         options.output,
         build(FinetuneStage, options),
-        options.pretrained,
+        find_encoder(options.pretrained) if options.pretrained else None,
         source=read_source(options),
     )
     print_rows(scores)
@@ -124,20 +112,20 @@ def _finetune(options: Namespace) -> None:
 
 
 def _add_adapt(parser: ArgumentParser) -> None:
-    from poyo_ssl.finetuning.adapt import AdaptationConfig
-    from poyo_ssl.windows.tasks import TASKS
-
     add_files(parser)
     parser.add_argument(
         "--pretrained",
         type=Path,
         required=True,
-        help="directory that 'poyo-ssl pretrain' wrote",
+        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
-    parser.add_argument("--task", default="direction", help=f"what to decode: {', '.join(TASKS)}")
-    add_source(parser)
-    add_config(parser, AdaptationConfig)
+    parser.add_argument(
+        "--task",
+        default="direction",
+        help="what to decode: direction, temporal_frequency, orientation, movie_frame, movie or "
+        "movie_held_out",
+    )
 
 
 def _adapt(options: Namespace) -> None:
@@ -149,7 +137,7 @@ def _adapt(options: Namespace) -> None:
         options.output,
         options.task,
         build(AdaptationConfig, options),
-        options.pretrained,
+        find_encoder(options.pretrained),
         source=read_source(options),
     )
     print_rows(adaptation.scores)
@@ -163,7 +151,6 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     )
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="JSON of the scores")
-    add_source(parser)
 
 
 def _evaluate(options: Namespace) -> None:
@@ -186,8 +173,6 @@ def _report(options: Namespace) -> None:
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    from poyo_ssl.comparison.config import RunConfig
-
     add_files(parser)
     parser.add_argument(
         "--output",
@@ -205,8 +190,11 @@ def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip_broken", action="store_true", help="go on without recordings that cannot be read"
     )
-    add_source(parser)
-    add_config(parser, RunConfig)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a trial: one seed, few steps, one part of the labels, scratch and its teacher",
+    )
 
 
 def _run(options: Namespace) -> None:
@@ -214,6 +202,10 @@ def _run(options: Namespace) -> None:
     from poyo_ssl.recordings.loading import load_recordings
 
     config = build(RunConfig, options)
+    if options.quick:
+        from poyo_ssl.cli.trial import trial_of
+
+        config = trial_of(config)
     recordings, earlier = (
         load_recordings(files, read_source(options), skip_broken=options.skip_broken)
         if files
@@ -221,6 +213,8 @@ def _run(options: Namespace) -> None:
         for files in (options.files, options.pretrain_on)
     )
     _run_and_show(recordings, options.output, config, earlier)
+    if options.quick:
+        say("A trial run: it shows that everything works, and its scores mean little.")
 
 
 def _add_demo(parser: ArgumentParser) -> None:
@@ -269,6 +263,17 @@ COMMANDS = {
         _run,
         "The whole method on your recordings. Partition of units, pretraining, decoders beside "
         "reference decoders, report.",
+        reads_source=True,
+        config=ConfigClass("poyo_ssl.comparison.config", "RunConfig"),
+        essentials=(
+            "tasks",
+            "units",
+            "arms",
+            "label_fractions",
+            "num_seeds",
+            "jobs",
+            "title",
+        ),
     ),
     "inspect": INSPECT,
     "download": DOWNLOAD,
@@ -278,19 +283,39 @@ COMMANDS = {
         _predictability,
         "Measures skewness and kurtosis of every unit. Uses training time only, and one recording "
         "in memory at a time.",
+        reads_source=True,
+        config=ConfigClass("poyo_ssl.stages", "PredictabilityStage"),
     ),
-    "pretrain": Command(_add_pretrain, _pretrain, "Pretrains an encoder on predictable units."),
+    "pretrain": Command(
+        _add_pretrain,
+        _pretrain,
+        "Pretrains an encoder on predictable units.",
+        reads_source=True,
+        config=ConfigClass("poyo_ssl.stages", "PretrainStage"),
+        essentials=("seed",),
+    ),
     "finetune": Command(
-        _add_finetune, _finetune, "Fits a decoder, from scratch or from a pretrained encoder."
+        _add_finetune,
+        _finetune,
+        "Fits a decoder, from scratch or from a pretrained encoder.",
+        reads_source=True,
+        config=ConfigClass("poyo_ssl.stages", "FinetuneStage"),
+        essentials=("task", "units", "label_fraction", "with_teacher", "seed"),
     ),
     "adapt": Command(
         _add_adapt,
         _adapt,
         "Brings a pretrained encoder to new recordings, and says how long it took. Units that the "
         "encoder knows keep their embeddings, new ones learn theirs.",
+        reads_source=True,
+        config=ConfigClass("poyo_ssl.finetuning.adapt", "AdaptationConfig"),
+        essentials=("units", "identify", "seed"),
     ),
     "evaluate": Command(
-        _add_evaluate, _evaluate, "Scores fitted decoders on recordings of the same cells."
+        _add_evaluate,
+        _evaluate,
+        "Scores fitted decoders on recordings of the same cells.",
+        reads_source=True,
     ),
     "report": Command(_add_report, _report, "Writes the HTML report of a run."),
     "simulate": SIMULATE,

@@ -2,23 +2,126 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
 Config = TypeVar("Config")
 
 
+class ConfigClass(NamedTuple):
+    """A config dataclass by name: importing it takes seconds, and short help does without."""
+
+    module: str
+    name: str
+
+    def load(self) -> type:
+        """The class."""
+        found: type = getattr(import_module(self.module), self.name)
+        return found
+
+
+SOURCE = ConfigClass("poyo_ssl.recordings.sources", "SourceConfig")
+"""How to read recordings whose layout does not say everything."""
+
+
 class Command(NamedTuple):
     """What a word on the command line does."""
 
     add_options: Callable[[ArgumentParser], None]
+    """Adds the options that are no fields of a config."""
     call: Callable[[Namespace], None]
     text: str
     """Help; its first sentence stands in the list of commands."""
+    reads_source: bool = False
+    """Whether it has the options of :data:`SOURCE`."""
+    config: ConfigClass | None = None
+    """The dataclass whose fields are its options."""
+    essentials: tuple[str, ...] = ()
+    """Fields that its short help names; the rest stands in ``--help all``."""
+
+    def add_all_options(self, parser: ArgumentParser) -> None:
+        """Every option, and a YAML file with any of them."""
+        self.add_options(parser)
+        if self.reads_source:
+            parser.add_class_arguments(SOURCE.load(), "source")
+        parser.add_argument("--config", action="config", help="YAML file with any of these options")
+        if self.config is not None:
+            config = self.config.load()
+            parser.add_class_arguments(config)
+            parser.set_defaults(_defaults_of_mappings(config))
+        for action in parser._actions:
+            # A group is filled from its fields or from a file. As long as it could be a class, too,
+            # jsonargparse takes 'source.yaml' for the name of one, and refuses to import it.
+            if hasattr(action, "resolve_subclass_spec"):
+                action.resolve_subclass_spec = _unless_text(action.resolve_subclass_spec)
+            elif any(map(is_dataclass, get_args(getattr(action, "_typehint", None)))):
+                action._enable_path = True  # type: ignore[attr-defined]  # a file first, too
+
+
+def _unless_text(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: value if isinstance(value, str) else resolve(value)
+
+
+def _defaults_of_mappings(config: type) -> dict[str, Any]:
+    """Mappings to dataclasses as plain values, which --print_config can write."""
+    values = vars(config())
+    return {
+        name: {key: _set_values(part) for key, part in value.items()}
+        for name, value in values.items()
+        if isinstance(value, dict) and any(map(is_dataclass, value.values()))
+    }
+
+
+def _set_values(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    default = asdict(type(part)())
+    return {name: value for name, value in asdict(part).items() if value != default[name]}
+
+
+def gather_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """Makes ``--label_fractions 0.25 1.0`` the ``--label_fractions [0.25, 1.0]`` that is parsed.
+
+    Every word up to the next option belongs to the list, so files stand before it.
+    """
+    lists = {
+        option: get_args(action._typehint)[0]  # type: ignore[attr-defined]
+        for action in parser._actions
+        if get_origin(getattr(action, "_typehint", None)) in (tuple, list)
+        for option in action.option_strings
+    }
+    gathered, words = [], list(arguments)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        values = [value] if equals else []
+        while name in lists and not equals and words and not re.match(r"--?[a-zA-Z]", words[0]):
+            values.append(words.pop(0))
+        if name in lists and values and values[0][:1] != "[":
+            is_text = lists[name] is str
+            values = ["[" + ", ".join(json.dumps(v) if is_text else v for v in values) + "]"]
+        gathered += [f"{name}={values[0]}", *values[1:]] if equals else [name, *values]
+    return gathered
+
+
+def find_encoder(directory: Path) -> Path:
+    """The encoder in a directory that ``pretrain`` or, if there is no other, ``run`` wrote.
+
+    Raises:
+        ValueError: If a run holds several; they are listed.
+    """
+    found = sorted(path.parent for path in directory.glob("pretrained/**/weights.safetensors"))
+    if len(found) > 1 and not (directory / "weights.safetensors").is_file():
+        raise ValueError(
+            f"'{directory}' holds {len(found)} encoders. Name one with --pretrained:\n- "
+            + "\n- ".join(map(str, found))
+        )
+    return found[0] if len(found) == 1 else directory
 
 
 def add_files(parser: ArgumentParser) -> None:
@@ -32,13 +135,6 @@ def add_files(parser: ArgumentParser) -> None:
     )
 
 
-def add_source(parser: ArgumentParser) -> None:
-    """How to read recordings whose layout does not say everything."""
-    from poyo_ssl.recordings.sources import SourceConfig
-
-    parser.add_class_arguments(SourceConfig, "source")
-
-
 def add_workers(parser: ArgumentParser) -> None:
     """How many recordings are worked on at a time, and where."""
     parser.add_argument("--workers", type=int, default=1, help="recordings at a time; 0: all cores")
@@ -47,27 +143,25 @@ def add_workers(parser: ArgumentParser) -> None:
     )
 
 
-def add_config(parser: ArgumentParser, config: type) -> None:
-    """The fields of a config dataclass, and a YAML file with any of the options."""
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_class_arguments(config)
-
-
 def build(config: type[Config], options: Namespace) -> Config:
     """The config dataclass filled from parsed options."""
     names = {field.name for field in fields(config)}  # type: ignore[arg-type]
-    return _instantiate(config, Namespace(**{k: v for k, v in vars(options).items() if k in names}))
+    values = {name: value for name, value in vars(options).items() if name in names}
+    return _instantiate(config, values)
 
 
-def _instantiate(config: type[Config], values: Namespace) -> Config:
+def _instantiate(config: type[Config], values: dict[str, Any]) -> Config:
     parser = ArgumentParser()
     parser.add_class_arguments(config, "config")
-    built: Config = parser.instantiate_classes(Namespace(config=values)).config
+    built: Config = parser.instantiate_classes(_namespace(config=_namespace(**values))).config
     return built
 
 
-def read_source(options: Namespace) -> Any:
-    """The ``SourceConfig`` that the options of :func:`add_source` say."""
-    from poyo_ssl.recordings.sources import SourceConfig
+def _namespace(**values: Any) -> Namespace:
+    made: Namespace = Namespace(**values)
+    return made
 
-    return _instantiate(SourceConfig, options.source)
+
+def read_source(options: Namespace) -> Any:
+    """The ``SourceConfig`` that the options say."""
+    return _instantiate(SOURCE.load(), vars(options.source))

@@ -9,9 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import (
     Command,
-    add_config,
+    ConfigClass,
     add_files,
-    add_source,
     add_workers,
     build,
     read_source,
@@ -29,10 +28,7 @@ from poyo_ssl.cli.terminal import (
 
 
 def _add_simulate(parser: ArgumentParser) -> None:
-    from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
-
     parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
-    add_config(parser, SimulatorConfig)
 
 
 def _simulate(options: Namespace) -> None:
@@ -117,7 +113,6 @@ def _stream(assets: pd.DataFrame, options: Namespace) -> list[Path]:
 
 def _add_inspect(parser: ArgumentParser) -> None:
     add_files(parser)
-    add_source(parser)
 
 
 def _inspect(options: Namespace) -> None:
@@ -143,7 +138,6 @@ def _inspect(options: Namespace) -> None:
 def _add_prepare(parser: ArgumentParser) -> None:
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
-    add_source(parser)
     add_workers(parser)
 
 
@@ -174,6 +168,7 @@ INSPECT = Command(
     _add_inspect,
     _inspect,
     "Shows what recordings hold. Units, imaging, stimuli, what can be decoded and what is missing.",
+    reads_source=True,
 )
 DOWNLOAD = Command(
     _add_download,
@@ -185,5 +180,11 @@ PREPARE = Command(
     _add_prepare,
     _prepare,
     "Converts recordings to torch-brain HDF5. In parallel, resumable, with a manifest.",
+    reads_source=True,
 )
-SIMULATE = Command(_add_simulate, _simulate, "Invents recordings of a simulated brain observatory.")
+SIMULATE = Command(
+    _add_simulate,
+    _simulate,
+    "Invents recordings of a simulated brain observatory.",
+    config=ConfigClass("poyo_ssl.recordings.simulation.simulator", "SimulatorConfig"),
+)
