@@ -75,7 +75,7 @@ def test_an_unknown_arm_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("task", [DIRECTION, MOVIE_FRAME, MOVIE], ids=lambda task: task.name)
 def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monkeypatch):
-    pictures = two_recordings.pictures(task).numpy() if task.kind == "images" else None
+    pictures = two_recordings.divided.pictures(task).numpy() if task.kind == "images" else None
     scored: dict[str, list[np.ndarray]] = {}
     for arm in arms_for(task, NETWORKS, ALL):
         decoder = fit_arm(arm, setting_of(two_recordings, task, pretrained=pretrained_encoder))
@@ -86,12 +86,14 @@ def test_every_arm_is_scored_on_the_same_test_windows(two_recordings, task, monk
             return predict(recording, first_timestep)
 
         monkeypatch.setattr(decoder, "predict", spy)
-        for divided in two_recordings.answering(task):
+        for divided in two_recordings.divided.answering(task):
             evaluation = evaluate_recording(
                 decoder, divided.recording, divided.splits[task.name], pictures=pictures
             )
             asked.append(evaluation.target)
-            windows = two_recordings.windows(divided, task, "test", decoder.question.num_timesteps)
+            windows = two_recordings.divided.windows(
+                divided, task, "test", decoder.question.num_timesteps
+            )
             assert np.array_equal(asked[-2], windows.first_timestep)
             assert np.array_equal(asked[-1], windows.target)
     assert len(scored) == len(arms_for(task, NETWORKS, ALL))

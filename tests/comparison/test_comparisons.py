@@ -22,7 +22,7 @@ from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.report.headline import compute_headlines
 from poyo_ssl.report.results import load_results
 from poyo_ssl.windows.label_budget import LabelBudget
-from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, TASKS, can_answer
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, stimulus_tasks
 from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
 
@@ -91,7 +91,7 @@ def test_only_the_given_recordings_are_decoded(finished):
 def test_the_test_parts_of_the_other_recordings_stay_unseen(recordings, earlier):
     experiment = plan(recordings, Path("unused"), CONFIG, earlier)
     for divided in experiment.earlier:
-        answered = {n for n, task in TASKS.items() if can_answer(divided.recording, task)}
+        answered = {task.name for task in stimulus_tasks([divided.recording])}
         assert set(divided.splits) == answered
         for splits in divided.splits.values():
             is_tested = divided.recording.is_inside(splits.test)

@@ -374,4 +374,4 @@ def test_fits_of_a_plan_learn_from_the_units_they_name(recordings):
     )
     assert not predictable & unpredictable
     assert predictable | unpredictable == every
-    assert len(experiment.population("unpredictable").answering(DIRECTION)) == 1
+    assert len(experiment.population("unpredictable").divided.answering(DIRECTION)) == 1

@@ -184,11 +184,11 @@ def test_tuning_is_learned_from_gratings_like_those_of_the_later_day(rng):
 def test_only_training_trials_of_the_earlier_day_are_learned_from(rng):
     earlier, later = divided_pair(rng)
     before = fit_orientation_tuning(earlier, DIRECTION, later)
-    recording, splits = earlier[0].recording, earlier[0].splits
+    recording = earlier[0].recording
     withheld = ~recording.is_inside(earlier[0].training)
     changed = recording.df_over_f.copy()
     changed[withheld] = 99.0
-    spoiled = type(earlier[0])(replace(recording, df_over_f=changed), splits)
+    spoiled = replace(earlier[0], recording=replace(recording, df_over_f=changed))
     after = fit_orientation_tuning([spoiled], DIRECTION, later)
     assert np.array_equal(before.weights, after.weights)
 
@@ -196,6 +196,6 @@ def test_only_training_trials_of_the_earlier_day_are_learned_from(rng):
 def test_an_earlier_day_of_other_cells_is_refused(rng):
     earlier, later = divided_pair(rng)
     units = earlier[0].recording.units.assign(unit_id=[f"other-{i}" for i in range(12)])
-    stranger = type(earlier[0])(replace(earlier[0].recording, units=units), earlier[0].splits)
+    stranger = replace(earlier[0], recording=replace(earlier[0].recording, units=units))
     with pytest.raises(RecordingError, match=r"'early'.*9 cells"):
         fit_orientation_tuning([stranger], DIRECTION, later)

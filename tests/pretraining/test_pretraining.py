@@ -81,8 +81,7 @@ def test_every_objective_trains_on_a_tiny_session(tiny_population, tiny_config, 
 def test_a_few_steps_lower_the_loss(tiny_population, tiny_config, name, metric):
     training = {"valid_every": 50, "lr": 1e-2, "patience": None, "ema_decay": None}
     config = recipe(name, max_steps=50, unit_dropout=0.0, **training)
-    _ = pretrain(tiny_population, config, encoder=tiny_config, seed=0)
-    result = _.fit
+    result = pretrain(tiny_population, config, encoder=tiny_config, seed=0).fit
     values = result.curves.loc[result.curves["metric"] == f"train/{metric}", "value"].to_numpy()
     assert values[-2:].mean() < 0.9 * values[:1].mean()
 
@@ -129,7 +128,8 @@ def test_test_activity_has_no_influence_on_pretraining(
 @pytest.mark.parametrize("name", ["activity", "latents", "split"])
 def test_the_published_tokens_are_pretrained_by_every_objective(tiny_population, tiny_config, name):
     published = replace(tiny_config, tokens="concatenated", patch_length=0.0)
-    encoder, result = pretrain(tiny_population, published, recipe(name), seed=0)
+    encoder = pretrain(tiny_population, recipe(name), encoder=published, seed=0)
+    result = encoder.fit
     assert encoder.unit_embedding.embedding_dim == tiny_config.dim // 2
     assert np.isfinite(result.curves["value"]).all()
 
@@ -170,8 +170,7 @@ def test_masked_activity_learns_what_units_share(tiny_config):
         QUICK, max_steps=100, batch_size=32, lr=1e-2, valid_every=50, unit_dropout=0.0
     )
     config = PretrainingConfig(num_queries=12, training=training)
-    _ = pretrain(population, config, encoder=tiny_config, seed=0)
-    result = _.fit
+    result = pretrain(population, config, encoder=tiny_config, seed=0).fit
     curves = result.curves.set_index("step")
     valid_r2 = curves.loc[curves["metric"] == "valid/r2", "value"]
     train_loss = curves.loc[curves["metric"] == "train/loss", "value"]

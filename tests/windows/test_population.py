@@ -201,11 +201,11 @@ def test_different_pictures_under_one_name_are_refused(tiny_recording, renamed, 
     other_movie[50, 3, 3] += 1
     units = {"tiny": ["tiny-0"], "other": ["other-1"]}
     same = Population(divide([tiny_recording, renamed], [MOVIE], split_config), units)
-    assert same.pictures(MOVIE).shape == (100, 64, 128)
+    assert same.divided.pictures(MOVIE).shape == (100, 64, 128)
     renamed = replace(renamed, templates={"natural_movie_one": other_movie})
     different = Population(divide([tiny_recording, renamed], [MOVIE], split_config), units)
     with pytest.raises(RecordingError, match="different pictures as natural_movie_one"):
-        different.pictures(MOVIE)
+        different.divided.pictures(MOVIE)
 
 
 def test_recordings_that_cannot_answer_a_task_have_no_split_for_it(

@@ -8,6 +8,7 @@ from that tuning instead of from zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout, choose_penalty
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.tasks import Task
@@ -118,7 +119,9 @@ def harmonics(angles: np.ndarray) -> np.ndarray:
     return np.stack([f(k * radians) for k in HARMONICS for f in (np.cos, np.sin)], axis=1)
 
 
-def fit_orientation_tuning(earlier: Divided, task: Task, later: Population) -> OrientationTuning:
+def fit_orientation_tuning(
+    earlier: Sequence[DividedRecording], task: Task, later: Population
+) -> OrientationTuning:
     """Learns from labelled training trials of other days how tracked cells are tuned.
 
     Only cells of the later population are used. Where both days' gratings have a spatial
@@ -137,9 +140,9 @@ def fit_orientation_tuning(earlier: Divided, task: Task, later: Population) -> O
     fitted = []
     for divided in earlier:
         shared = [str(unit_id) for unit_id in divided.recording.unit_ids if unit_id in wanted]
-        for name in divided.splits:
-            if shared and earlier.tasks[name].column == ANGLE:
-                fitted.append(_fit_tuning(divided, earlier.tasks[name], shared, shown))
+        for asked in divided.tasks.values():
+            if shared and asked.column == ANGLE:
+                fitted.append(_fit_tuning(divided, asked, shared, shown))
     if not fitted:
         found = ", ".join(f"'{d.recording.recording_id}'" for d in earlier) or "none given"
         raise RecordingError(
@@ -153,12 +156,12 @@ def fit_orientation_tuning(earlier: Divided, task: Task, later: Population) -> O
     return OrientationTuning(unit_ids=unit_ids, weights=weights)
 
 
-def shows_tuning(earlier: Divided, task: Task, unit_ids: list[str]) -> bool:
+def shows_tuning(earlier: Sequence[DividedRecording], task: Task, unit_ids: list[str]) -> bool:
     """Whether other recordings show gratings to some of the cells, and a task asks for an angle."""
     return task.column == ANGLE and any(
-        earlier.tasks[name].column == ANGLE and np.isin(divided.recording.unit_ids, unit_ids).any()
+        asked.column == ANGLE and np.isin(divided.recording.unit_ids, unit_ids).any()
         for divided in earlier
-        for name in divided.splits
+        for asked in divided.tasks.values()
     )
 
 

@@ -175,12 +175,14 @@ def divide(
     wanted = [find_task(task) for task in asked]
     for task in wanted:
         if not any(can_answer(recording, task) for recording in recordings):
-            found = sorted({name for r in recordings for name in (*r.stimuli, *r.time_series)})
+            found = sorted({name for r in recordings for name in r.stimuli})
+            series = sorted({name for r in recordings for name in r.time_series})
             raise RecordingError(
                 f"None of {len(recordings)} recordings can answer the task '{task.name}', which "
                 f"needs {task.stimulus} with a column {task.column}"
                 f"{' and its pictures' if task.answer.needs_pictures else ''} "
-                f"(found: {', '.join(found) or 'no stimulus at all'}). Choose another task."
+                f"(found: {', '.join(found) or 'no stimulus at all'}"
+                f"{'; time series ' if series else ''}{', '.join(series)}). Choose another task."
             )
     require_known_names(recordings, config)
     settled = {task.name: settle(task, recordings) for task in wanted}
