@@ -76,8 +76,8 @@ def population_of(file: Path) -> tuple[ps.Population, object]:
     """All units of the session, and the windows that are scored."""
     [recording] = ps.load_recordings([file])
     splits = ps.SplitConfig(valid_fraction=0.0, test_fraction=0.5)
-    [divided] = ps.divide([recording], [DIRECTION], splits)
-    population = ps.Population([divided], {recording.recording_id: list(recording.unit_ids)})
+    divided = ps.divide([recording], [DIRECTION], splits)
+    population = ps.Population(divided, {recording.recording_id: list(recording.unit_ids)})
     length = ps.EncoderConfig().window_timesteps(DIRECTION.window_length, recording.sampling_rate)
     return population, population.divided.windows(divided, DIRECTION, "test", length)
 

@@ -69,7 +69,9 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(
-                self, "name", re.sub(r"[^\w.-]", "_", f"{self.stimulus}_{self.column}")
+                self,
+                "name",
+                re.sub(r"[^\w.-]", "_", f"{self.stimulus}_{self.column}").lstrip(".-")[:80],
             )
         if not self.title:
             words = f"{self.stimulus}: {self.column}".replace("_", " ")
