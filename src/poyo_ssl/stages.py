@@ -213,7 +213,9 @@ def finetune_decoder(
     """
     divided = divide(load_recordings(files, source), options.task, options.splits)
     task = divided.task(options.task)
-    partition = partition_by_predictability(divided, options.predictability)
+    partition = partition_by_predictability(
+        divided, options.predictability, may_be_empty=options.units != "predictable"
+    )
     population = partition.population(divided, options.units)
     pretrained = load_encoder(encoder) if encoder is not None else None
     setting = Setting(

@@ -166,3 +166,16 @@ def test_a_held_out_day_of_the_same_cells_is_one_config_away():
     scores = ps.evaluate(ps.finetune(population, "trials/side", config=few), divided)
     assert scores.table["recording_id"].tolist() == ["day1"]
     assert scores.mean()["accuracy"] > 0.8
+
+
+def test_a_run_that_pretrains_nothing_needs_no_predictable_unit(tmp_path):
+    nobody = ps.PredictabilityConfig(min_timesteps=100, skewness_max=-99.0)
+    config = RunConfig(
+        tasks=("trials/side",), units=("all",), arms=(), num_seeds=1, jobs=1, predictability=nobody
+    )
+    recording = session({"side": ["left", "right"] * 20})
+    ps.run([recording], tmp_path, config)
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert set(scores["arm"]) == {"ridge", "ridge, time bins", "ridge, semi-supervised", "logistic"}
+    with pytest.raises(ValueError, match="No unit of 1 recordings is predictable"):
+        ps.run([recording], tmp_path, replace(config, units=("predictable",)))

@@ -164,7 +164,12 @@ def plan(
     tasks = config.asked() or _default_tasks(recordings)
     divided = divide(recordings, tasks, config.splits)
     divided_earlier = _divide_for_every_task(earlier, config.earlier_splits or config.splits)
-    partition = partition_by_predictability(divided + divided_earlier, config.predictability)
+    is_pretraining = any(name in config.arms for name in config.pretrainings)
+    partition = partition_by_predictability(
+        divided + divided_earlier,
+        config.predictability,
+        may_be_empty="predictable" not in config.units and not is_pretraining,
+    )
     experiment = Experiment(divided, divided_earlier, partition, config, directory)
     problems = [
         *_problems_of_windows(experiment),

@@ -143,7 +143,9 @@ def adapt(
         divided = divide(recordings, task, config.splits)
         task = divided.task(task)
         if unit_ids is None:
-            partition = partition_by_predictability(divided, config.predictability)
+            partition = partition_by_predictability(
+                divided, config.predictability, may_be_empty=config.units != "predictable"
+            )
             unit_ids = partition.choose(divided, config.units)
         population = Population(divided, unit_ids)
     is_kept = config.finetuning.embeddings != "reset"

@@ -253,7 +253,10 @@ def partition_units(
 
 
 def partition_by_predictability(
-    divided: Iterable[DividedRecording], config: PredictabilityConfig = _DEFAULT
+    divided: Iterable[DividedRecording],
+    config: PredictabilityConfig = _DEFAULT,
+    *,
+    may_be_empty: bool = False,
 ) -> Partition:
     """Divides the units of recordings into predictable and unpredictable ones.
 
@@ -262,6 +265,7 @@ def partition_by_predictability(
     Args:
         divided: Recordings and their parts; see :func:`poyo_ssl.windows.divide.divide`.
         config: Which units count as predictable.
+        may_be_empty: Whether nobody needs to be predictable, where nothing is pretrained.
 
     Raises:
         ValueError: If recordings share an id, or no unit is predictable.
@@ -271,6 +275,7 @@ def partition_by_predictability(
         [d.recording for d in divided],
         {d.recording.recording_id: d.training for d in divided},
         config,
+        may_be_empty=may_be_empty,
     )
 
 
@@ -278,6 +283,8 @@ def partition_recordings(
     recordings: Sequence[Recording],
     intervals_by_recording: Mapping[str, np.ndarray],
     config: PredictabilityConfig,
+    *,
+    may_be_empty: bool = False,
 ) -> Partition:
     """The same of recordings and intervals of one's own.
 
@@ -287,6 +294,7 @@ def partition_recordings(
             (num_intervals, 2), as :func:`poyo_ssl.windows.splits.training_intervals` gives
             them; nothing else is looked at.
         config: Which units count as predictable.
+        may_be_empty: Whether nobody needs to be predictable.
 
     Raises:
         ValueError: If recordings share an id or lack intervals, or no unit is predictable.
@@ -314,7 +322,8 @@ def partition_recordings(
         ignore_index=True,
     )
     partition = partition_measured(units, config)
-    _check_some_are_predictable(partition.units, partition.thresholds, config, len(recordings))
+    if not may_be_empty:
+        _check_some_are_predictable(partition.units, partition.thresholds, config, len(recordings))
     return partition
 
 
