@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -168,8 +170,24 @@ def test_a_held_out_day_of_the_same_cells_is_one_config_away():
     assert scores.mean()["accuracy"] > 0.8
 
 
+def test_one_day_trains_and_another_tests_in_a_run(tmp_path):
+    day = session({"side": ["left", "right"] * 20})
+    days = [replace(day, recording_id=name) for name in ("monday", "tuesday")]
+    config = RunConfig(
+        tasks=("trials/side",), units=("all",), arms=(), num_seeds=1, jobs=1,
+        predictability=ps.PredictabilityConfig(min_timesteps=100),
+        splits=ps.SplitConfig(train=("monday",), test=("tuesday",)),
+    )  # fmt: skip
+    ps.run(days, tmp_path, config)
+    scores = pd.read_csv(tmp_path / "scores.csv").query("metric == 'accuracy'")
+    assert set(scores["recording_id"]) == {"tuesday"}
+    assert (scores.query("arm == 'ridge'")["value"] > 0.8).all()
+    with pytest.raises(ValueError, match=r"No recording is called 'friday'"):
+        ps.run(days, tmp_path, replace(config, splits=ps.SplitConfig(test=("friday",))))
+
+
 def test_a_run_that_pretrains_nothing_needs_no_predictable_unit(tmp_path):
-    nobody = ps.PredictabilityConfig(min_timesteps=100, skewness_max=-99.0)
+    nobody = ps.PredictabilityConfig(min_timesteps=100, skewness_max=1e-9, kurtosis_max=1e-9)
     config = RunConfig(
         tasks=("trials/side",), units=("all",), arms=(), num_seeds=1, jobs=1, predictability=nobody
     )

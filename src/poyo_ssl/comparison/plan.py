@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,9 @@ def plan(
     require_one_rate([*recordings, *earlier])
     tasks = config.asked() or _default_tasks(recordings)
     divided = divide(recordings, tasks, config.splits)
-    divided_earlier = _divide_for_every_task(earlier, config.earlier_splits or config.splits)
+    divided_earlier = _divide_for_every_task(
+        earlier, config.earlier_splits or replace(config.splits, train=(), valid=(), test=())
+    )
     is_pretraining = any(name in config.arms for name in config.pretrainings)
     partition = partition_by_predictability(
         divided + divided_earlier,
