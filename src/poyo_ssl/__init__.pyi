@@ -3,6 +3,7 @@ from .comparison.config import RunConfig as RunConfig
 from .comparison.run import run as run
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question
+from .decoders.linear import LinearReadout as LinearReadout
 from .decoders.loading import load_decoder as load_decoder
 from .decoders.streaming import StreamingDecoder as StreamingDecoder
 from .evaluation.evaluate import Evaluation as Evaluation
@@ -11,16 +12,20 @@ from .evaluation.evaluate import evaluate as evaluate
 from .finetuning.adapt import Adaptation as Adaptation
 from .finetuning.adapt import AdaptationConfig as AdaptationConfig
 from .finetuning.adapt import adapt as adapt
+from .finetuning.answering import PictureTeacher as PictureTeacher
 from .finetuning.config import FinetuningConfig as FinetuningConfig
 from .finetuning.finetune import finetune as finetune
+from .model.calcium_poyo_plus import CalciumPOYOPlus as CalciumPOYOPlus
 from .model.calcium_poyo_plus import load_calcium_poyo_plus as load_calcium_poyo_plus
 from .model.checkpoints import load_encoder as load_encoder
 from .model.checkpoints import save_encoder as save_encoder
 from .model.encoder import Encoder as Encoder
 from .model.encoder import EncoderConfig as EncoderConfig
 from .model.fit import Fit as Fit
+from .predictability.activity_statistics import ActivityConfig as ActivityConfig
 from .predictability.partition import Partition as Partition
 from .predictability.partition import partition_by_predictability as partition_by_predictability
+from .predictability.screening import Screening as Screening
 from .predictability.screening import screen as screen
 from .predictability.thresholds import PredictabilityConfig as PredictabilityConfig
 from .pretraining.config import PretrainingConfig as PretrainingConfig
@@ -38,6 +43,7 @@ from .recordings.sources import StimulusTable as StimulusTable
 from .recordings.storage import save_recording as save_recording
 from .report.page import write_report as write_report
 from .training.config import TrainingConfig as TrainingConfig
+from .training.transfer import LearningRates as LearningRates
 from .windows.divide import Divided as Divided
 from .windows.divide import DividedRecording as DividedRecording
 from .windows.divide import divide as divide
