@@ -33,6 +33,7 @@ from poyo_ssl.training.engine import fit
 from poyo_ssl.training.resuming import read_checkpoint, step_of
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.tasks import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 SAMPLING_RATE, NUM_TIMESTEPS, NUM_CLASSES, NUM_UNITS = 10.0, 20, 4, 12
@@ -80,8 +81,7 @@ def make_source(name: str, seed: int) -> WindowSource:
             unit_ids=[f"{name}-{i}" for i in range(NUM_UNITS)],
         ),
         unit_index=torch.arange(1, NUM_UNITS + 1),
-        first_timestep=first,
-        target=target,
+        windows=TaskWindows(first_timestep=first, num_timesteps=NUM_TIMESTEPS, target=target),
         may_start=np.arange(80 * NUM_TIMESTEPS) <= first[-1],
     )
 
@@ -105,12 +105,11 @@ def train(directory: Path) -> None:
     batches = TrainingBatches(
         [make_source("a", 0)],
         batch_size=TRAINING.batch_size,
-        num_timesteps=NUM_TIMESTEPS,
         seed=0,
         jitter=2,
         unit_dropout=TRAINING.unit_dropout,
     )
-    valid = EvaluationBatches([make_source("a", 1)], batch_size=32, num_timesteps=NUM_TIMESTEPS)
+    valid = EvaluationBatches([make_source("a", 1)], batch_size=32)
     module = LabelDecoding(network, FinetuningConfig(training=TRAINING))
     fit(module, batches, valid, seed=0, checkpoint_directory=directory)
 

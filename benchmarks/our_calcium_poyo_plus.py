@@ -29,6 +29,7 @@ from poyo_ssl.model.calcium_poyo_plus import READOUTS, CalciumPOYOPlus, CalciumP
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.tasks import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowBatch, WindowSource
 
 DEFAULT_LATENT_STEPS = 2
@@ -63,8 +64,11 @@ def invent_recordings(setting: Setting) -> list[WindowSource]:
                 unit_ids=[f"recording-{number}/{unit}" for unit in range(setting.units)],
             ),
             unit_index=1 + number * setting.units + torch.arange(setting.units),
-            first_timestep=first_timestep,
-            target=first_timestep % NUM_CLASSES,
+            windows=TaskWindows(
+                first_timestep=first_timestep,
+                num_timesteps=setting.timesteps,
+                target=first_timestep % NUM_CLASSES,
+            ),
             may_start=np.ones(len(first_timestep), dtype=bool),
         )
         for number in range(setting.recordings)
@@ -74,7 +78,7 @@ def invent_recordings(setting: Setting) -> list[WindowSource]:
 def equal_groups(setting: Setting, sources: list[WindowSource]) -> Groups:
     """A batch on the device with as many windows from every recording."""
     index = np.arange(setting.batch // setting.recordings)
-    groups = [source.batch(index, np.zeros_like(index), setting.timesteps) for source in sources]
+    groups = [source.batch(index, np.zeros_like(index)) for source in sources]
     for group in groups:
         group.activity = group.activity.to(setting.device)
         group.unit_index = group.unit_index.to(setting.device)
@@ -88,7 +92,6 @@ def batch_maker(setting: Setting, sources: list[WindowSource]) -> Callable[[], G
         TrainingBatches(
             sources,
             batch_size=setting.batch,
-            num_timesteps=setting.timesteps,
             seed=setting.seed,
             jitter=round(0.2 * RATE),
             unit_dropout=0.0,
@@ -143,7 +146,7 @@ def default_encoder(setting: Setting, groups: Groups) -> tuple[nn.Module, Callab
     ).to(setting.device)
 
     def loss() -> Tensor:
-        logits = model(*(group.group for group in groups))
+        logits = model(*(group.windows for group in groups))
         return F.cross_entropy(logits, torch.cat([group.target for group in groups]))
 
     return model, loss

@@ -39,6 +39,7 @@ from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.tasks import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 RATE, NUM_UNITS, WINDOW, BATCH = 30.0, 174, 30, 16
@@ -66,8 +67,11 @@ def draw_source(number: int, num_windows: int, num_timesteps: int) -> WindowSour
             unit_ids=[f"recording-{number}/{unit}" for unit in range(NUM_UNITS)],
         ),
         unit_index=number * NUM_UNITS + torch.arange(1, NUM_UNITS + 1),
-        first_timestep=np.resize(np.flatnonzero(may_start), num_windows),
-        target=rng.integers(NUM_CLASSES, size=num_windows),
+        windows=TaskWindows(
+            first_timestep=np.resize(np.flatnonzero(may_start), num_windows),
+            num_timesteps=WINDOW,
+            target=rng.integers(NUM_CLASSES, size=num_windows),
+        ),
         may_start=may_start,
     )
 
@@ -79,7 +83,6 @@ def make_batches(num_recordings: int, num_windows: int, num_timesteps: int) -> T
             for number in range(num_recordings)
         ],
         batch_size=BATCH,
-        num_timesteps=WINDOW,
         seed=0,
         jitter=JITTER,
         unit_dropout=UNIT_DROPOUT,

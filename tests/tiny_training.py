@@ -15,6 +15,7 @@ from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule, fit
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.tasks import TaskWindows
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
     TrainingBatches,
@@ -95,8 +96,9 @@ def make_source(seed: int, is_flipped: bool = False) -> WindowSource:
             unit_ids=[str(i) for i in range(NUM_UNITS)],
         ),
         unit_index=torch.arange(1, NUM_UNITS + 1),
-        first_timestep=NUM_TIMESTEPS * np.arange(40),
-        target=target,
+        windows=TaskWindows(
+            first_timestep=NUM_TIMESTEPS * np.arange(40), num_timesteps=NUM_TIMESTEPS, target=target
+        ),
         may_start=np.arange(40 * NUM_TIMESTEPS) <= 39 * NUM_TIMESTEPS,
     )
 
@@ -105,7 +107,6 @@ def make_batches(config: TrainingConfig, seed: int = 0) -> TrainingBatches:
     return TrainingBatches(
         [make_source(0)],
         batch_size=config.batch_size,
-        num_timesteps=NUM_TIMESTEPS,
         seed=seed,
         jitter=round(5 * config.jitter),
         unit_dropout=0.0,
@@ -126,7 +127,5 @@ def run(
     if is_mixed:
         half = replace(config, batch_size=config.batch_size // 2)
         batches = MixedBatches([make_batches(half), make_batches(half, seed=7)])
-    valid_batches = (
-        EvaluationBatches([valid], batch_size=16, num_timesteps=NUM_TIMESTEPS) if valid else None
-    )
+    valid_batches = EvaluationBatches([valid], batch_size=16) if valid else None
     return fit(module, batches, valid_batches, seed=seed, **options)

@@ -236,10 +236,10 @@ def test_network_teacher_and_reference_decoders_share_their_labels(
     sources = tiny_population.labelled_sources(tiny_encoder, DIRECTION, "train", num_timesteps)
     [chosen] = choose_labels(sources, labels, 3)
     windows = setting.training_windows(tiny_divided)
-    assert np.array_equal(chosen.first_timestep, windows.first_timestep)
-    assert np.array_equal(chosen.target, windows.target)
+    assert np.array_equal(chosen.windows.first_timestep, windows.first_timestep)
+    assert np.array_equal(chosen.windows.target, windows.target)
     assert set(windows.target) == {0, 1, 2, 3}
-    assert len(windows) == pytest.approx(labels * len(sources[0].target), abs=3)
+    assert len(windows) == pytest.approx(labels * len(sources[0]), abs=3)
 
 
 def with_other_labels_swapped(recording, setting):

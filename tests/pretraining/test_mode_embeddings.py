@@ -48,7 +48,7 @@ def test_activity_weighted_embeddings_are_modes_of_equal_variance(one_day):
     encoder = fresh(one_day)
     embed_by_modes(encoder, one_day, 3, WINDOW)
     [source] = one_day.unlabelled_sources(encoder, 20, stride=10)
-    windows = source.activity.binned(source.first_timestep, 20, 1)
+    windows = source.binned(1)
     pooled = (windows - windows.mean(0)) @ embeddings(encoder, one_day.unit_ids).numpy()
     variances = np.linalg.svd(pooled, compute_uv=False)[:4] ** 2
     assert np.allclose(variances[:3], variances[0], rtol=0.1)
@@ -59,7 +59,7 @@ def test_what_all_units_share_is_not_embedded(one_day):
     encoder = fresh(one_day)
     embed_by_modes(encoder, one_day, 3, WINDOW)
     [source] = one_day.unlabelled_sources(encoder, 20, stride=10)
-    windows = source.activity.binned(source.first_timestep, 20, 1)
+    windows = source.binned(1)
     first = np.linalg.svd(windows - windows.mean(0), full_matrices=False)[2][0]
     assert np.abs(first @ embeddings(encoder, one_day.unit_ids).numpy()).max() < 0.05
 

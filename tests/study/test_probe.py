@@ -69,12 +69,12 @@ def test_only_the_part_that_is_scored_decides_the_score(tiny_divided, tiny_encod
 
 def test_latents_are_those_of_the_encoder_in_order(tiny_population, tiny_encoder):
     sources = tiny_population.labelled_sources(tiny_encoder, DIRECTION, "test", 20)
-    features = encode_windows(tiny_encoder, sources, 20, None)
+    features = encode_windows(tiny_encoder, sources, None)
     [source] = sources
-    still = np.zeros(len(source.target), dtype=int)
-    group = source.batch(np.arange(len(source.target)), still, 20)
+    index = np.arange(len(source))
+    group = source.batch(index, np.zeros_like(index))
     with torch.no_grad():
-        expected = tiny_encoder.eval()(*group.group).flatten(1).numpy()
+        expected = tiny_encoder.eval()(*group.windows).flatten(1).numpy()
     np.testing.assert_allclose(features, expected, atol=1e-6)
 
 

@@ -16,11 +16,11 @@ from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule, learning_rate_factor
 from poyo_ssl.windows import activity
 from poyo_ssl.windows.training_batches import WindowBatch, WindowSource
-from tiny_training import NUM_TIMESTEPS, QUICK, MeanDecoding, make_source, run
+from tiny_training import QUICK, MeanDecoding, make_source, run
 
 
 def valid_loss(module: MeanDecoding, source: WindowSource) -> float:
-    batch = source.batch(np.arange(40), np.zeros(40, dtype=int), NUM_TIMESTEPS)
+    batch = source.batch(np.arange(40), np.zeros(40, dtype=int))
     with torch.no_grad():
         return float(module.losses([batch])["loss"])
 

@@ -283,7 +283,7 @@ def test_a_device_gathers_the_windows_that_numpy_gathers(rng, columns, dtype):
 def test_activity_on_another_device_stays_there():
     there = torch.device("meta")
     activity = Activity(recording_id="r", values=torch.zeros(20, 3), unit_ids=UNITS)
-    windows = activity.held(there, torch.float16).windows(np.array([0, 4]), 5, np.array([1]))
+    windows = activity.to(there, torch.float16).windows(np.array([0, 4]), 5, np.array([1]))
     assert windows.device == there
     assert windows.shape == (2, 5, 1)
     assert windows.dtype == torch.float32
@@ -292,7 +292,7 @@ def test_activity_on_another_device_stays_there():
 def test_half_precision_is_off_by_a_thousandth_of_a_standard_deviation_at_most(rng):
     values = torch.from_numpy(rng.uniform(-(LARGEST_Z**0.5), LARGEST_Z**0.5, (1000, 3))).float()
     exact = Activity(recording_id="r", values=values, unit_ids=UNITS)
-    half = exact.held(torch.device("cpu"), torch.float16)
+    half = exact.to(torch.device("cpu"), torch.float16)
     first = np.arange(0, 1000, 10)
     assert (half.windows(first, 10) - exact.windows(first, 10)).abs().max() <= 2**-10
 
@@ -305,7 +305,7 @@ def test_a_device_without_room_is_named_with_what_to_do(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "to", run_out)
     with pytest.raises(ValueError, match=r"'r' .*does not fit on cpu.*activity_on: memory"):
-        activity.held(torch.device("cpu"), torch.float32)
+        activity.to(torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize("columns", [None, np.array([1])])

@@ -27,7 +27,7 @@ def sampled_by(sources, num_timesteps: int) -> set[int]:
     """Every timestep that some window of the sources, moved as far as allowed, could hold."""
     steps: set[int] = set()
     for source in sources:
-        starts = np.union1d(source.first_timestep, np.flatnonzero(source.may_start))
+        starts = np.union1d(source.windows.first_timestep, np.flatnonzero(source.may_start))
         steps |= set((starts[:, None] + np.arange(num_timesteps)).ravel().tolist())
     return steps
 
@@ -46,7 +46,7 @@ def test_unlabelled_windows_avoid_the_withheld_parts_of_every_task(
     sources = tiny_population.unlabelled_sources(tiny_encoder, 10, part=part)
     used = sampled_by(sources, 10)
     assert len(used) > 50
-    assert all(np.all(source.target == -1) for source in sources)
+    assert all(np.all(source.windows.target == -1) for source in sources)
     for name, splits in tiny_divided.splits.items():
         assert not used & samples_of(tiny_divided.recording, splits.test), name
         if part == "train":
@@ -64,7 +64,7 @@ def test_unlabelled_training_and_validation_share_no_sample(tiny_population, tin
 def test_unlabelled_windows_can_be_thinned_out(tiny_population, tiny_encoder):
     [every] = tiny_population.unlabelled_sources(tiny_encoder, 10)
     [tenth] = tiny_population.unlabelled_sources(tiny_encoder, 10, stride=10)
-    assert tenth.first_timestep.tolist() == every.first_timestep[::10].tolist()
+    assert tenth.windows.first_timestep.tolist() == every.windows.first_timestep[::10].tolist()
 
 
 @pytest.mark.parametrize("task", ALL_TASKS, ids=lambda task: task.name)
@@ -92,7 +92,7 @@ def test_the_answers_of_labelled_windows_are_those_of_the_table(tiny_population,
     recording = tiny_population.divided[0].recording
     table = recording.stimuli["drifting_gratings"].set_index("start")["orientation"]
     classes = tiny_population.divided.classes(DIRECTION)
-    for first, target in zip(source.first_timestep, source.target, strict=True):
+    for first, target in zip(source.windows.first_timestep, source.windows.target, strict=True):
         onset = recording.timestamps[first] - DIRECTION.window_offset
         nearest = table.index[np.abs(table.index - onset).argmin()]
         assert nearest == pytest.approx(onset, abs=0.05)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
+from poyo_ssl.windows.tasks import TaskWindows
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
     StepParts,
@@ -31,20 +32,23 @@ def make_source(name: str = "a", num_windows: int = 10, spacing: int = 20) -> Wi
     """Windows every ``spacing`` samples; a sample's value is its timestep, in all units."""
     num_timesteps = 10 + num_windows * spacing
     values = torch.arange(num_timesteps).float()[:, None].expand(-1, NUM_UNITS)
-    first = 5 + spacing * np.arange(num_windows)
+    windows = TaskWindows(
+        first_timestep=5 + spacing * np.arange(num_windows),
+        num_timesteps=5,
+        target=np.arange(num_windows) + (100 if name == "b" else 0),
+    )
     return WindowSource(
         activity=Activity(
             recording_id=name, values=values, unit_ids=[f"{name}{i}" for i in range(NUM_UNITS)]
         ),
         unit_index=torch.arange(1, NUM_UNITS + 1),
-        first_timestep=first,
-        target=np.arange(num_windows) + (100 if name == "b" else 0),
+        windows=windows,
         may_start=np.ones(num_timesteps, dtype=bool),
     )
 
 
 def make_batches(*sources: WindowSource, **changes) -> TrainingBatches:
-    settings = {"batch_size": 4, "num_timesteps": 5, "seed": 0, "jitter": 3, "unit_dropout": 0.5}
+    settings = {"batch_size": 4, "seed": 0, "jitter": 3, "unit_dropout": 0.5}
     return TrainingBatches(list(sources), **(settings | changes))
 
 
@@ -107,7 +111,7 @@ def test_jitter_moves_windows_both_ways_and_never_further_than_allowed():
 def test_jitter_never_takes_a_window_out_of_its_part():
     source = make_source(num_windows=200)
     source.may_start[:] = False
-    for first in source.first_timestep:
+    for first in source.windows.first_timestep:
         source.may_start[first : first + 2] = True  # only one later start is allowed
     batches = make_batches(source, batch_size=200, jitter=3)
     starts = np.concatenate([batches.step(step)[0].activity[:, 0, 0] for step in range(5)])
@@ -120,8 +124,8 @@ def test_jitter_at_the_ends_of_a_recording_stays_inside():
     source.may_start[-4:] = False  # windows of five samples
     for first in (0, len(source.may_start) - 5):
         index, shift = np.zeros(20, dtype=int), np.arange(-10, 10)
-        source.first_timestep[:] = first
-        activity = source.batch(index, shift, 5).activity
+        source.windows.first_timestep[:] = first
+        activity = source.batch(index, shift).activity
         assert activity.shape == (20, 5, NUM_UNITS)
         assert torch.equal(activity[:, 4, 0] - activity[:, 0, 0], torch.full((20,), 4.0))
 
@@ -146,7 +150,7 @@ def test_unit_dropout_keeps_the_activity_of_a_unit_with_its_row():
     )
     for step in range(10):
         [group] = make_batches(source, jitter=0, unit_dropout=0.8).step(step)
-        steps = source.first_timestep[group.target][:, None] + np.arange(5)
+        steps = source.windows.first_timestep[group.target][:, None] + np.arange(5)
         column = [source.unit_index.tolist().index(row) for row in group.unit_index]
         assert torch.equal(group.activity, values[steps][:, :, column])
 
@@ -160,8 +164,8 @@ def test_at_least_one_unit_stays_and_without_dropout_all_do(rng):
 
 def first_formula(batches: TrainingBatches, step: int) -> list[WindowBatch]:
     """Step ``step`` from its definition: a permutation of every epoch, one draw after another."""
-    owner = [o for o, s in enumerate(batches.sources) for _ in s.first_timestep]
-    position = [i for s in batches.sources for i in range(len(s.first_timestep))]
+    owner = [o for o, s in enumerate(batches.sources) for _ in s.windows.first_timestep]
+    position = [i for s in batches.sources for i in range(len(s))]
     total, size = len(owner), batches.batch_size
     drawn = []
     for place in range(step * size, (step + 1) * size):
@@ -173,18 +177,18 @@ def first_formula(batches: TrainingBatches, step: int) -> list[WindowBatch]:
         index = np.array([position[d] for d in drawn if owner[d] == o], dtype=int)
         if len(index) == 0:
             continue
-        first = source.first_timestep[index]
+        first = source.windows.first_timestep[index]
         shift = rng.integers(-batches.jitter, batches.jitter + 1, len(index))
         shifted = np.clip(first + shift, 0, len(source.may_start) - 1)
         first = np.where(source.may_start[shifted], shifted, first)
-        steps = torch.from_numpy(first)[:, None] + torch.arange(batches.num_timesteps)
+        steps = torch.from_numpy(first)[:, None] + torch.arange(source.windows.num_timesteps)
         is_kept = rng.random(len(source.unit_index)) >= rng.uniform(0, batches.unit_dropout)
         is_kept[rng.integers(len(is_kept))] = True
         groups.append(
             WindowBatch(
                 activity=source.activity.values[steps][:, :, is_kept],
                 unit_index=source.unit_index[torch.from_numpy(is_kept)],
-                target=torch.from_numpy(source.target[index]),
+                target=torch.from_numpy(source.windows.target[index]),
             )
         )
     return groups
@@ -235,8 +239,7 @@ def test_answers_of_a_teacher_stay_with_their_windows():
     taught = WindowSource(
         activity=source.activity,
         unit_index=source.unit_index,
-        first_timestep=source.first_timestep,
-        target=source.target,
+        windows=source.windows,
         may_start=source.may_start,
         teacher_answer=torch.eye(10),
     )
@@ -246,20 +249,20 @@ def test_answers_of_a_teacher_stay_with_their_windows():
 
 def test_taken_windows_keep_their_answers():
     taken = replace(make_source(), teacher_answer=torch.eye(10)).take(np.array([7, 2]))
-    assert taken.first_timestep.tolist() == [145, 45]
-    assert taken.target.tolist() == [7, 2]
+    assert taken.windows.first_timestep.tolist() == [145, 45]
+    assert taken.windows.target.tolist() == [7, 2]
     assert torch.equal(taken.teacher_answer, torch.eye(10)[[7, 2]])
 
 
 @pytest.mark.parametrize("max_windows", [1, 3, 8, 17, 100])
 def test_thinning_out_keeps_evenly_spaced_windows_of_every_recording(max_windows):
     thinned = thin([make_source("a"), make_source("b", 7)], max_windows)
-    counts = [len(source.first_timestep) for source in thinned]
+    counts = [len(source) for source in thinned]
     # each recording keeps one window at least
     assert min(counts) >= 1
     assert sum(counts) <= max_windows + len(thinned)
     for source in thinned:
-        assert len(np.unique(np.diff(source.target))) <= 1
+        assert len(np.unique(np.diff(source.windows.target))) <= 1
     if max_windows >= 17:
         assert counts == [10, 7]
 
@@ -322,45 +325,41 @@ def test_batches_are_told_apart_by_their_windows_and_settings():
     assert MixedBatches([one, one]).describe() != MixedBatches([one, others[0]]).describe()
 
 
-def test_streams_of_one_recording_are_held_as_one():
+def test_streams_of_one_recording_share_what_is_moved_elsewhere():
     source = make_source("a")
     labelled, unlabelled = make_batches(source), make_batches(source.take(np.arange(3)))
     mixed = MixedBatches([labelled, unlabelled])
 
     def halve(activity):
-        return activity.held(torch.device("cpu"), torch.float16)
+        return activity.to(torch.device("cpu"), torch.float16)
 
-    held = mixed.held(cache(halve))
-    first, second = (stream.sources[0].activity for stream in held.streams)
+    moved = mixed.to(cache(halve))
+    first, second = (stream.sources[0].activity for stream in moved.streams)
     assert first is second
     assert first.values.dtype == torch.float16
-    assert held.describe() == mixed.describe()
-    for held_group, group in zip(held.step(3), mixed.step(3), strict=True):
-        assert torch.equal(held_group.target, group.target)
-        torch.testing.assert_close(held_group.activity, group.activity, rtol=1e-3, atol=1e-3)
+    assert moved.describe() == mixed.describe()
+    for moved_group, group in zip(moved.step(3), mixed.step(3), strict=True):
+        assert torch.equal(moved_group.target, group.target)
+        torch.testing.assert_close(moved_group.activity, group.activity, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 5])
 def test_processes_share_the_batches_of_an_evaluation(num_ranks):
-    batches = EvaluationBatches(
-        [make_source("a"), make_source("b", 7)], batch_size=4, num_timesteps=5
-    )
+    batches = EvaluationBatches([make_source("a"), make_source("b", 7)], batch_size=4)
     shares = [list(batches.divided(rank, num_ranks)) for rank in range(num_ranks)]
     targets = [groups[0].target.tolist() for share in shares for groups in share]
     assert sorted(targets) == sorted(groups[0].target.tolist() for groups in batches)
 
 
 def test_every_process_evaluates_all_where_there_are_fewer_batches_than_processes():
-    batches = EvaluationBatches([make_source()], batch_size=8, num_timesteps=5)
+    batches = EvaluationBatches([make_source()], batch_size=8)
     for rank in range(3):
         share = list(batches.divided(rank, 3))
         assert all(same(one, two) for one, two in zip(share, batches, strict=True))
 
 
 def test_evaluation_gives_every_window_once_in_order_with_all_units():
-    batches = EvaluationBatches(
-        [make_source("a"), make_source("b", 7)], batch_size=4, num_timesteps=5
-    )
+    batches = EvaluationBatches([make_source("a"), make_source("b", 7)], batch_size=4)
     first, second = list(batches), list(batches)
     assert [len(groups) for groups in first] == [1] * 5
     assert [len(group.target) for [group] in first] == [4, 4, 2, 4, 3]

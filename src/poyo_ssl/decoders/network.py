@@ -21,7 +21,7 @@ from poyo_ssl.model.checkpoints import (
     restore,
 )
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
-from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.activity import Activity, Windows
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
@@ -60,7 +60,7 @@ class NetworkDecoder(FittedDecoder):
         """Centred logits of the network alone, (n, K)."""
         index = self.network.encoder.unit_rows(activity.unit_ids)
         logits = [
-            self.network((activity.windows(first, self.question.num_timesteps), index))
+            self.network(Windows(activity.windows(first, self.question.num_timesteps), index))
             for first in in_batches(first_timestep)
         ]
         out = torch.cat(logits)
@@ -80,7 +80,7 @@ class NetworkDecoder(FittedDecoder):
             if teacher is not None:
                 scores = torch.from_numpy(teacher.scores(features[at], activity.unit_ids)).float()
             windows = activity.windows(first_timestep[at], num_timesteps)
-            pictures.append(self.network((windows, index), scores=scores))
+            pictures.append(self.network(Windows(windows, index), scores=scores))
         result: np.ndarray = torch.cat(pictures).numpy()
         return result
 

@@ -19,7 +19,7 @@ from poyo_ssl.decoders.reference_decoders import readout_of, readout_state
 from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, network_tensors, restore
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.activity import Activity, Windows
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
@@ -198,7 +198,9 @@ class ValueNetwork(FittedDecoder):
         units = self.network.encoder.unit_rows(activity.unit_ids)
         parts = np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
         num_timesteps = self.question.num_timesteps
-        out = [self.network((activity.windows(part, num_timesteps), units)) for part in parts]
+        out = [
+            self.network(Windows(activity.windows(part, num_timesteps), units)) for part in parts
+        ]
         values: np.ndarray = self.mean + self.sd * torch.cat(out)[:, 0].double().numpy()
         return values
 

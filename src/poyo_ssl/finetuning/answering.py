@@ -18,7 +18,6 @@ from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding, MovieDecoding, ValueDecoding
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
-from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.transfer import LearningRates
 from poyo_ssl.windows.population import Population
@@ -90,13 +89,10 @@ def learn_labels(lesson: Lesson) -> Learning:
 
     return Learning(
         module=LabelDecoding(network, lesson.config, lesson.rates),
-        batches=_label_batches(
-            lesson.population, lesson.encoder, lesson.labelled, lesson.config,
-            lesson.num_timesteps, lesson.seed, teacher,
-        ),
+        batches=_label_batches(lesson, teacher),
         valid=lesson.valid,
         finish=finish,
-    )  # fmt: skip
+    )
 
 
 def learn_values(lesson: Lesson) -> Learning:
@@ -107,19 +103,16 @@ def learn_values(lesson: Lesson) -> Learning:
     """
     if lesson.teacher is not None:
         raise TypeError(f"The task '{lesson.task.name}' asks for values, which have no teacher.")
-    target = np.concatenate([source.target for source in lesson.labelled])
+    target = np.concatenate([source.windows.target for source in lesson.labelled])
     mean, sd = float(target.mean()), float(target.std()) or 1.0
     network = LabelDecoder(lesson.encoder, num_classes=1, query_time=lesson.task.query_time)
     training = lesson.config.training
     return Learning(
         module=ValueDecoding(network, lesson.config, lesson.rates, mean=mean, sd=sd),
-        batches=_stream(
-            lesson.labelled, training, training.batch_size, lesson.num_timesteps,
-            lesson.population, lesson.seed,
-        ),
+        batches=_stream(lesson, lesson.labelled, training.batch_size, jitter=training.jitter),
         valid=lesson.valid,
         finish=lambda question: ValueNetwork(question, network, mean, sd),
-    )  # fmt: skip
+    )
 
 
 def learn_pictures(lesson: Lesson) -> Learning:
@@ -131,27 +124,22 @@ def learn_pictures(lesson: Lesson) -> Learning:
     teacher, labelled, valid = lesson.teacher, lesson.labelled, lesson.valid
     if isinstance(teacher, LinearReadout):
         raise TypeError(f"The task '{lesson.task.name}' takes a PictureTeacher for a teacher.")
-    module = _movie_module(
-        lesson.population, lesson.task, lesson.encoder, lesson.config, labelled, teacher,
-        lesson.rates,
-    )  # fmt: skip
-    training, readout = lesson.config.training, None
+    module = _movie_module(lesson, teacher)
+    training = lesson.config.training
+    readout, jitter = None, training.jitter
     if teacher is not None:
         readout = teacher.pixels.readout
         labelled = [_with_training_scores(source, teacher) for source in labelled]
-        valid = [_with_scores(source, readout, lesson.num_timesteps) for source in valid]
-        training = replace(training, jitter=0.0)  # its scores are of the windows as they stand
+        valid = [_with_scores(source, readout) for source in valid]
+        jitter = 0.0  # its scores are of the windows as they stand
     return Learning(
         module=module,
-        batches=_stream(
-            labelled, training, training.batch_size, lesson.num_timesteps, lesson.population,
-            lesson.seed,
-        ),
+        batches=_stream(lesson, labelled, training.batch_size, jitter=jitter),
         valid=valid,
         finish=lambda question: NetworkDecoder(
             question, module.network, readout, lesson.config.teacher.blend
         ),
-    )  # fmt: skip
+    )
 
 
 LEARNING: Mapping[str, Callable[[Lesson], Learning]] = MappingProxyType(
@@ -165,30 +153,22 @@ LEARNING: Mapping[str, Callable[[Lesson], Learning]] = MappingProxyType(
 """Kind of answer to how a network learns it."""
 
 
-def _movie_module(
-    population: Population,
-    task: Task,
-    encoder: Encoder,
-    config: FinetuningConfig,
-    labelled: list[WindowSource],
-    teacher: PictureTeacher | None,
-    rates: LearningRates,
-) -> MovieDecoding:
-    pictures = population.divided.pictures(task)
+def _movie_module(lesson: Lesson, teacher: PictureTeacher | None) -> MovieDecoding:
+    pictures = lesson.population.divided.pictures(lesson.task)
     if teacher is None:
-        shown = np.unique(np.concatenate([source.target for source in labelled]))
+        shown = np.unique(np.concatenate([source.windows.target for source in lesson.labelled]))
         mean_frame, components = pictures[shown].mean(0), None
     else:
         mean_frame = torch.from_numpy(teacher.pixels.mean_picture).float()
         components = torch.from_numpy(teacher.pixels.components).float()
     network = MovieDecoder(
-        encoder,
+        lesson.encoder,
         mean_frame=mean_frame,
-        query_time=task.query_time,
-        num_queries=config.num_queries,
+        query_time=lesson.task.query_time,
+        num_queries=lesson.config.num_queries,
         components=components,
     )
-    return MovieDecoding(network, config, pictures, rates)
+    return MovieDecoding(network, lesson.config, pictures, lesson.rates)
 
 
 def _with_training_scores(source: WindowSource, teacher: PictureTeacher) -> WindowSource:
@@ -196,64 +176,47 @@ def _with_training_scores(source: WindowSource, teacher: PictureTeacher) -> Wind
     return replace(source, teacher_answer=torch.from_numpy(scores).float())
 
 
-def _with_scores(source: WindowSource, readout: LinearReadout, num_timesteps: int) -> WindowSource:
-    features = source.activity.binned(source.first_timestep, num_timesteps, readout.num_bins)
-    scores = readout.scores(features, source.activity.unit_ids)
+def _with_scores(source: WindowSource, readout: LinearReadout) -> WindowSource:
+    scores = readout.scores(source.binned(readout.num_bins), source.activity.unit_ids)
     return replace(source, teacher_answer=torch.from_numpy(scores).float())
 
 
 def _stream(
-    sources: list[WindowSource],
-    config: TrainingConfig,
-    batch_size: int,
-    num_timesteps: int,
-    population: Population,
-    seed: int,
+    lesson: Lesson, sources: list[WindowSource], batch_size: int, *, jitter: float
 ) -> TrainingBatches:
     return TrainingBatches(
         sources,
         batch_size=batch_size,
-        num_timesteps=num_timesteps,
-        seed=seed,
-        jitter=round(config.jitter * population.sampling_rate),
-        unit_dropout=config.unit_dropout,
+        seed=lesson.seed,
+        jitter=round(jitter * lesson.population.sampling_rate),
+        unit_dropout=lesson.config.training.unit_dropout,
     )
 
 
-def _label_batches(
-    population: Population,
-    encoder: Encoder,
-    labelled: list[WindowSource],
-    config: FinetuningConfig,
-    num_timesteps: int,
-    seed: int,
-    teacher: LinearReadout | None,
-) -> TrainingBatches | MixedBatches:
+def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> TrainingBatches | MixedBatches:
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
-    training = config.training
+    training = lesson.config.training
     if teacher is None:
-        return _stream(labelled, training, training.batch_size, num_timesteps, population, seed)
+        return _stream(lesson, lesson.labelled, training.batch_size, jitter=training.jitter)
     taught = []
-    for source in population.unlabelled_sources(encoder, num_timesteps):
-        scores = teacher_scores(teacher, source.activity, source.first_timestep, num_timesteps)
-        answers = torch.from_numpy(scores / config.teacher.temperature).float().softmax(1)
+    for source in lesson.population.unlabelled_sources(lesson.encoder, lesson.num_timesteps):
+        scores = _teacher_scores(teacher, source)
+        answers = torch.from_numpy(scores / lesson.config.teacher.temperature).float().softmax(1)
         taught.append(replace(source, teacher_answer=answers))
-    num_taught = round(config.teacher.unlabelled_fraction * training.batch_size)
-    # every position of an unlabelled window is a candidate already
-    steady = replace(training, jitter=0.0)
+    num_taught = round(lesson.config.teacher.unlabelled_fraction * training.batch_size)
+    num_labelled = training.batch_size - num_taught
     return MixedBatches(
         [
-            _stream(
-                labelled,
-                training,
-                training.batch_size - num_taught,
-                num_timesteps,
-                population,
-                seed,
-            ),
-            _stream(taught, steady, num_taught, num_timesteps, population, seed),
+            _stream(lesson, lesson.labelled, num_labelled, jitter=training.jitter),
+            # every position of an unlabelled window is a candidate already
+            _stream(lesson, taught, num_taught, jitter=0.0),
         ]
     )
+
+
+def _teacher_scores(teacher: LinearReadout, source: WindowSource) -> np.ndarray:
+    windows = source.windows
+    return teacher_scores(teacher, source.activity, windows.first_timestep, windows.num_timesteps)
 
 
 def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDecoder:
@@ -261,8 +224,7 @@ def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDec
     assert decoder.teacher is not None
     taught, learned = [], []
     for source in labelled:
-        windows = source.activity, source.first_timestep
-        taught.append(teacher_scores(decoder.teacher, *windows, decoder.question.num_timesteps))
-        learned.append(decoder.network_scores(*windows))
+        taught.append(_teacher_scores(decoder.teacher, source))
+        learned.append(decoder.network_scores(source.activity, source.windows.first_timestep))
     spread = float(np.concatenate(taught).std()), float(np.concatenate(learned).std())
     return NetworkDecoder(decoder.question, decoder.network, decoder.teacher, decoder.blend, spread)

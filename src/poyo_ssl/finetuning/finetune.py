@@ -99,7 +99,7 @@ def finetune(
     fitted = fit(
         learning.module,
         learning.batches,
-        EvaluationBatches(valid, batch_size=64, num_timesteps=num_timesteps) if valid else None,
+        EvaluationBatches(valid, batch_size=64) if valid else None,
         seed=seed,
         checkpoint_directory=checkpoint_directory,
         identity={"task": task.name, "arm": arm, "start": start, "encoder": asdict(encoder.config)},
@@ -150,4 +150,4 @@ def choose_labels(
     sources: list[WindowSource], labels: LabelBudget | float, seed: int
 ) -> list[WindowSource]:
     """Keeps the labelled windows that a budget and a seed allow, in every recording."""
-    return [source.take(take_labels(source.target, labels, seed)) for source in sources]
+    return [source.take(take_labels(source.windows.target, labels, seed)) for source in sources]

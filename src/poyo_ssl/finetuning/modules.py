@@ -78,12 +78,12 @@ class LabelDecoding(TransferringModule):
         taught = [group for group in batch if group.teacher_answer is not None]
         terms: dict[str, Tensor] = {}
         if labelled:
-            logits = self.network(*(group.group for group in labelled))
+            logits = self.network(*(group.windows for group in labelled))
             target = torch.cat([g.target for g in labelled])
             terms["cross_entropy"] = label_loss(logits, target, self.config.label_smoothing)
             terms["accuracy"] = (logits.argmax(1) == target).float().mean()
         if taught:
-            logits = self.network(*(group.group for group in taught))
+            logits = self.network(*(group.windows for group in taught))
             answers = torch.cat([g.teacher_answer for g in taught if g.teacher_answer is not None])
             terms["teacher"] = teacher_loss(logits, answers)
         zero = torch.zeros((), device=self.device)
@@ -118,7 +118,7 @@ class ValueDecoding(TransferringModule):
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss``: the part of the training variance that is not explained."""
-        predicted = self.network(*(group.group for group in batch))[:, 0]
+        predicted = self.network(*(group.windows for group in batch))[:, 0]
         target = torch.cat([g.target for g in batch])
         return {"loss": (predicted - (target - self.mean) / self.sd).square().mean()}
 
@@ -149,7 +149,7 @@ class MovieDecoding(TransferringModule):
         """``loss`` and its terms."""
         scores = [group.teacher_answer for group in batch if group.teacher_answer is not None]
         predicted = self.network(
-            *(group.group for group in batch), scores=torch.cat(scores) if scores else None
+            *(group.windows for group in batch), scores=torch.cat(scores) if scores else None
         )
         assert isinstance(self.pictures, Tensor)
         true = self.pictures[torch.cat([g.target for g in batch])]

@@ -15,11 +15,10 @@ from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
+from poyo_ssl.windows.activity import Windows
 
 SHORTEST_PERIOD = 0.1
 """Shortest rotary period in seconds; calcium is smooth below it."""
-Group = tuple[Tensor, Tensor]
-"""Windows of one recording: activity (B, timesteps, U) and rows of the unit embedding (U,)."""
 CROSS_ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
 """Kind of token to the attention that reads a grid of them."""
 
@@ -261,14 +260,14 @@ class Encoder(nn.Module):
         latents = self.read_windows(activity, unit_index, is_hidden)
         return self.process(latents, activity.shape[1])
 
-    def encode_groups(self, groups: Sequence[Group]) -> Tensor:
+    def encode_groups(self, groups: Sequence[Windows]) -> Tensor:
         """Windows of several recordings -> latents (all windows, L, D), in order.
 
         Every group is read with its own units; what follows does not know units any more and
         runs once for all. The windows are equally long.
         """
         latents = torch.cat([self.read_windows(activity, units) for activity, units in groups])
-        return self.process(latents, groups[0][0].shape[1])
+        return self.process(latents, groups[0].activity.shape[1])
 
 
 class QueryDecoder(nn.Module):

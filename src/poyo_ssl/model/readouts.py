@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, Group, QueryDecoder
+from poyo_ssl.model.encoder import Encoder, QueryDecoder
 from poyo_ssl.model.movie_decoder import SkipDecoder
+from poyo_ssl.windows.activity import Windows
 
 
 class InstantReader(nn.Module):
@@ -32,9 +33,9 @@ class InstantReader(nn.Module):
         """Size of the concatenated answers."""
         return self.query_embedding.numel()
 
-    def forward(self, groups: Sequence[Group]) -> Tensor:
+    def forward(self, groups: Sequence[Windows]) -> Tensor:
         """Windows of one or several recordings -> answers (all windows, num_queries * D)."""
-        activity, _ = groups[0]
+        activity = groups[0].activity
         latents = self.encoder.encode_groups(groups)
         queries = self.query_embedding.expand(len(latents), -1, -1)
         times = activity.new_full(queries.shape[:2], self.query_time)
@@ -66,7 +67,7 @@ class LabelDecoder(nn.Module):
         """The encoder inside."""
         return self.reader.encoder
 
-    def forward(self, *groups: Group) -> Tensor:
+    def forward(self, *groups: Windows) -> Tensor:
         """Windows of one or several recordings -> logits (all windows, num_classes)."""
         logits: Tensor = self.readout(self.reader(groups))
         return logits
@@ -103,7 +104,7 @@ class MovieDecoder(nn.Module):
         """The encoder inside."""
         return self.reader.encoder
 
-    def forward(self, *groups: Group, scores: Tensor | None = None) -> Tensor:
+    def forward(self, *groups: Windows, scores: Tensor | None = None) -> Tensor:
         """Windows of one or several recordings -> grey pictures in [0, 1], (all, 64, 128).
 
         ``scores`` are the linear teacher's component scores, (all windows, num_components).

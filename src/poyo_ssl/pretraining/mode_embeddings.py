@@ -48,11 +48,10 @@ def embed_by_modes(
             f"{num_modes} modes do not fit into unit embeddings of {dim} dimensions. Ask for "
             "fewer modes, or raise encoder.dim."
         )
-    num_timesteps = encoder.window_timesteps(window_length)
     placed = set(known)
-    for source in population.unlabelled_sources(encoder, num_timesteps):
+    for source in population.unlabelled_sources(encoder, encoder.window_timesteps(window_length)):
         unit_ids, rows = source.activity.unit_ids, source.unit_index
-        loadings = _whitened_loadings(source, num_modes, num_timesteps) * dim**0.5
+        loadings = _whitened_loadings(source, num_modes) * dim**0.5
         is_placed = torch.tensor([unit_id in placed for unit_id in unit_ids])
         anchors = weight[rows[is_placed]].double()
         turned = loadings @ _rotation(loadings[is_placed], anchors, dim)
@@ -60,7 +59,7 @@ def embed_by_modes(
         placed.update(unit_ids)
 
 
-def _whitened_loadings(source: WindowSource, num_modes: int, num_timesteps: int) -> Tensor:
+def _whitened_loadings(source: WindowSource, num_modes: int) -> Tensor:
     """Loadings on modes of equal variance, of mean square 1 / num_modes, (U, num_modes)."""
     num_units = len(source.activity.unit_ids)
     if num_units <= num_modes + 1:
@@ -68,8 +67,8 @@ def _whitened_loadings(source: WindowSource, num_modes: int, num_timesteps: int)
             f"Recording '{source.activity.recording_id}' has {num_units} units, too few for "
             f"{num_modes} modes and the one that is left out. Set num_modes below {num_units - 1}."
         )
-    first = source.first_timestep[:: max(1, num_timesteps // 2)]
-    modes = PrincipalModes.measure(source.activity.binned(first, num_timesteps, 1))
+    thinned = source.every(max(1, source.windows.num_timesteps // 2))
+    modes = PrincipalModes.measure(thinned.binned(1))
     kept = slice(1, num_modes + 1)
     variance = np.maximum(modes.variance[kept], 1e-9 * modes.variance[0])
     loadings = modes.loadings[:, kept] / np.sqrt(variance)

@@ -97,9 +97,7 @@ def pretrain(
     module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
     if config.remove_modes:
         [unlabelled, *_] = streams
-        module.modes = ActivityModes.measure(
-            unlabelled.train, config.remove_modes, unlabelled.num_timesteps
-        )
+        module.modes = ActivityModes.measure(unlabelled.train, config.remove_modes)
     encoder.fit = fit(
         module,
         _training_steps(streams, config, seed),
@@ -157,8 +155,6 @@ class _Stream:
 
     train: list[WindowSource]
     valid: list[WindowSource]
-    num_timesteps: int
-    """Imaging samples in a window."""
     jitter: int
     """Timesteps by which training windows may move."""
 
@@ -172,7 +168,6 @@ def _unlabelled(population: Population, encoder: Encoder, config: PretrainingCon
     return _Stream(
         train=population.unlabelled_sources(encoder, num_timesteps),
         valid=thin(valid, config.training.max_valid_windows),
-        num_timesteps=num_timesteps,
         jitter=0,
     )
 
@@ -191,7 +186,6 @@ def _labelled(population: Population, encoder: Encoder, config: PretrainingConfi
     return _Stream(
         train=population.labelled_sources(encoder, task, "train", num_timesteps),
         valid=thin(valid, config.training.max_valid_windows),
-        num_timesteps=num_timesteps,
         jitter=round(config.training.jitter * population.sampling_rate),
     )
 
@@ -202,7 +196,6 @@ def _training_steps(streams: list[_Stream], config: PretrainingConfig, seed: int
         TrainingBatches(
             stream.train,
             batch_size=config.training.batch_size // len(streams),
-            num_timesteps=stream.num_timesteps,
             seed=seed,
             jitter=stream.jitter,
             unit_dropout=config.training.unit_dropout,
@@ -218,10 +211,8 @@ def _validation(streams: list[_Stream]) -> ValidationBatches | None:
         return None
     if len(streams) > 1:
         return MixedValidation(
-            [(stream.valid, stream.num_timesteps) for stream in streams],
+            [stream.valid for stream in streams],
             batch_size=VALIDATION_BATCH_SIZE * len(streams),
         )
     [stream] = streams
-    return EvaluationBatches(
-        stream.valid, batch_size=VALIDATION_BATCH_SIZE, num_timesteps=stream.num_timesteps
-    )
+    return EvaluationBatches(stream.valid, batch_size=VALIDATION_BATCH_SIZE)

@@ -117,7 +117,7 @@ def _features(
     modes = None
     if remove_modes:
         unlabelled = population.unlabelled_sources(encoder, num_timesteps)
-        modes = ActivityModes.measure(unlabelled, remove_modes, num_timesteps)
+        modes = ActivityModes.measure(unlabelled, remove_modes)
     found: list[np.ndarray] = []
     for name in ("train", part):
         sources = population.labelled_sources(encoder, task, name, num_timesteps)
@@ -126,8 +126,8 @@ def _features(
                 f"The {name} part has no window of the task '{task.name}'. Divide the recordings "
                 "for it, or probe another part or task."
             )
-        found.append(encode_windows(encoder, sources, num_timesteps, modes))
-        found.append(np.concatenate([source.target for source in sources]))
+        found.append(encode_windows(encoder, sources, modes))
+        found.append(np.concatenate([source.windows.target for source in sources]))
     train, target, test, truth = found
     mean, sd = train.mean(0), train.std(0) + 1e-3  # latents that hardly vary must not be blown up
     return (train - mean) / sd, target, (test - mean) / sd, truth
@@ -135,13 +135,13 @@ def _features(
 
 @torch.no_grad()
 def encode_windows(
-    encoder: Encoder, sources: list[WindowSource], num_timesteps: int, modes: ActivityModes | None
+    encoder: Encoder, sources: list[WindowSource], modes: ActivityModes | None
 ) -> np.ndarray:
     """Flattened latents of all windows, without dropout, (num_windows, L * D)."""
     was_training, device = encoder.training, encoder.latent_embedding.device
     encoder.eval()
     latents = []
-    for batch in EvaluationBatches(sources, batch_size=256, num_timesteps=num_timesteps):
+    for batch in EvaluationBatches(sources, batch_size=256):
         for group in batch:
             activity = group.activity if modes is None else modes.remove(group)
             read = encoder(activity.to(device), group.unit_index.to(device))

@@ -160,11 +160,9 @@ def fit_network(
     encoder.add_units(population.unit_ids)
     if config.embedding_modes:
         embed_by_modes(encoder, population, config.embedding_modes, config.window_length)
-    num_timesteps = encoder.window_timesteps(config.window_length)
     batches = TrainingBatches(
-        population.unlabelled_sources(encoder, num_timesteps),
+        population.unlabelled_sources(encoder, encoder.window_timesteps(config.window_length)),
         batch_size=config.training.batch_size,
-        num_timesteps=num_timesteps,
         seed=seed,
         jitter=0,
         unit_dropout=config.training.unit_dropout,

@@ -1,4 +1,4 @@
-"""What a process draws its windows from: recordings held where the config wants them."""
+"""What a process draws its windows from: recordings that lie where the config wants them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import find_processes
 from poyo_ssl.windows.evaluation_batches import ValidationBatches
-from poyo_ssl.windows.training_batches import Hold, StepParts, TrainingSteps, WindowBatch
+from poyo_ssl.windows.training_batches import Place, StepParts, TrainingSteps, WindowBatch
 
 WindowLoader = DataLoader[list[WindowBatch]]
 
@@ -26,12 +26,12 @@ def make_loaders(
     """This process's parts of the steps from ``first_step`` on, and its share of validation.
 
     Raises:
-        ValueError: If recordings do not fit on the device that they are to be held on.
+        ValueError: If recordings do not fit on the device that they are to lie on.
     """
-    hold = _holder(config, device)
+    place = _find_place(config, device)
     processes = find_processes()
     steps = StepParts(
-        train_batches.held(hold),
+        train_batches.to(place),
         parts=processes.parts(config.accumulate),
         num_parts=processes.num_parts(config.accumulate),
         first_step=first_step,
@@ -39,12 +39,12 @@ def make_loaders(
     loader = DataLoader(steps, batch_size=None)
     if valid_batches is None:
         return loader, None
-    share = valid_batches.held(hold).divided(processes.rank, processes.world_size)
+    share = valid_batches.to(place).divided(processes.rank, processes.world_size)
     return loader, DataLoader(share, batch_size=None)
 
 
-def _holder(config: TrainingConfig, device: torch.device) -> Hold:
-    """Puts every recording where the config wants it, once for all streams that draw from it."""
-    place = device if config.activity_on == "device" else torch.device("cpu")
+def _find_place(config: TrainingConfig, device: torch.device) -> Place:
+    """Where the config wants every recording, once for all streams that draw from it."""
+    target = device if config.activity_on == "device" else torch.device("cpu")
     dtype = {"float32": torch.float32, "float16": torch.float16}[config.activity_precision]
-    return cache(lambda activity: activity.held(place, dtype))
+    return cache(lambda activity: activity.to(target, dtype))

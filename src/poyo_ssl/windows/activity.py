@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,15 @@ def normalise(df_over_f: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.nda
     return result
 
 
+class Windows(NamedTuple):
+    """Windows of one recording, as a network reads them."""
+
+    activity: Tensor
+    """Normalised, (B, timesteps, U)."""
+    unit_index: Tensor
+    """Row of each unit in the encoder's unit embedding, (U,)."""
+
+
 def _row_blocks(num_timesteps: int, num_units: int) -> Iterator[slice]:
     """Stretches of a recording that cover it, each small enough to stay in cache."""
     length = max(1, VALUES_AT_A_TIME // max(1, num_units))
@@ -149,7 +159,7 @@ class Activity:
             unit_ids=list(unit_ids),
         )
 
-    def held(self, device: torch.device, dtype: torch.dtype) -> Activity:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Activity:
         """The same activity on a device and in a precision.
 
         Values lie within sqrt(``LARGEST_Z``) = 2.83 of zero, so float16 is at most 2^-10, a

@@ -99,8 +99,7 @@ class Population:
         return WindowSource(
             activity=activity,
             unit_index=encoder.unit_rows(activity.unit_ids),
-            first_timestep=windows.first_timestep,
-            target=windows.target,
+            windows=windows,
             may_start=may_start,
         )
 

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.activity import Activity, Windows
+from poyo_ssl.windows.tasks import TaskWindows
+
+Place = Callable[[Activity], Activity]
+"""Brings the activity of a recording to where it is to lie, such as the device that trains."""
 
 
 @dataclass(kw_only=True)
@@ -37,9 +41,9 @@ class WindowBatch:
     """Whose windows these are."""
 
     @property
-    def group(self) -> tuple[Tensor, Tensor]:
+    def windows(self) -> Windows:
         """What a network reads: the activity and whose it is."""
-        return self.activity, self.unit_index
+        return Windows(self.activity, self.unit_index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,30 +53,42 @@ class WindowSource:
     activity: Activity
     unit_index: Tensor
     """Row of each unit in the encoder's unit embedding, (U,)."""
-    first_timestep: np.ndarray
-    """Of every window, shape (num_windows,)."""
-    target: np.ndarray
-    """Index of the right answer, (num_windows,); -1 without a label."""
+    windows: TaskWindows
+    """Where they begin, how long they are, and the right answers, -1 without a label."""
     may_start: np.ndarray
     """Whether a window that starts at a timestep stays in its part, (num_timesteps,)."""
     teacher_answer: Tensor | None = None
     """A linear teacher's answer, (num_windows, K), where there is one."""
+
+    def __len__(self) -> int:
+        return len(self.windows)
 
     def take(self, index: np.ndarray) -> WindowSource:
         """The windows at these positions."""
         answer = self.teacher_answer
         return replace(
             self,
-            first_timestep=self.first_timestep[index],
-            target=self.target[index],
+            windows=self.windows.take(index),
             teacher_answer=None if answer is None else answer[index],
         )
+
+    def every(self, step: int) -> WindowSource:
+        """One of so many windows, from the first on."""
+        return self.take(np.arange(0, len(self), step))
+
+    def to(self, place: Place) -> WindowSource:
+        """The same windows of activity that lies elsewhere."""
+        return replace(self, activity=place(self.activity))
+
+    def binned(self, num_bins: int) -> np.ndarray:
+        """Mean activity in equal bins of every window, (num_windows, num_bins * num_units)."""
+        windows = self.windows
+        return self.activity.binned(windows.first_timestep, windows.num_timesteps, num_bins)
 
     def batch(
         self,
         index: np.ndarray,
         shift: np.ndarray,
-        num_timesteps: int,
         columns: np.ndarray | None = None,
         position: np.ndarray | None = None,
     ) -> WindowBatch:
@@ -83,18 +99,17 @@ class WindowSource:
         Args:
             index: Positions among the windows, (B,).
             shift: Timesteps, (B,).
-            num_timesteps: Imaging samples in a window.
             columns: Positions of the units to keep, (U,); None for all.
             position: Place of each window in its step, (B,).
         """
-        first = self.first_timestep[index]
+        first = self.windows.first_timestep[index]
         shifted = np.minimum(np.maximum(first + shift, 0), len(self.may_start) - 1)
         first = np.where(self.may_start[shifted], shifted, first)
         units, answer = self.unit_index, self.teacher_answer
         return WindowBatch(
-            activity=self.activity.windows(first, num_timesteps, columns),
+            activity=self.activity.windows(first, self.windows.num_timesteps, columns),
             unit_index=units if columns is None else _rows(units, columns),
-            target=torch.from_numpy(self.target[index]),
+            target=torch.from_numpy(self.windows.target[index]),
             teacher_answer=None if answer is None else _rows(answer, index),
             position=None if position is None else torch.from_numpy(position),
             recording_id=self.activity.recording_id,
@@ -108,9 +123,8 @@ def _rows(values: Tensor, index: np.ndarray) -> Tensor:
 
 def thin(sources: list[WindowSource], max_windows: int) -> list[WindowSource]:
     """Keeps every k-th window of every source, so that at most ``max_windows`` or so are left."""
-    total = sum(len(source.first_timestep) for source in sources)
-    step = max(1, -(-total // max_windows))
-    return [source.take(np.arange(0, len(source.first_timestep), step)) for source in sources]
+    step = max(1, -(-sum(map(len, sources)) // max_windows))
+    return [source.every(step) for source in sources]
 
 
 def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) -> np.ndarray:
@@ -124,15 +138,6 @@ def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) ->
     return is_kept.nonzero()[0]
 
 
-Hold = Callable[[Activity], Activity]
-"""Puts the activity of a recording elsewhere, such as on the device that trains."""
-
-
-def hold_sources(sources: list[WindowSource], hold: Hold) -> list[WindowSource]:
-    """The same windows of activity that is held elsewhere."""
-    return [replace(source, activity=hold(source.activity)) for source in sources]
-
-
 class TrainingSteps(Protocol):
     """What is trained on: the windows of every step, whole or in parts of equal size."""
 
@@ -140,8 +145,8 @@ class TrainingSteps(Protocol):
         """One part of one step; all parts together hold what the undivided step holds."""
         ...
 
-    def held(self, hold: Hold) -> TrainingSteps:
-        """The same steps of activity that is held elsewhere."""
+    def to(self, place: Place) -> TrainingSteps:
+        """The same steps of activity that lies elsewhere."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -157,9 +162,8 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
     can be had in parts, which share its draws: together they hold exactly the undivided step.
 
     Args:
-        sources: What may be drawn, one entry per recording.
+        sources: What may be drawn, one entry per recording; all windows are equally long.
         batch_size: Windows in a step.
-        num_timesteps: Imaging samples in a window.
         seed: Of order, shifts and unit dropout.
         jitter: Windows start up to so many timesteps earlier or later.
         unit_dropout: Largest rate at which units are left out.
@@ -170,31 +174,30 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
         sources: list[WindowSource],
         *,
         batch_size: int,
-        num_timesteps: int,
         seed: int,
         jitter: int,
         unit_dropout: float,
     ) -> None:
         self.sources = sources
         self.batch_size = batch_size
-        self.num_timesteps = num_timesteps
         self.seed = seed
         self.jitter = jitter
         self.unit_dropout = unit_dropout
-        counts = [len(source.first_timestep) for source in sources]
+        counts = [len(source) for source in sources]
         if sum(counts) == 0:
             raise ValueError(
                 "There is no training window: every candidate crosses a gap or the border of the "
                 "training part. Use a shorter window or a larger training part."
             )
+        [self.num_timesteps] = {source.windows.num_timesteps for source in sources}
         self.owner = np.repeat(np.arange(len(sources)), counts)
         self.position = np.concatenate([np.arange(count) for count in counts])
         self._ordered_epoch, self._remembered = -1, np.empty(0, dtype=int)
 
-    def held(self, hold: Hold) -> TrainingBatches:
-        """The same steps of activity that is held elsewhere."""
+    def to(self, place: Place) -> TrainingBatches:
+        """The same steps of activity that lies elsewhere."""
         elsewhere = copy(self)
-        elsewhere.sources = hold_sources(self.sources, hold)
+        elsewhere.sources = [source.to(place) for source in self.sources]
         return elsewhere
 
     def draw(self, step: int) -> np.ndarray:
@@ -238,9 +241,7 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
             mine = place // size == part
             if mine.any():
                 index = self.position[drawn[place[mine]]]
-                groups.append(
-                    source.batch(index, shift[mine], self.num_timesteps, kept, place[mine])
-                )
+                groups.append(source.batch(index, shift[mine], kept, place[mine]))
         return groups
 
     def describe(self) -> dict[str, Any]:
@@ -250,7 +251,8 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
             digest.update(
                 "\n".join([source.activity.recording_id, *source.activity.unit_ids]).encode()
             )
-            for values in (source.unit_index.numpy(), source.first_timestep, source.target):
+            windows = source.windows
+            for values in (source.unit_index.numpy(), windows.first_timestep, windows.target):
                 kind = np.float64 if values.dtype.kind == "f" else np.int64
                 digest.update(np.ascontiguousarray(values, dtype=kind).data)
         return {
@@ -282,9 +284,9 @@ class MixedBatches(IterableDataset[list[WindowBatch]]):
             num_before += stream.batch_size
         return groups
 
-    def held(self, hold: Hold) -> MixedBatches:
-        """The same steps of activity that is held elsewhere."""
-        return MixedBatches([stream.held(hold) for stream in self.streams])
+    def to(self, place: Place) -> MixedBatches:
+        """The same steps of activity that lies elsewhere."""
+        return MixedBatches([stream.to(place) for stream in self.streams])
 
     def describe(self) -> dict[str, Any]:
         """Every stream."""

@@ -21,9 +21,9 @@ def test_without_masking_the_two_views_are_identical(tiny_config, group, make):
     module = make("masked_latents")
     network = type(module)(encoder, module.config, 0, 0).network
     nothing = torch.zeros(4, dtype=torch.bool)
-    masked, unmasked, _ = network([group.group], nothing)
+    masked, unmasked, _ = network([group.windows], nothing)
     assert torch.equal(masked, unmasked)
-    masked, again, target = network([group.group], torch.tensor([False, False, True, True]))
+    masked, again, target = network([group.windows], torch.tensor([False, False, True, True]))
     assert torch.equal(again, unmasked)
     assert torch.equal(target, unmasked)
     assert not torch.allclose(masked, again)
@@ -32,13 +32,13 @@ def test_without_masking_the_two_views_are_identical(tiny_config, group, make):
 @torch.no_grad()
 def test_the_masked_view_knows_nothing_of_the_hidden_steps(tiny_encoder, group, monkeypatch):
     network = MaskedLatentsNetwork(tiny_encoder, with_teacher=False)
-    latents = tiny_encoder.read_windows(*group.group)
+    latents = tiny_encoder.read_windows(*group.windows)
     hidden = torch.tensor([False, False, True, True])
     is_hidden = hidden.repeat_interleave(2)
 
     def views(read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         monkeypatch.setattr(tiny_encoder, "read_windows", lambda *_: read)
-        masked, unmasked, _ = network([group.group], hidden)
+        masked, unmasked, _ = network([group.windows], hidden)
         return masked, unmasked
 
     masked, unmasked = views(latents)
@@ -57,7 +57,7 @@ def test_all_features_of_hidden_steps_are_replaced(tiny_encoder, group, monkeypa
     network = MaskedLatentsNetwork(tiny_encoder, with_teacher=False)
     processed: list[torch.Tensor] = []
     monkeypatch.setattr(tiny_encoder, "process", lambda x, _: processed.append(x) or x)
-    network([group.group], torch.tensor([False, False, False, True]))
+    network([group.windows], torch.tensor([False, False, False, True]))
     masked, unmasked = processed
     assert torch.equal(masked[:, :6], unmasked[:, :6])
     assert (masked[:, 6:] != unmasked[:, 6:]).all()
@@ -75,7 +75,7 @@ def test_the_target_has_no_gradient(make, group):
         return torch.cat([g.flatten() for g in grads if g is not None])
 
     def by_hand(*, is_stopped: bool) -> torch.Tensor:
-        masked, target, _ = module.network([group.group], hide_last_steps(4, 0.5))
+        masked, target, _ = module.network([group.windows], hide_last_steps(4, 0.5))
         target = target.detach() if is_stopped else target
         return (masked[:, is_hidden] - target[:, is_hidden]).abs().mean()
 
@@ -91,7 +91,7 @@ def test_the_labels_are_read_from_the_unmasked_view_of_the_same_windows(make, gr
     terms = module.losses([group])
     loss = terms["reconstruction"] + 0.01 * terms["label_loss"]
     torch.testing.assert_close(terms["loss"], loss)
-    _, unmasked, _ = module.network([group.group], hide_last_steps(4, 0.5))
+    _, unmasked, _ = module.network([group.windows], hide_last_steps(4, 0.5))
     logits = module.readout(unmasked.mean(1))
     expected = torch.nn.functional.cross_entropy(logits, group.target)
     torch.testing.assert_close(terms["label_loss"], expected)
@@ -142,12 +142,12 @@ def test_the_teacher_follows_the_encoder_by_a_moving_average(make):
 def test_the_teachers_latents_are_normalised_and_ignore_the_encoder(make, group):
     network = make("masked_latents", target="ema").network
     hidden = hide_last_steps(4, 0.5)
-    *_, target = network([group.group], hidden)
+    *_, target = network([group.windows], hidden)
     torch.testing.assert_close(target.mean(-1), torch.zeros(5, 8), atol=1e-5, rtol=0)
     torch.testing.assert_close(target.var(-1, correction=0), torch.ones(5, 8), atol=1e-3, rtol=0)
     network.encoder.value_map.weight.mul_(-2.0)
-    *_, same = network([group.group], hidden)
+    *_, same = network([group.windows], hidden)
     assert torch.equal(same, target)
     network.teacher.value_map.weight.mul_(-2.0)
-    *_, other = network([group.group], hidden)
+    *_, other = network([group.windows], hidden)
     assert not torch.allclose(other, target)

@@ -44,7 +44,7 @@ def test_labels_add_their_weighted_cross_entropy_to_the_loss_of_other_windows(ma
     labelled = replace(group, activity=group.activity[:3, :10] + 1.0, target=group.target[1:4])
     terms = module.losses([unlabelled(group), labelled])
     torch.testing.assert_close(terms["loss"], alone["loss"] + 0.3 * terms["label_loss"])
-    logits = module.readout(module.encoder(*labelled.group).mean(1))
+    logits = module.readout(module.encoder(*labelled.windows).mean(1))
     torch.testing.assert_close(terms["label_loss"], F.cross_entropy(logits, labelled.target))
     accuracy = (logits.argmax(1) == labelled.target).float().mean()
     assert terms["label_accuracy"] == accuracy
@@ -70,7 +70,7 @@ def test_monitors_are_computed_in_validation_and_where_curves_have_a_point(make,
 @torch.no_grad()
 def test_monitors_are_of_the_mean_latents(make, group):
     module = make("labels", label_weight=1.0).eval()
-    features = module.encoder(*group.group).mean(1)
+    features = module.encoder(*group.windows).mean(1)
     terms = module.losses([group])
     torch.testing.assert_close(terms["effective_rank"], effective_rank(features))
     torch.testing.assert_close(terms["latent_variance"], features.var(0, correction=0).mean())

@@ -9,6 +9,7 @@ import torch
 
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.pretraining.objectives.split_units import split_units
+from poyo_ssl.windows.activity import Windows
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -17,7 +18,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("num_units", [2, 5, 6])
 def test_halves_are_disjoint_and_hold_every_unit_once(group, num_units):
-    whole = group.activity[..., :num_units], group.unit_index[:num_units]
+    whole = Windows(group.activity[..., :num_units], group.unit_index[:num_units])
     (one, one_units), (other, other_units) = split_units(whole, seeded())
     assert sorted(one_units.tolist() + other_units.tolist()) == list(range(1, num_units + 1))
     assert len(one_units) == num_units // 2
@@ -26,13 +27,13 @@ def test_halves_are_disjoint_and_hold_every_unit_once(group, num_units):
 
 
 def test_halves_are_drawn_anew(group):
-    drawn = {tuple(split_units(group.group, seeded(i))[0][1].tolist()) for i in range(20)}
+    drawn = {tuple(split_units(group.windows, seeded(i))[0][1].tolist()) for i in range(20)}
     assert len(drawn) > 10
 
 
 def test_a_lone_unit_is_in_both_halves(make, group):
     lone = replace(group, activity=group.activity[..., :1], unit_index=group.unit_index[:1])
-    one, other = split_units(lone.group, seeded())
+    one, other = split_units(lone.windows, seeded())
     assert torch.equal(one[0], other[0])
     loss = make("split_units").losses([lone, group])["loss"]
     loss.backward()
@@ -43,7 +44,7 @@ def test_a_lone_unit_is_in_both_halves(make, group):
 def test_features_do_not_tell_recordings_apart(make, group):
     network = make("split_units").network
     louder = replace(group, activity=5 + group.activity)
-    features, latents = network([group.group, louder.group])
+    features, latents = network([group.windows, louder.windows])
     assert features.shape == (10, 32)
     assert latents.shape == (10, 8, 16)
     torch.testing.assert_close(features[:5].mean(0), torch.zeros(32), atol=1e-5, rtol=0)

@@ -27,13 +27,12 @@ class ActivityModes:
     """Recording id to the components, (num_rows, num_modes); zero for units of others."""
 
     @staticmethod
-    def measure(sources: list[WindowSource], num_modes: int, num_timesteps: int) -> ActivityModes:
+    def measure(sources: list[WindowSource], num_modes: int) -> ActivityModes:
         """Measures the modes of the windows' mean activity.
 
         Args:
             sources: Training windows, one source per recording; every half window one is taken.
             num_modes: Components to keep.
-            num_timesteps: Imaging samples in a window.
 
         Raises:
             RecordingError: If a recording has no more units than modes.
@@ -47,8 +46,8 @@ class ActivityModes:
             )
         mean, loadings = {}, {}
         for source in sources:
-            first = source.first_timestep[:: max(1, num_timesteps // 2)]
-            modes = PrincipalModes.measure(source.activity.binned(first, num_timesteps, 1))
+            thinned = source.every(max(1, source.windows.num_timesteps // 2))
+            modes = PrincipalModes.measure(thinned.binned(1))
             name, rows = source.activity.recording_id, source.unit_index
             mean[name] = torch.zeros(int(rows.max()) + 1)
             mean[name][rows] = torch.from_numpy(modes.mean).float()

@@ -68,7 +68,7 @@ class MaskedActivityNetwork(nn.Module):
         """
         groups = [question.group for question in questions]
         num_timesteps = groups[0].activity.shape[1]
-        read = [self.encoder.read_windows(*q.group.group, q.is_hidden) for q in questions]
+        read = [self.encoder.read_windows(*q.group.windows, q.is_hidden) for q in questions]
         latents = self.encoder.process(torch.cat(read), num_timesteps)
         latent_rotary = self.encoder.latent_rotary(num_timesteps)
         patch_times = self.encoder.patch_times(num_timesteps)

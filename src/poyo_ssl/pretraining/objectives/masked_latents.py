@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, Group
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.model.masking import hide_last_steps
 from poyo_ssl.pretraining.objectives.objective import Objective
+from poyo_ssl.windows.activity import Windows
 from poyo_ssl.windows.training_batches import WindowBatch
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ class MaskedLatentsNetwork(nn.Module):
         self.masked_token = nn.Parameter(torch.randn(encoder.config.dim))
         self.teacher = copy.deepcopy(encoder).requires_grad_(False) if with_teacher else None
 
-    def forward(self, groups: list[Group], hidden_steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, groups: list[Windows], hidden_steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Two views of the same windows, and what the masked one must equal.
 
         After the encoding cross-attention the hidden latent time steps are replaced by the masked
         token plus the latent's own embedding (latents of one step could not differ otherwise).
 
         Args:
-            groups: Activity (B, timesteps, U) and rows of the unit embedding (U,).
+            groups: Windows of every recording, equally long.
             hidden_steps: Latent time steps to hide, (num_steps,).
 
         Returns:
@@ -52,7 +53,7 @@ class MaskedLatentsNetwork(nn.Module):
         per_step = encoder.config.latents_per_step
         is_hidden = hidden_steps.repeat_interleave(per_step)[:, None]  # (L, 1)
         token = (self.masked_token + encoder.latent_embedding).repeat(len(hidden_steps), 1)
-        num_timesteps = groups[0][0].shape[1]
+        num_timesteps = groups[0].activity.shape[1]
         masked = encoder.process(torch.where(is_hidden, token, latents), num_timesteps)
         unmasked = encoder.process(latents, num_timesteps)
         if self.teacher is None:

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, Group
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.progress import LOG_EVERY
+from poyo_ssl.windows.activity import Windows
 from poyo_ssl.windows.tasks import find_task
 from poyo_ssl.windows.training_batches import WindowBatch
 
@@ -82,9 +83,9 @@ class Objective(WindowModule):
             ``loss`` and other terms; and latents of all windows, (B, L, D), for the monitors.
         """
 
-    def shown(self, groups: list[WindowBatch]) -> list[Group]:
+    def shown(self, groups: list[WindowBatch]) -> list[Windows]:
         """What the encoder reads of windows that nothing is hidden of."""
-        return [group.group for group in groups]
+        return [group.windows for group in groups]
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """``loss`` and its terms; every ``LOG_EVERY`` steps and in validation the monitors, too.

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, Group
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.losses import barlow_twins_loss, cross_correlation
 from poyo_ssl.pretraining.objectives.objective import Objective
+from poyo_ssl.windows.activity import Windows
 from poyo_ssl.windows.training_batches import WindowBatch
 
 FEWEST_CORRELATED = 64
@@ -31,14 +32,14 @@ class SplitUnitsNetwork(nn.Module):
         self.encoder = encoder
         self.projection = nn.Linear(encoder.config.dim, 2 * encoder.config.dim)
 
-    def forward(self, groups: list[Group]) -> tuple[Tensor, Tensor]:
+    def forward(self, groups: list[Windows]) -> tuple[Tensor, Tensor]:
         """Windows -> features (B, 2 * D), centred in each recording, and latents (B, L, D).
 
         Centred, because features that only tell recordings apart would be alike for both halves.
         """
         latents = self.encoder.encode_groups(groups)
         features = self.projection(latents.mean(1))
-        parts = features.split([len(activity) for activity, _ in groups])
+        parts = features.split([len(group.activity) for group in groups])
         return torch.cat([part - part.mean(0) for part in parts]), latents
 
 
@@ -94,22 +95,23 @@ class SplitUnits(Objective):
         }
         return terms, torch.cat([latents, other_latents])
 
-    def shown(self, groups: list[WindowBatch]) -> list[Group]:
+    def shown(self, groups: list[WindowBatch]) -> list[Windows]:
         """The activity without the modes, and whose it is."""
         if self.modes is None:
             return super().shown(groups)
-        return [(self.modes.remove(group), group.unit_index) for group in groups]
+        return [Windows(self.modes.remove(group), group.unit_index) for group in groups]
 
 
-def split_units(group: Group, generator: torch.Generator) -> tuple[Group, Group]:
+def split_units(windows: Windows, generator: torch.Generator) -> tuple[Windows, Windows]:
     """Two disjoint random halves of the units of the same windows; a lone unit is in both.
 
     Args:
-        group: Activity (B, timesteps, U) and rows of the unit embedding (U,).
+        windows: Of one recording.
         generator: Of the draw.
     """
-    activity, units = group
+    activity, units = windows
     order = torch.randperm(len(units), generator=generator).to(units.device)
     num_first = len(units) // 2
     first, second = order[: max(1, num_first)], order[num_first:]
-    return (activity[..., first], units[first]), (activity[..., second], units[second])
+    one = Windows(activity[..., first], units[first])
+    return one, Windows(activity[..., second], units[second])
