@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 
 
 def make_recording(**changes) -> Recording:
@@ -140,3 +140,15 @@ def test_all_problems_are_reported_at_once():
         )
     for problem in ("strictly increasing", "must be unique", "'bars' lacks"):
         assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("rates", [(30.0,), (30.0, 30.5), (30.0, 30.6, 30.2)])
+def test_rates_within_two_per_cent_are_one(rates):
+    assert is_one_rate(*rates)
+    assert is_one_rate(*rates[::-1])
+
+
+@pytest.mark.parametrize("rates", [(30.0, 30.7), (30.3, 30.0, 30.7)])
+def test_rates_further_apart_are_not(rates):
+    assert not is_one_rate(*rates)
+    assert not is_one_rate(*rates[::-1])

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.transfer import (
     EMBEDDINGS,
     TRANSFERS,
     Layerwise,
     TransferError,
     keep_embeddings,
+    prepare_encoder,
     reset_embeddings,
     shuffle_embeddings,
 )
@@ -33,6 +35,29 @@ def encoder():
 
 def embedding(encoder: Encoder, unit_id: str) -> torch.Tensor:
     return encoder.unit_embedding(encoder.unit_rows([unit_id]))[0].detach().clone()
+
+
+def test_learning_starts_from_a_copy_and_leaves_the_pretrained_encoder_as_it_was(encoder):
+    before = embedding(encoder, "a")
+    prepared = prepare_encoder(encoder.eval(), 10.1)  # one per cent is jitter
+    assert prepared.training
+    assert not encoder.training
+    keep_embeddings(prepared, NEW, seed=0)
+    prepared.unit_embedding.weight.data.zero_()
+    assert torch.equal(embedding(encoder, "a"), before)
+    assert "x" not in encoder.unit_embedding.vocab
+
+
+def test_a_config_makes_a_fresh_encoder_of_the_recordings_rate():
+    fresh = prepare_encoder(ENCODER, 12.5)
+    assert fresh.sampling_rate == 12.5
+    assert fresh.config == ENCODER
+
+
+@pytest.mark.parametrize("sampling_rate", [9.7, 10.3])
+def test_an_encoder_of_another_imaging_rate_is_refused(encoder, sampling_rate):
+    with pytest.raises(RecordingError, match=rf"at 10\.00 Hz.*at {sampling_rate:.2f} Hz.*resample"):
+        prepare_encoder(encoder, sampling_rate)
 
 
 def test_rates_fall_from_the_last_layer_to_the_first_and_are_lowest_where_windows_are_read(encoder):

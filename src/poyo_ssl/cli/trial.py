@@ -7,7 +7,7 @@ from dataclasses import replace
 from poyo_ssl.comparison.config import SCRATCH, RunConfig
 from poyo_ssl.finetuning.config import FinetuningConfig
 
-NUM_STEPS = 30
+MAX_STEPS = 30
 """Optimiser steps of a trial: enough to see the loss fall."""
 
 
@@ -31,8 +31,9 @@ def trial_of(config: RunConfig) -> RunConfig:
 
 def _shorten(config: FinetuningConfig) -> FinetuningConfig:
     training = config.training
-    steps = min(training.max_steps, NUM_STEPS)
+    max_steps = min(training.max_steps, MAX_STEPS)
+    valid_every = min(training.valid_every, max_steps)
     return replace(
         config,
-        training=replace(training, max_steps=steps, valid_every=min(training.valid_every, steps)),
+        training=replace(training, max_steps=max_steps, valid_every=valid_every),
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poyo_ssl.model.checkpoints import save_checkpoint
 from poyo_ssl.model.fit import Fit
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 from poyo_ssl.windows.activity import Activity, UnitScale
 from poyo_ssl.windows.tasks import Task
 
@@ -52,7 +52,7 @@ class Question:
         """
         shared = self.known_among(recording.unit_ids, recording.recording_id)
         rate = recording.sampling_rate
-        if not 0.98 < rate / self.sampling_rate < 1.02:
+        if not is_one_rate(rate, self.sampling_rate):
             raise RecordingError(
                 f"Recording '{recording.recording_id}' is sampled at {rate:.2f} Hz but the decoder "
                 f"was fitted at {self.sampling_rate:.2f} Hz. Resample it first."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from poyo_ssl.finetuning.answering import LEARNING, Lesson, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.engine import fit
-from poyo_ssl.training.transfer import EMBEDDINGS, LearningRates, full_rates
+from poyo_ssl.training.transfer import EMBEDDINGS, LearningRates, full_rates, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
@@ -73,7 +71,7 @@ def finetune(
     arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
     torch.manual_seed(seed)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
-    encoder, rates = begin(encoder, population, config, seed)
+    encoder, rates = transfer_encoder(encoder, population, config, seed)
     num_timesteps = encoder.window_timesteps(task.length)
     labelled = choose_labels(
         population.labelled_sources(encoder, task, "train", num_timesteps), labels, seed
@@ -120,7 +118,7 @@ def finetune(
     return decoder
 
 
-def begin(
+def transfer_encoder(
     encoder: Encoder | EncoderConfig, population: Population, config: FinetuningConfig, seed: int
 ) -> tuple[Encoder, LearningRates]:
     """The encoder that fine-tuning starts from, with every unit, and how fast its parts learn.
@@ -131,19 +129,12 @@ def begin(
         RecordingError: If the encoder was pretrained at another imaging rate.
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
+    prepared = prepare_encoder(encoder, population.sampling_rate)
     if isinstance(encoder, EncoderConfig):
-        encoder = Encoder(encoder, population.sampling_rate)
-        encoder.add_units(population.unit_ids)
-        return encoder, full_rates(encoder)
-    if not 0.98 < encoder.sampling_rate / population.sampling_rate < 1.02:
-        raise RecordingError(
-            f"The encoder was pretrained at {encoder.sampling_rate:.2f} Hz, the recordings are "
-            f"sampled at {population.sampling_rate:.2f} Hz. Pretrain at that rate, or resample "
-            "the recordings."
-        )
-    encoder = copy.deepcopy(encoder).train()
-    is_known = EMBEDDINGS[config.embeddings](encoder, population.unit_ids, seed)
-    return encoder, config.way.rates(encoder, is_known)
+        prepared.add_units(population.unit_ids)
+        return prepared, full_rates(prepared)
+    is_known = EMBEDDINGS[config.embeddings](prepared, population.unit_ids, seed)
+    return prepared, config.way.rates(prepared, is_known)
 
 
 def choose_labels(

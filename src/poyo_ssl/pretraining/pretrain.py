@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.engine import fit
-from poyo_ssl.training.transfer import LearningRates, known_units
+from poyo_ssl.training.transfer import LearningRates, known_units, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import (
     EvaluationBatches,
     MixedValidation,
@@ -75,7 +74,8 @@ def pretrain(
         _require_labels(population, task)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     known = _known_units(encoder, population, rates)
-    encoder = _start(encoder, population)
+    encoder = prepare_encoder(encoder, population.sampling_rate)
+    encoder.add_units(population.unit_ids)
     if config.embedding_modes:
         started = time.perf_counter()
         embed_by_modes(
@@ -118,22 +118,6 @@ def _require_labels(population: Population, task: Task) -> None:
             "the objective learns from. Divide the recordings for it too, choose another "
             "label_task, or set label_weight: 0."
         )
-
-
-def _start(encoder: Encoder | EncoderConfig, population: Population) -> Encoder:
-    """A fresh encoder, or a copy of one, that knows all units of the population."""
-    if isinstance(encoder, EncoderConfig):
-        started = Encoder(encoder, population.sampling_rate)
-    elif 0.98 < encoder.sampling_rate / population.sampling_rate < 1.02:
-        started = copy.deepcopy(encoder).train()
-    else:
-        raise RecordingError(
-            f"The encoder was pretrained at {encoder.sampling_rate:.2f} Hz, the recordings are "
-            f"sampled at {population.sampling_rate:.2f} Hz. Go on at the same rate, or give a "
-            "config to start a fresh encoder from."
-        )
-    started.add_units(population.unit_ids)
-    return started
 
 
 def _known_units(

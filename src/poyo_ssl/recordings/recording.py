@@ -10,9 +10,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+RATE_TOLERANCE = 0.02
+"""Imaging rates that differ by this part are still one rate: clocks drift and samples jitter."""
+
 
 class RecordingError(ValueError):
     """A recording that cannot be used; the message says what was found and what to do."""
+
+
+def is_one_rate(*rates: float) -> bool:
+    """Whether imaging rates (Hz) differ by ``RATE_TOLERANCE`` at most."""
+    return max(rates) <= (1 + RATE_TOLERANCE) * min(rates)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

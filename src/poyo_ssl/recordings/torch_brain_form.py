@@ -57,10 +57,10 @@ def storage_problems(recording: Recording) -> Iterator[str]:
     """What of a recording torch-brain's form cannot hold, as sentences."""
     if recording.num_units == 0:
         yield "it has no units."
-    steps = _grid_index(recording)[-1] + 1
-    if steps > _MAX_GRID_RATIO * recording.num_timesteps:
+    num_timesteps = _grid_index(recording)[-1] + 1  # gaps included
+    if num_timesteps > _MAX_GRID_RATIO * recording.num_timesteps:
         yield (
-            f"its gaps are {steps / recording.num_timesteps:.0f} times as long as what was "
+            f"its gaps are {num_timesteps / recording.num_timesteps:.0f} times as long as what was "
             f"recorded (at most {_MAX_GRID_RATIO}); make a recording of each part."
         )
     yield from _column_problems("units", recording.units)

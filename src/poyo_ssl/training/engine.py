@@ -175,7 +175,7 @@ def fit(
     Raises:
         CheckpointError: If the directory holds the checkpoints of another fit.
         TrainingStorageError: If checkpoints cannot be written.
-        ValueError: If recordings do not fit on the device that they are to be held on.
+        ValueError: If recordings do not fit on the device that they are to lie on.
         LostProcessError: If another process died or does not answer.
         SystemExit: On SIGTERM and Ctrl-C, after a checkpoint was written.
     """

@@ -6,6 +6,7 @@ query and readout are always new. A rate of 0 freezes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.recordings.recording import RecordingError, is_one_rate
 
 UNITS = "unit_embedding.weight"
 _PROCESS = "process_layers."
@@ -132,6 +134,27 @@ TRANSFERS: dict[str, Callable[[], Transfer]] = {
     "probe": Probe,
 }
 """Name of a way to transfer to its class."""
+
+
+def prepare_encoder(encoder: Encoder | EncoderConfig, sampling_rate: float) -> Encoder:
+    """What learning starts from: a fresh encoder, or a copy of a pretrained one.
+
+    Args:
+        encoder: The config of a fresh encoder, or the encoder that is copied.
+        sampling_rate: Imaging rate of the recordings to learn from, Hz.
+
+    Raises:
+        RecordingError: If the encoder was pretrained at another imaging rate.
+    """
+    if isinstance(encoder, EncoderConfig):
+        return Encoder(encoder, sampling_rate)
+    if not is_one_rate(encoder.sampling_rate, sampling_rate):
+        raise RecordingError(
+            f"The encoder was pretrained at {encoder.sampling_rate:.2f} Hz, the recordings are "
+            f"sampled at {sampling_rate:.2f} Hz. Pretrain at that rate, give a config to start a "
+            "fresh encoder from, or resample the recordings."
+        )
+    return copy.deepcopy(encoder).train()
 
 
 def full_rates(encoder: Encoder) -> LearningRates:

@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 from torch import Tensor
 
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import (
     Part,
@@ -198,10 +198,10 @@ def require_one_rate(recordings: Sequence[Recording]) -> None:
     """Refuses recordings of different sampling rates.
 
     Raises:
-        RecordingError: If the rates differ by more than 2 %.
+        RecordingError: If the rates differ by more than ``RATE_TOLERANCE``.
     """
     rates = [recording.sampling_rate for recording in recordings]
-    if max(rates) > 1.02 * min(rates):
+    if not is_one_rate(*rates):
         raise RecordingError(
             f"The recordings are sampled at {min(rates):.2f} to {max(rates):.2f} Hz; one model "
             "needs one rate. Run them separately, or resample them first."
