@@ -20,6 +20,7 @@ from poyo_ssl.model.checkpoints import save_checkpoint
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import Task
 
 
@@ -39,6 +40,25 @@ class Question:
     """Imaging rate in Hz of the recordings it was fitted on."""
     scale: UnitScale
     """Training mean and standard deviation of every unit it knows, in every recording."""
+
+    @staticmethod
+    def about(population: Population, task: Task, num_timesteps: int, arm: str) -> Question:
+        """What is asked of a decoder that is fitted on a population.
+
+        Args:
+            population: Recordings divided for the task, and chosen units.
+            task: As the recordings were divided for it.
+            num_timesteps: Imaging samples in a window.
+            arm: Name in results.
+        """
+        return Question(
+            arm=arm,
+            task=task,
+            classes=population.divided.classes(task),
+            num_timesteps=num_timesteps,
+            sampling_rate=population.sampling_rate,
+            scale=population.scale,
+        )
 
     def known_units(self, recording: Recording) -> list[str]:
         """The recording's units that the decoder uses, in column order.

@@ -141,13 +141,8 @@ def adapt(
     seconds: dict[str, float] = {}
     with _timing(seconds, "choosing units"):
         divided = divide(recordings, task, config.splits)
-        task = divided.task(task)
-        if unit_ids is None:
-            partition = partition_by_predictability(
-                divided, config.predictability, may_be_empty=config.units != "predictable"
-            )
-            unit_ids = partition.choose(divided, config.units)
-        population = Population(divided, unit_ids)
+        chosen = _choose_units(divided, config) if unit_ids is None else unit_ids
+        population = Population(divided, chosen)
     is_kept = config.finetuning.embeddings != "reset"
     num_known = len(known_units(encoder, population.unit_ids)) if is_kept else 0
 
@@ -186,11 +181,7 @@ def adapt(
     assert decoder.fit is not None
     curves["finetuning"] = decoder.fit.curves
     with _timing(seconds, "scoring"):
-        scores = [
-            score_decoder(decoder, d.recording, d.splits[task.name], config.about)
-            for d in population.divided.answering(task)
-            if len(d.splits[task.name].test)
-        ]
+        scores = list(_score(decoder, population, config))
     return decoder, Adaptation(
         seconds=seconds,
         num_units=len(population.unit_ids),
@@ -199,6 +190,24 @@ def adapt(
         curves=curves,
         divided=divided,
     )
+
+
+def _choose_units(divided: Divided, config: AdaptationConfig) -> Mapping[str, list[str]]:
+    partition = partition_by_predictability(
+        divided, config.predictability, may_be_empty=config.units != "predictable"
+    )
+    return partition.choose(divided, config.units)
+
+
+def _score(
+    decoder: FittedDecoder, population: Population, config: AdaptationConfig
+) -> Iterator[dict[str, Any]]:
+    """A row of scores for every recording that has a test part."""
+    task = decoder.question.task
+    for divided in population.divided.answering(task):
+        splits = divided.splits[task.name]
+        if len(splits.test):
+            yield score_decoder(decoder, divided.recording, splits, config.about)
 
 
 @contextmanager

@@ -71,51 +71,54 @@ def finetune(
     arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
     torch.manual_seed(seed)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
-    encoder, rates = transfer_encoder(encoder, population, config, seed)
-    num_timesteps = encoder.window_timesteps(task.length)
-    labelled = choose_labels(
-        population.labelled_sources(encoder, task, "train", num_timesteps), labels, seed
-    )
-    valid = thin(
-        population.labelled_sources(encoder, task, "valid", num_timesteps),
-        config.training.max_valid_windows,
-    )
-    learning = LEARNING[task.kind](
-        Lesson(
-            population=population,
-            task=task,
-            encoder=encoder,
-            rates=rates,
-            config=config,
-            labelled=labelled,
-            valid=valid,
-            teacher=teacher,
-            seed=seed,
-        )
-    )
-    valid = learning.valid
+    lesson = prepare_lesson(population, task, encoder, config, labels, teacher, seed)
+    learning = LEARNING[task.kind](lesson)
+    settings = asdict(lesson.encoder.config)
     fitted = fit(
         learning.module,
         learning.batches,
-        EvaluationBatches(valid, batch_size=64) if valid else None,
+        EvaluationBatches(learning.valid, batch_size=64) if learning.valid else None,
         seed=seed,
         checkpoint_directory=checkpoint_directory,
-        identity={"task": task.name, "arm": arm, "start": start, "encoder": asdict(encoder.config)},
+        identity={"task": task.name, "arm": arm, "start": start, "encoder": settings},
         log_directory=log_directory,
         show_progress=show_progress,
     )
-    decoder = learning.finish(
-        Question(
-            arm=arm,
-            task=task,
-            classes=population.divided.classes(task),
-            num_timesteps=num_timesteps,
-            sampling_rate=population.sampling_rate,
-            scale=population.scale,
-        )
-    )
+    decoder = learning.finish(Question.about(population, task, lesson.num_timesteps, arm))
     decoder.fit = fitted
     return decoder
+
+
+def prepare_lesson(
+    population: Population,
+    task: Task,
+    encoder: Encoder | EncoderConfig,
+    config: FinetuningConfig,
+    labels: LabelBudget | float,
+    teacher: LinearReadout | PictureTeacher | None,
+    seed: int,
+) -> Lesson:
+    """The encoder that fine-tuning starts from, and the windows that it learns from.
+
+    Raises:
+        RecordingError: If the encoder was pretrained at another imaging rate.
+        TransferError: If the pretrained encoder cannot be transferred as asked.
+    """
+    encoder, rates = transfer_encoder(encoder, population, config, seed)
+    num_timesteps = encoder.window_timesteps(task.length)
+    train = population.labelled_sources(encoder, task, "train", num_timesteps)
+    valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
+    return Lesson(
+        population=population,
+        task=task,
+        encoder=encoder,
+        rates=rates,
+        config=config,
+        labelled=choose_labels(train, labels, seed),
+        valid=thin(valid, config.training.max_valid_windows),
+        teacher=teacher,
+        seed=seed,
+    )
 
 
 def transfer_encoder(

@@ -40,14 +40,7 @@ class Setting:
 
     def question(self, arm: str) -> Question:
         """The question as a fitted decoder holds it."""
-        return Question(
-            arm=arm,
-            task=self.task,
-            classes=self.population.divided.classes(self.task),
-            num_timesteps=self.num_timesteps,
-            sampling_rate=self.population.sampling_rate,
-            scale=self.population.scale,
-        )
+        return Question.about(self.population, self.task, self.num_timesteps, arm)
 
     def training_windows(self, divided: DividedRecording) -> TaskWindows:
         """The labelled training windows of one recording that the budget leaves."""
