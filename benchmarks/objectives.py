@@ -29,16 +29,27 @@ LARGE = TrainingConfig(max_steps=300, batch_size=128, unit_dropout=0.3, jitter=0
 
 OBJECTIVES = {
     "masked activity: units": {},
-    "masked activity: random patches": {"pattern": "random_patches"},
-    "masked activity: the future": {"pattern": "future"},
-    "masked activity: units, first 3 modes left out": {"remove_modes": 3},
+    "masked activity: random patches": {
+        "masked_activity": ps.MaskedActivityConfig(pattern="random_patches")
+    },
+    "masked activity: the future": {"masked_activity": ps.MaskedActivityConfig(pattern="future")},
+    "masked activity: units, first 3 modes left out": {
+        "masked_activity": ps.MaskedActivityConfig(remove_modes=3)
+    },
     "masked latents, stop-gradient": {"objective": "masked_latents"},
-    "masked latents, EMA teacher": {"objective": "masked_latents", "target": "ema"},
+    "masked latents, EMA teacher": {
+        "objective": "masked_latents",
+        "masked_latents": ps.MaskedLatentsConfig(target="ema"),
+    },
     "modes": {"objective": "modes", "embedding_modes": 20},
-    "split units": {"objective": "split_units", "remove_modes": 1, "training": LARGE},
+    "split units": {
+        "objective": "split_units",
+        "split_units": ps.SplitUnitsConfig(remove_modes=1),
+        "training": LARGE,
+    },
     "modes, then split units": {
         "objective": "split_units",
-        "remove_modes": 1,
+        "split_units": ps.SplitUnitsConfig(remove_modes=1),
         "embedding_modes": 20,
         "training": LARGE,
     },

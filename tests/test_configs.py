@@ -120,6 +120,32 @@ def test_unknown_keys_are_errors(text, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("pretraining: {pattern: units}", "pretraining.masked_activity.pattern"),
+        (
+            "pretraining: {hidden_fraction: 0.3}",
+            "pretraining.masked_activity.hidden_fraction, "
+            "pretraining.masked_latents.hidden_fraction",
+        ),
+        (
+            "pretrainings: {a: {pretraining: {remove_modes: 1}}}",
+            "masked_activity.remove_modes, split_units.remove_modes",
+        ),
+    ],
+)
+def test_an_option_that_is_elsewhere_is_refused_with_its_place(text, place, tmp_path, capsys):
+    assert f"Options of that name: {place}\n" in refuse(text, tmp_path, capsys)
+
+
+def test_an_option_that_is_elsewhere_on_the_command_line_is_refused_with_its_place(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "x.nwb", "--output", "unused", "--pretraining.teacher_decay", "0.9"])
+    complaint = capsys.readouterr().err
+    assert "Options of that name: pretraining.masked_latents.teacher_decay\n" in complaint
+
+
+@pytest.mark.parametrize(
     "text", ["num_seeds: many", "encoder:\n  dim: large", "label_fractions: [all]", "[1, 2]"]
 )
 def test_values_of_the_wrong_type_are_errors(text, tmp_path, capsys):

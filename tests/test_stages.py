@@ -17,6 +17,9 @@ from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encod
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
+from poyo_ssl.pretraining.objectives.masked_latents import MaskedLatentsConfig
+from poyo_ssl.pretraining.objectives.split_units import SplitUnitsConfig
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import save_recording
@@ -37,7 +40,9 @@ PRETRAIN = PretrainStage(
     predictability=PREDICTABILITY,
     splits=SPLITS,
     encoder=ENCODER,
-    pretraining=PretrainingConfig(training=few_steps(3).training, num_queries=8),
+    pretraining=PretrainingConfig(
+        training=few_steps(3).training, masked_activity=MaskedActivityConfig(num_queries=8)
+    ),
 )
 FINETUNE = FinetuneStage(
     units="all",
@@ -304,9 +309,17 @@ def encoder(files, tmp_path_factory):
 @pytest.mark.parametrize(
     "options",
     [
-        {"objective": "masked_activity", "remove_modes": 1, "label_weight": 0.1},
-        {"objective": "masked_latents", "target": "ema", "label_weight": 0.01},
-        {"objective": "split_units", "remove_modes": 1},
+        {
+            "objective": "masked_activity",
+            "masked_activity": MaskedActivityConfig(remove_modes=1),
+            "label_weight": 0.1,
+        },
+        {
+            "objective": "masked_latents",
+            "masked_latents": MaskedLatentsConfig(target="ema"),
+            "label_weight": 0.01,
+        },
+        {"objective": "split_units", "split_units": SplitUnitsConfig(remove_modes=1)},
         {"objective": "labels", "label_weight": 1.0, "label_task": "temporal_frequency"},
     ],
     ids=lambda options: options["objective"],

@@ -7,6 +7,7 @@ from dataclasses import replace
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulation.simulator import SimulatorConfig, simulate_observatory
 from poyo_ssl.windows.splits import SplitConfig
@@ -47,7 +48,9 @@ def tiny_run_config(**options) -> RunConfig:
         splits=SPLITS,
         predictability=PredictabilityConfig(min_timesteps=100),
         encoder=ENCODER,
-        pretraining=PretrainingConfig(training=training.training, num_queries=8),
+        pretraining=PretrainingConfig(
+            training=training.training, masked_activity=MaskedActivityConfig(num_queries=8)
+        ),
         labels=training,
         movie=training,
     )

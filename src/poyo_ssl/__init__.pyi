@@ -30,6 +30,9 @@ from .predictability.screening import screen as screen
 from .predictability.thresholds import PredictabilityConfig as PredictabilityConfig
 from .pretraining.config import PretrainingConfig as PretrainingConfig
 from .pretraining.identify_units import identify_units as identify_units
+from .pretraining.objectives.masked_activity import MaskedActivityConfig as MaskedActivityConfig
+from .pretraining.objectives.masked_latents import MaskedLatentsConfig as MaskedLatentsConfig
+from .pretraining.objectives.split_units import SplitUnitsConfig as SplitUnitsConfig
 from .pretraining.pretrain import pretrain as pretrain
 from .recordings.formats.arrays import recording_from_arrays as recording_from_arrays
 from .recordings.loading import load_recordings as load_recordings

@@ -13,6 +13,7 @@ from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.identify_units import identify_units
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.transfer import TransferError
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -42,7 +43,9 @@ def config_of(**options) -> AdaptationConfig:
     config = AdaptationConfig(
         predictability=PredictabilityConfig(min_timesteps=100),
         splits=SPLITS,
-        identification=PretrainingConfig(training=few_steps(3).training, num_queries=8),
+        identification=PretrainingConfig(
+            training=few_steps(3).training, masked_activity=MaskedActivityConfig(num_queries=8)
+        ),
         finetuning=replace(few_steps(3), **finetuning),
     )
     return replace(config, **options)

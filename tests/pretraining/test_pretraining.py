@@ -14,6 +14,9 @@ from poyo_ssl.model.checkpoints import load_encoder, network_tensors, save_encod
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives import OBJECTIVES
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
+from poyo_ssl.pretraining.objectives.masked_latents import MaskedLatentsConfig
+from poyo_ssl.pretraining.objectives.split_units import SplitUnitsConfig
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.training.config import TrainingConfig
@@ -29,19 +32,23 @@ MONITORS = {"loss", "latent_variance", "effective_rank"}
 LABELS = {"label_loss", "label_accuracy"}
 R2 = {"r2", "r2_above_population_mean"}
 LATENTS = {"reconstruction", "target_variance", "target_effective_rank"}
+NO_MODE = SplitUnitsConfig(remove_modes=1)
 RECIPES = {
     "activity": ({"objective": "masked_activity"}, R2),
-    "activity, no mode": ({"objective": "masked_activity", "remove_modes": 1}, R2),
+    "activity, no mode": ({"masked_activity": MaskedActivityConfig(remove_modes=1)}, R2),
     "activity, labels": (
         {"objective": "masked_activity", "label_weight": 0.1, "window_length": 1.0},
         R2 | LABELS,
     ),
     "latents": ({"objective": "masked_latents"}, LATENTS),
     "latents, labels": ({"objective": "masked_latents", "label_weight": 0.01}, LATENTS | LABELS),
-    "latents, ema": ({"objective": "masked_latents", "target": "ema"}, LATENTS),
-    "split": ({"objective": "split_units", "remove_modes": 1}, {"agreement"}),
+    "latents, ema": (
+        {"objective": "masked_latents", "masked_latents": MaskedLatentsConfig(target="ema")},
+        LATENTS,
+    ),
+    "split": ({"objective": "split_units", "split_units": NO_MODE}, {"agreement"}),
     "split, labels": (
-        {"objective": "split_units", "remove_modes": 1, "label_weight": 0.1},
+        {"objective": "split_units", "split_units": NO_MODE, "label_weight": 0.1},
         {"agreement"} | LABELS,
     ),
     "labels": ({"objective": "labels", "label_weight": 1.0}, LABELS),
@@ -169,7 +176,9 @@ def test_masked_activity_learns_what_units_share(tiny_config):
     training = replace(
         QUICK, max_steps=100, batch_size=32, lr=1e-2, valid_every=50, unit_dropout=0.0
     )
-    config = PretrainingConfig(num_queries=12, training=training)
+    config = PretrainingConfig(
+        masked_activity=MaskedActivityConfig(num_queries=12), training=training
+    )
     result = pretrain(population, config, encoder=tiny_config, seed=0).fit
     curves = result.curves.set_index("step")
     valid_r2 = curves.loc[curves["metric"] == "valid/r2", "value"]

@@ -15,6 +15,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from poyo_ssl.model.checkpoints import network_tensors
 from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.study.held_out_patches import cut_patches
 from poyo_ssl.study.linear_reconstruction import (
@@ -223,6 +224,9 @@ def test_a_single_unit_is_refused(gratings, tiny_config):
 
 
 def test_another_objective_is_refused(gratings, tiny_config):
-    other = replace(SHORT, pattern="future", remove_modes=2)
-    with pytest.raises(ValueError, match="got pattern: future, remove_modes: 2"):
+    hidden = MaskedActivityConfig(pattern="future", remove_modes=2)
+    other = replace(SHORT, masked_activity=hidden)
+    with pytest.raises(
+        ValueError, match=r"activity\.pattern: future, masked_activity\.remove_modes: 2\. Set"
+    ):
         measure_reconstruction(gratings, tiny_config, other, seed=0)

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from rich.logging import RichHandler
 
 from poyo_ssl.cli.commands import COMMANDS
-from poyo_ssl.cli.options import gather_lists
+from poyo_ssl.cli.options import Parser, gather_lists
 from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
 from poyo_ssl.cli.terminal import console, messages
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser(arguments: list[str]) -> ArgumentParser:
     """All commands; options only for the one that is called, since they take seconds to import."""
     called = _called(arguments)
-    parser = ArgumentParser(
+    parser = Parser(
         prog="poyo-ssl",
         description="Cell-pattern-aware pretraining and decoding for two-photon calcium imaging.",
         epilog=EPILOG,
@@ -80,7 +80,7 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command")
     for name, described in COMMANDS.items():
-        command = ArgumentParser(description=described.text)
+        command = Parser(description=described.text)
         if name == called:
             described.add_all_options(command)
             command.usage = _usage(name, command)

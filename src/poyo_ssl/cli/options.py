@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -63,6 +63,34 @@ class Command(NamedTuple):
                 action.resolve_subclass_spec = _unless_text(action.resolve_subclass_spec)
             elif any(map(is_dataclass, get_args(getattr(action, "_typehint", None)))):
                 action._enable_path = True  # type: ignore[attr-defined]  # a file first, too
+
+
+class Parser(ArgumentParser):
+    """A parser whose complaint about an unknown option names those of the same name elsewhere."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Ends with the complaint."""
+        unknown = _UNKNOWN.search(message)
+        if unknown is not None and _SAME not in message:  # said already of a part
+            group, _, name = next(filter(None, unknown.groups())).rpartition(".")
+            same = [option for option in self._options() if option.rpartition(".")[2] == name]
+            same = [option for option in same if option.startswith(f"{group}.")] or same
+            message += f"\n{_SAME}{', '.join(same)}" if same else ""
+        super().error(message, ex)
+
+    def _options(self) -> list[str]:
+        """Names of all options, also of the commands'."""
+        commands = self._subcommands_action._name_parser_map if self._subcommands_action else {}
+        actions = [action for parser in (self, *commands.values()) for action in parser._actions]
+        return [action.dest for action in actions if action.option_strings]
+
+
+_SAME = "Options of that name: "
+_UNKNOWN = re.compile(
+    r"does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
+    r"|unrecognized arguments: --([\w.]+)"
+)
+"""What jsonargparse says of an option in YAML, inside a mapping, and on the command line."""
 
 
 def _unless_text(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -2,55 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal
 
-from poyo_ssl.model.masking import PATTERNS
 from poyo_ssl.pretraining.objectives import OBJECTIVES
+from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
+from poyo_ssl.pretraining.objectives.masked_latents import MaskedLatentsConfig
+from poyo_ssl.pretraining.objectives.split_units import SplitUnitsConfig
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.windows.tasks import find_task
-
-FIELDS_OF = {
-    "masked_activity": ("pattern", "hidden_fraction", "num_queries", "remove_modes"),
-    "masked_latents": ("hidden_fraction", "target", "teacher_decay"),
-    "split_units": ("remove_modes",),
-    "labels": (),
-    "modes": (),
-}
-"""Objective to the options that it alone, or it and some others, read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
     """What the encoder learns before it is fine-tuned.
 
-    An option that the chosen objective does not read must keep its default.
+    Options that only one objective reads are in the field of its name; where another objective is
+    chosen, they must keep their defaults.
     """
 
-    objective: Literal["masked_activity", "masked_latents", "split_units", "labels", "modes"] = (
-        "masked_activity"
-    )
-    """Predict hidden ΔF/F (ours), the latents of the unmasked view (as published), the other half
-    of the units (Barlow twins), or labels alone; or train nothing beyond ``embedding_modes``."""
+    objective: str = "masked_activity"
+    """masked_activity, predict hidden ΔF/F (ours); masked_latents, the latents of the unmasked view
+    (as published); split_units, the other half of the units (Barlow twins); labels alone; or
+    modes, train nothing beyond ``embedding_modes``."""
+    masked_activity: MaskedActivityConfig = field(default_factory=MaskedActivityConfig)
+    """What is hidden, and what is asked about it."""
+    masked_latents: MaskedLatentsConfig = field(default_factory=MaskedLatentsConfig)
+    """What is hidden, and whose latents are predicted."""
+    split_units: SplitUnitsConfig = field(default_factory=SplitUnitsConfig)
+    """What the halves of the units do not see."""
     embedding_modes: int = 0
     """New units' embeddings begin as loadings on so many modes of unlabelled activity, in closed
     form; 0: at random. Every objective may go on from there."""
-    pattern: Literal["units", "random_patches", "future"] = "units"
-    """masked_activity: what is hidden from the encoder. ``units`` is co-smoothing: what some units
-    did is told from the others."""
-    hidden_fraction: float = 0.5
-    """masked_activity, masked_latents: part of the units, patches or latent time steps hidden."""
-    num_queries: int = 64
-    """masked_activity: hidden patches asked about in each window."""
-    remove_modes: int = 0
-    """Leading principal components of every recording's training activity that are left out: by
-    masked_activity of what is predicted, by split_units of what the encoder reads. Without one,
-    split_units learns the gain that all units share and little else."""
-    target: Literal["stop_gradient", "ema"] = "stop_gradient"
-    """masked_latents: whose latents are predicted, the encoder's own or those of a teacher whose
-    weights are a moving average of the encoder's."""
-    teacher_decay: float = 0.996
-    """masked_latents with target ema: part of the teacher's weights that a step keeps."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of ``label_task`` beside the objective's own loss; 0 uses no
     labels. Published: 0.01, with masked_latents."""
@@ -79,58 +63,38 @@ class PretrainingConfig:
         """
         return OBJECTIVES[self.objective].streams(self.label_weight)
 
-    def _wrong_values(self) -> list[str]:
-        problems = []
-        for name, allowed in (
-            ("objective", FIELDS_OF),
-            ("pattern", PATTERNS),
-            ("target", ("stop_gradient", "ema")),
-        ):
-            if getattr(self, name) not in allowed:
-                problems.append(
-                    f"{name} must be one of {', '.join(allowed)}, got '{getattr(self, name)}'"
-                )
-        for name in ("hidden_fraction", "teacher_decay"):
-            if not 0 < getattr(self, name) < 1:
-                problems.append(f"{name} must lie in (0, 1), got {getattr(self, name)}")
-        if self.num_queries < 1 or self.window_length <= 0:
-            problems.append(
-                "num_queries must be at least 1 and window_length positive, "
-                f"got {self.num_queries} and {self.window_length}"
-            )
-        for name in ("label_weight", "remove_modes", "embedding_modes"):
+    def _wrong_values(self) -> Iterator[str]:
+        if self.objective not in OBJECTIVES:
+            yield f"objective must be one of {', '.join(OBJECTIVES)}, got '{self.objective}'"
+        if self.window_length <= 0:
+            yield f"window_length must be positive, got {self.window_length}"
+        for name in ("label_weight", "embedding_modes"):
             if getattr(self, name) < 0:
-                problems.append(f"{name} must not be negative, got {getattr(self, name)}")
+                yield f"{name} must not be negative, got {getattr(self, name)}"
         if (kind := find_task(self.label_task).kind) != "labels":
-            problems.append(f"label_task must ask for labels; {self.label_task} asks for {kind}")
-        return problems
+            yield f"label_task must ask for labels; {self.label_task} asks for {kind}"
 
-    def _ignored_options(self) -> list[str]:
+    def _ignored_options(self) -> Iterator[str]:
         """Options that were set and would do nothing."""
-        read = FIELDS_OF.get(self.objective, ())
-        problems = [
-            f"{self.objective} does not read {name}: leave it out"
-            for name in dict.fromkeys(name for names in FIELDS_OF.values() for name in names)
-            if name not in read and self._is_set(name)
-        ]
-        if "target" in read and self.target != "ema" and self._is_set("teacher_decay"):
-            problems.append("teacher_decay needs target: ema")
-        if not self.label_weight and self._is_set("label_task"):
-            problems.append("label_task does nothing with label_weight: 0")
-        return problems
+        idle = [f.name for f in fields(self) if f.name in OBJECTIVES and f.name != self.objective]
+        for name in idle:
+            options, defaults = asdict(getattr(self, name)), asdict(type(getattr(self, name))())
+            yield from (
+                f"{self.objective} does not read {name}.{option}: leave it out, or set "
+                f"objective: {name}"
+                for option in options
+                if options[option] != defaults[option]
+            )
+        if not self.label_weight and self.label_task != type(self).label_task:
+            yield "label_task does nothing with label_weight: 0"
 
-    def _wrong_batches(self) -> list[str]:
+    def _wrong_batches(self) -> Iterator[str]:
         """Batches that cannot be halved."""
-        training, problems = self.training, []
+        training = self.training
         per_stream, rest = divmod(training.batch_size, len(self.streams))
         if rest or per_stream % training.accumulate:
-            problems.append(
+            yield (
                 "labelled and unlabelled windows share a batch: training.batch_size must be a "
                 f"multiple of 2 x training.accumulate, got {training.batch_size} and "
                 f"{training.accumulate}"
             )
-        return problems
-
-    def _is_set(self, name: str) -> bool:
-        default: Any = type(self).__dataclass_fields__[name].default
-        return bool(getattr(self, name) != default)

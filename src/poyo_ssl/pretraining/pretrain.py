@@ -95,9 +95,9 @@ def pretrain(
     ]
     num_classes = len(population.divided.classes(task)) if task is not None else 0
     module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
-    if config.remove_modes:
+    if module.num_removed_modes:
         [unlabelled, *_] = streams
-        module.modes = ActivityModes.measure(unlabelled.train, config.remove_modes)
+        module.modes = ActivityModes.measure(unlabelled.train, module.num_removed_modes)
     encoder.fit = fit(
         module,
         _training_steps(streams, config, seed),

@@ -135,7 +135,8 @@ def reconstruct_held_out(
         shape = patches.held_out.shape
         train, held_out = (x.reshape(-1, shape[-1]) for x in (patches.train, patches.held_out))
         activity = population.activity[patches.recording_id]
-        groups = divide_units(shape[-1], pretraining_config.hidden_fraction, seed)
+        hidden_fraction = pretraining_config.masked_activity.hidden_fraction
+        groups = divide_units(shape[-1], hidden_fraction, seed)
         found.append(
             Reconstruction(
                 patches=patches,
@@ -281,18 +282,17 @@ def _spearman(one: np.ndarray, two: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _require_hidden_units(config: PretrainingConfig) -> None:
-    required = {
-        "objective": "masked_activity",
-        "pattern": "units",
-        "remove_modes": 0,
-        "label_weight": 0.0,
+    required: dict[str, tuple[object, object]] = {
+        "objective": (config.objective, "masked_activity"),
+        "masked_activity.pattern": (config.masked_activity.pattern, "units"),
+        "masked_activity.remove_modes": (config.masked_activity.remove_modes, 0),
+        "label_weight": (config.label_weight, 0.0),
     }
-    wrong = {
-        name: getattr(config, name) for name in required if getattr(config, name) != required[name]
-    }
+    wrong = {name: pair for name, pair in required.items() if pair[0] != pair[1]}
     if wrong:
         raise ValueError(
             "Units are reconstructed by a network that predicts the whole activity of hidden "
-            f"units and nothing else; got {', '.join(f'{k}: {v}' for k, v in wrong.items())}. Set "
-            f"{', '.join(f'{name}: {required[name]}' for name in wrong)}."
+            "units and nothing else; got "
+            f"{', '.join(f'{name}: {found}' for name, (found, _) in wrong.items())}. Set "
+            f"{', '.join(f'{name}: {needed}' for name, (_, needed) in wrong.items())}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,10 +32,17 @@ def group() -> WindowBatch:
 def make(tiny_encoder) -> Make:
     """An objective of the tiny encoder, always with the same weights; four classes with labels."""
 
-    def make_objective(name: str, batch_size: int = 64, **options) -> Objective:
+    def make_objective(
+        name: str, batch_size: int = 64, label_weight: float = 0.0, **options
+    ) -> Objective:
         torch.manual_seed(1)
-        training = TrainingConfig(batch_size=batch_size, unit_dropout=0.3, jitter=0.0)
-        config = PretrainingConfig(objective=name, training=training, **options)
+        config = PretrainingConfig(
+            objective=name,
+            label_weight=label_weight,
+            training=TrainingConfig(batch_size=batch_size, unit_dropout=0.3, jitter=0.0),
+        )
+        if options:
+            config = replace(config, **{name: replace(getattr(config, name), **options)})
         num_classes = 4 if config.label_weight else 0
         return OBJECTIVES[name](tiny_encoder, config, 0, num_classes)
 

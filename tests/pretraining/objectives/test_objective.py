@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import get_args, get_type_hints
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from poyo_ssl.model.losses import effective_rank
-from poyo_ssl.pretraining.config import FIELDS_OF, PretrainingConfig
+from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.windows.training_batches import WindowBatch
 
@@ -21,10 +20,11 @@ def unlabelled(group: WindowBatch) -> WindowBatch:
     return replace(group, target=torch.full_like(group.target, -1))
 
 
-def test_every_objective_has_one_class_and_its_options():
-    names = get_args(get_type_hints(PretrainingConfig)["objective"])
-    assert set(names) == set(FIELDS_OF) == set(OBJECTIVES)
+def test_every_objective_has_a_class_of_its_own_and_options_have_an_objective():
     assert len(set(OBJECTIVES.values())) == len(OBJECTIVES)
+    config = PretrainingConfig()
+    groups = {f.name for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    assert groups - {"training"} <= set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", SELF_SUPERVISED)

@@ -14,4 +14,4 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "labels": LabelPrediction,
     "modes": Modes,
 }
-"""Name in ``PretrainingConfig.objective`` to class."""
+"""Name in ``PretrainingConfig.objective`` to class; options of its own are a field of that name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,35 @@ from poyo_ssl.windows.training_batches import WindowBatch
 
 if TYPE_CHECKING:
     from poyo_ssl.pretraining.config import PretrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedActivityConfig:
+    """What is hidden, and what is asked about it."""
+
+    pattern: Literal["units", "random_patches", "future"] = "units"
+    """What is hidden from the encoder. ``units`` is co-smoothing: what some units did is told from
+    the others."""
+    hidden_fraction: float = 0.5
+    """Part of the units or patches hidden."""
+    num_queries: int = 64
+    """Hidden patches asked about in each window."""
+    remove_modes: int = 0
+    """Leading principal components of every recording's training activity that are left out of
+    what is predicted."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.pattern not in PATTERNS:
+            problems.append(f"pattern must be one of {', '.join(PATTERNS)}, got '{self.pattern}'")
+        if not 0 < self.hidden_fraction < 1:
+            problems.append(f"hidden_fraction must lie in (0, 1), got {self.hidden_fraction}")
+        if self.num_queries < 1:
+            problems.append(f"num_queries must be at least 1, got {self.num_queries}")
+        if self.remove_modes < 0:
+            problems.append(f"remove_modes must not be negative, got {self.remove_modes}")
+        if problems:
+            raise ValueError(f"masked_activity: {'; '.join(problems)}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +131,12 @@ class MaskedActivity(Objective):
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
     ) -> None:
         super().__init__(MaskedActivityNetwork(encoder), config, seed, num_classes)
+        self.options = config.masked_activity
+
+    @property
+    def num_removed_modes(self) -> int:
+        """Modes that are not asked for."""
+        return self.options.remove_modes
 
     def self_supervised(self, groups: list[WindowBatch]) -> tuple[dict[str, Tensor], Tensor]:
         """``loss``, ``r2`` and ``r2_above_population_mean``; latents of the view with holes.
@@ -149,10 +184,10 @@ class MaskedActivity(Objective):
         if group.position is not None:
             rows, num_windows = group.position.cpu(), self.config.training.batch_size
         num_patches = num_timesteps // self.encoder.patch_timesteps
-        is_hidden = PATTERNS[self.config.pattern](
-            num_windows, num_patches, num_units, self.config.hidden_fraction, generator
+        is_hidden = PATTERNS[self.options.pattern](
+            num_windows, num_patches, num_units, self.options.hidden_fraction, generator
         )
-        asked = choose_hidden(is_hidden, self.config.num_queries, generator)[rows].to(device)
+        asked = choose_hidden(is_hidden, self.options.num_queries, generator)[rows].to(device)
         return HiddenPatches(
             group=group,
             is_hidden=is_hidden[rows].to(device),

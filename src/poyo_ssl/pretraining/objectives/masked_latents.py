@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,31 @@ from poyo_ssl.windows.training_batches import WindowBatch
 
 if TYPE_CHECKING:
     from poyo_ssl.pretraining.config import PretrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedLatentsConfig:
+    """What is hidden, and whose latents are predicted."""
+
+    hidden_fraction: float = 0.5
+    """Part of the latent time steps hidden: always the last ones."""
+    target: Literal["stop_gradient", "ema"] = "stop_gradient"
+    """Whose latents are predicted, the encoder's own or those of a teacher whose weights are a
+    moving average of the encoder's."""
+    teacher_decay: float = 0.996
+    """target: ema: part of the teacher's weights that a step keeps."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.target not in ("stop_gradient", "ema"):
+            problems.append(f"target must be one of stop_gradient, ema, got '{self.target}'")
+        for name in ("hidden_fraction", "teacher_decay"):
+            if not 0 < getattr(self, name) < 1:
+                problems.append(f"{name} must lie in (0, 1), got {getattr(self, name)}")
+        if self.target != "ema" and self.teacher_decay != type(self).teacher_decay:
+            problems.append("teacher_decay needs target: ema")
+        if problems:
+            raise ValueError(f"masked_latents: {'; '.join(problems)}.")
 
 
 class MaskedLatentsNetwork(nn.Module):
@@ -102,14 +128,16 @@ class MaskedLatents(Objective):
     def __init__(
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
     ) -> None:
-        network = MaskedLatentsNetwork(encoder, with_teacher=config.target == "ema")
+        options = config.masked_latents
+        network = MaskedLatentsNetwork(encoder, with_teacher=options.target == "ema")
         super().__init__(network, config, seed, num_classes)
+        self.options = options
         self.network.eval()
 
     def self_supervised(self, groups: list[WindowBatch]) -> tuple[dict[str, Tensor], Tensor]:
         """``loss``, variance and effective rank of the target; latents of the unmasked view."""
         num_steps = len(self.encoder.latent_times(groups[0].activity.shape[1]))
-        hidden = hide_last_steps(num_steps, self.config.hidden_fraction).to(self.device)
+        hidden = hide_last_steps(num_steps, self.options.hidden_fraction).to(self.device)
         masked, unmasked, target = self.network(self.shown(groups), hidden)
         is_hidden = hidden.repeat_interleave(self.encoder.config.latents_per_step)
         error = (masked[:, is_hidden] - target[:, is_hidden]).abs().mean()
@@ -124,4 +152,4 @@ class MaskedLatents(Objective):
         """A step of the encoder, after which the teacher follows."""
         super().optimizer_step(*args, **kwargs)
         if self.network.teacher is not None:
-            self.network.move_teacher(self.config.teacher_decay)
+            self.network.move_teacher(self.options.teacher_decay)

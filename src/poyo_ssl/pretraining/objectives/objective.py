@@ -65,8 +65,13 @@ class Objective(WindowModule):
         self.config: PretrainingConfig = config
         self.seed = seed
         self.modes: ActivityModes | None = None
-        """What ``config.remove_modes`` leaves out; measured before training."""
+        """Those of ``num_removed_modes``, measured before training."""
         self.readout = nn.Linear(self.encoder.config.dim, num_classes) if num_classes else None
+
+    @property
+    def num_removed_modes(self) -> int:
+        """Leading components of every recording's activity that the objective leaves out."""
+        return 0
 
     @property
     def encoder(self) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,21 @@ al. take 0.005 for 8192 features."""
 
 if TYPE_CHECKING:
     from poyo_ssl.pretraining.config import PretrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitUnitsConfig:
+    """What the halves of the units do not see."""
+
+    remove_modes: int = 0
+    """Leading principal components of every recording's training activity that are left out of
+    what the encoder reads. Without one, it learns the gain that all units share and little else."""
+
+    def __post_init__(self) -> None:
+        if self.remove_modes < 0:
+            raise ValueError(
+                f"split_units: remove_modes must not be negative, got {self.remove_modes}."
+            )
 
 
 class SplitUnitsNetwork(nn.Module):
@@ -82,6 +98,12 @@ class SplitUnits(Objective):
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int
     ) -> None:
         super().__init__(SplitUnitsNetwork(encoder), config, seed, num_classes)
+        self.options = config.split_units
+
+    @property
+    def num_removed_modes(self) -> int:
+        """Modes that are not read."""
+        return self.options.remove_modes
 
     def self_supervised(self, groups: list[WindowBatch]) -> tuple[dict[str, Tensor], Tensor]:
         """``loss`` and ``agreement``; latents of both halves."""
