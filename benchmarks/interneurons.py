@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
 from poyo_ssl.predictability.activity_statistics import compute_activity_statistics
-from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 
 GROUPS = ("pyramidal, in vivo", "PV, slice", "PV, in vivo", "SST, slice", "VIP, slice")
 COMMON_RATE = 10.0  # Hz; the slowest recordings have 26.6

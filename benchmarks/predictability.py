@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from poyo_ssl.predictability.partition import compute_predictability
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 
 SHAPES = [(114_000, 174), (5_000, 20_000)]
 REPEATS = 4

@@ -18,9 +18,9 @@ import pandas as pd
 import scipy.stats
 
 from poyo_ssl.predictability.activity_statistics import compute_activity_statistics
-from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.predictability.screening import find_training_time
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.splits import SplitConfig

@@ -432,7 +432,7 @@ def test_a_group_without_units_is_refused(files, tmp_path):
 def test_impossible_options_are_refused():
     with pytest.raises(ValueError, match="Unknown task 'smell'"):
         FinetuneStage(task="smell")
-    with pytest.raises(ValueError, match="units must be unpredictable, predictable or all"):
+    with pytest.raises(ValueError, match="Unknown group of units 'some'"):
         FinetuneStage(units="some")
     with pytest.raises(ValueError, match="with_teacher needs a label task; movie asks for images"):
         FinetuneStage(task="movie", with_teacher=True)

@@ -297,7 +297,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
     bursts[::500, [0, 2]] += 60.0  # c and e
     recordings = [days["monday"], replace(days["tuesday"], df_over_f=bursts)]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
-    with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
+    with caplog.at_level(logging.INFO, "poyo_ssl.predictability"):
         partition = partition_recordings(recordings, intervals, PredictabilityConfig())
     assert partition.is_predictable(recordings[0]).tolist() == [True, True, True, True]
     assert partition.is_predictable(recordings[1]).tolist() == [False, True, False, True]
@@ -307,7 +307,7 @@ def test_cells_that_change_sides_between_days_are_counted_in_the_log(days, caplo
 def test_recordings_without_common_cells_say_nothing_of_tracked_ones(days, caplog):
     recordings = [day.with_own_units() for day in days.values()]
     intervals = {r.recording_id: r.segment_intervals for r in recordings}
-    with caplog.at_level(logging.INFO, "poyo_ssl.predictability.partition"):
+    with caplog.at_level(logging.INFO, "poyo_ssl.predictability"):
         partition_recordings(recordings, intervals, PredictabilityConfig())
     assert "measured in several recordings" not in caplog.text
 

@@ -14,7 +14,7 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_decoder
 from poyo_ssl.evaluation.saved_runs import describe_splits
 from poyo_ssl.finetuning.adapt import Adaptation, AdaptationConfig, adapt
-from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import label_teacher
@@ -69,37 +69,29 @@ class PretrainStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneStage:
+class FinetuneStage(DecodingConfig):
     """Options of ``poyo-ssl finetune``."""
 
     task: str = "direction"
     """What to decode: direction, temporal_frequency, orientation, movie_frame, movie or
     movie_held_out."""
-    units: str = "unpredictable"
-    """Units to decode from: unpredictable, predictable or all."""
     label_fraction: float = 1.0
     """Part of the training labels of every class to learn from."""
     with_teacher: bool = False
     """Label tasks: learn from a closed-form ridge teacher on unlabelled windows too."""
-    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
-    """Which units count as predictable."""
-    splits: SplitConfig = field(default_factory=SplitConfig)
-    """Train, valid and test parts."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Size of the encoder where none is given."""
-    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
-    """Loss and training."""
-    seed: int = 0
-    """Of weights, batches and the choice of labels."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         task = find_task(self.task)
-        if self.units not in ("unpredictable", "predictable", "all"):
-            raise ValueError(
-                f"units must be unpredictable, predictable or all, got '{self.units}'."
-            )
         if self.with_teacher and not task.answer.has_budget:
             raise ValueError(f"with_teacher needs a label task; {self.task} asks for {task.kind}.")
+
+    @property
+    def budget(self) -> LabelBudget:
+        """``label_fraction`` of the labels."""
+        return LabelBudget(fraction=self.label_fraction)
 
 
 def measure_predictability(
@@ -224,7 +216,7 @@ def finetune_decoder(
         encoder=pretrained.config if pretrained else options.encoder,
         config=options.finetuning,
         seed=options.seed,
-        labels=options.label_fraction,
+        labels=options.budget,
     )
     decoder = finetune(
         population,
@@ -233,7 +225,7 @@ def finetune_decoder(
         options.finetuning,
         arm=("pretrained" if pretrained else "scratch") + " + teacher" * options.with_teacher,
         seed=options.seed,
-        labels=options.label_fraction,
+        labels=options.budget,
         teacher=label_teacher(setting) if options.with_teacher else None,
         checkpoint_directory=output / "checkpoints",
         log_directory=output / "tensorboard",
@@ -243,14 +235,9 @@ def finetune_decoder(
         return []
     assert decoder.fit is not None
     decoder.fit.curves.to_csv(output / "curves.csv", index=False)
-    about = {
-        "units": options.units,
-        "labels": LabelBudget.of(options.label_fraction).text,
-        "seed": options.seed,
-    }
-    _save(decoder, divided, about, output)
+    _save(decoder, divided, options.about, output)
     return [
-        score_decoder(decoder, d.recording, d.splits[task.name], about)
+        score_decoder(decoder, d.recording, d.splits[task.name], options.about)
         for d in population.divided.answering(task)
         if len(d.splits[task.name].test)
     ]

@@ -351,8 +351,8 @@ def test_recordings_of_different_rates_are_refused(recordings):
     ("options", "message"),
     [
         ({"tasks": ("smell",)}, r"Unknown task 'smell'. Choose from: direction"),
-        ({"units": ("some",)}, "units must be among"),
-        ({"units": ()}, "units must be among"),
+        ({"units": ("some",)}, "Unknown group of units 'some'"),
+        ({"units": ()}, "units must name at least one group"),
         ({"arms": ("ridge",)}, "Unknown arm 'ridge'. Choose from: scratch"),
         ({"arms": ("mlp",)}, "Unknown arm 'mlp'"),
         ({"label_fractions": ()}, "label_fractions"),

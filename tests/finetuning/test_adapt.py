@@ -221,5 +221,5 @@ def test_a_directory_without_an_encoder_is_refused(recording, tmp_path):
 def test_an_unknown_task_or_group_of_units_is_refused(pretrained, recording):
     with pytest.raises(ValueError, match="Unknown task 'smell'"):
         adapt(pretrained, recording, "smell")
-    with pytest.raises(ValueError, match="units must be unpredictable, predictable or all"):
+    with pytest.raises(ValueError, match="Unknown group of units 'some'"):
         AdaptationConfig(units="some")

@@ -18,8 +18,8 @@ from poyo_ssl.predictability.activity_statistics import (
     find_runs,
     measure_activity,
 )
-from poyo_ssl.predictability.partition import measure_units
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.predictability.unit_statistics import measure_units
 from poyo_ssl.recordings.recording import Recording
 
 

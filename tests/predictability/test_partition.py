@@ -17,14 +17,10 @@ from matplotlib.figure import Figure
 from pandas.testing import assert_frame_equal
 
 from poyo_ssl.predictability.figure import plot_predictability
-from poyo_ssl.predictability.partition import (
-    compute_predictability,
-    measure_units,
-    partition_recordings,
-    partition_units,
-    summarize_partition,
-)
+from poyo_ssl.predictability.partition import partition_recordings, summarize_partition
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.predictability.unit_statistics import compute_predictability, measure_units
+from poyo_ssl.predictability.verdicts import partition_units
 from poyo_ssl.recordings.recording import Recording
 from tiny_fits import with_units_in_order
 

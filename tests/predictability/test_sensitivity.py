@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
-from poyo_ssl.predictability.partition import Partition, partition_units
+from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.predictability.sensitivity import ALL_UNITS, CHANGES, UNKNOWN_LINE, vary_thresholds
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.predictability.verdicts import partition_units
 
 CONFIG = PredictabilityConfig(skewness_max=2.0, kurtosis_max=10.0)
 

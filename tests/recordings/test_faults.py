@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import nwb_files
 from nwb_files import NUM_TIMESTEPS, NUM_UNITS, imaging_times, traces
-from poyo_ssl.predictability.partition import compute_predictability
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.formats.nwb1 import read_nwb1
 from poyo_ssl.recordings.recording import RecordingError

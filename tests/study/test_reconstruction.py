@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from sklearn.linear_model import LinearRegression, Ridge
 
 from poyo_ssl.model.checkpoints import network_tensors
-from poyo_ssl.predictability.partition import compute_predictability
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
 from poyo_ssl.recordings.recording import RecordingError

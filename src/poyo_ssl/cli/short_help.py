@@ -95,9 +95,18 @@ def outline(config: ConfigClass) -> dict[str, Outline]:
     """The fields of a config dataclass, from its source."""
     path = PACKAGE.joinpath(*config.module.split(".")[1:]).with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
-    found = {}
-    for node, below in pairwise(classes[config.name]):
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    modules = {
+        name.name: str(node.module)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    found: dict[str, Outline] = {}
+    for base in classes[config.name].bases:
+        if isinstance(base, ast.Name) and modules[base.id].startswith(PACKAGE.name):
+            found |= outline(ConfigClass(modules[base.id], base.id))
+    for node, below in pairwise(classes[config.name].body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             assert isinstance(below, ast.Expr)
             assert isinstance(below.value, ast.Constant)

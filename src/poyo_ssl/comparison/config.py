@@ -12,6 +12,7 @@ from poyo_ssl.comparison.diets import find_diet
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.teachers import TEACHERS
 from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.predictability.partition import find_group
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.training.config import TrainingConfig
@@ -113,13 +114,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in self.tasks:
             find_task(name)
+        for name in self.units:
+            find_group(name)
         problems = list(self._problems())
         if problems:
             raise ValueError(" ".join(problems))
 
     def _problems(self) -> Iterator[str]:
-        if not self.units or set(self.units) - {"unpredictable", "predictable", "all"}:
-            yield f"units must be among unpredictable, predictable and all, got {self.units}."
+        if not self.units:
+            yield "units must name at least one group."
         if not self.label_fractions and not self.labels_per_class:
             yield "label_fractions and labels_per_class must not both be empty."
         if not all(0 < fraction <= 1 for fraction in self.label_fractions):

@@ -14,12 +14,11 @@ import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_decoder
-from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import partition_by_predictability
-from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.identify_units import identify_units
 from poyo_ssl.recordings.recording import Recording
@@ -27,41 +26,26 @@ from poyo_ssl.training.transfer import known_units
 from poyo_ssl.windows.divide import Divided, divide
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptationConfig:
+class AdaptationConfig(DecodingConfig):
     """How a pretrained encoder is brought to new recordings."""
 
-    units: Literal["all", "unpredictable", "predictable"] = "all"
-    """Units to decode from."""
+    units: Literal["unpredictable", "predictable", "all"] = "all"
+    """Units to decode from: unpredictable, predictable or all."""
     labels: LabelBudget = field(default_factory=LabelBudget)
     """Labelled training windows to learn from."""
     identify: bool = False
     """First learn embeddings of new units from unlabelled activity; then they count as known."""
-    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
-    """Which units count as predictable."""
-    splits: SplitConfig = field(default_factory=SplitConfig)
-    """Train, valid and test parts."""
     identification: PretrainingConfig = field(default_factory=PretrainingConfig)
     """Used by identify: objective and training."""
-    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
-    """Way to transfer, loss and training."""
-    seed: int = 0
-    """Of weights, batches and the choice of labels."""
-
-    def __post_init__(self) -> None:
-        if self.units not in ("unpredictable", "predictable", "all"):
-            raise ValueError(
-                f"units must be unpredictable, predictable or all, got '{self.units}'."
-            )
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What tells an adapted decoder from others in results."""
-        return {"units": self.units, "labels": self.labels.text, "seed": self.seed}
+    def budget(self) -> LabelBudget:
+        """``labels``."""
+        return self.labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+from poyo_ssl.predictability.partition import find_group
+from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS, Layerwise, Transfer
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.splits import SplitConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +75,32 @@ class FinetuningConfig:
         """The way to transfer, with its options."""
         way = TRANSFERS[self.transfer]()
         return replace(way, decay=self.layer_decay) if isinstance(way, Layerwise) else way
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig(ABC):
+    """What every fit of one decoder to recordings is told, whatever its encoder comes from."""
+
+    units: Literal["unpredictable", "predictable", "all"] = "unpredictable"
+    """Units to decode from: unpredictable, predictable or all."""
+    predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
+    """Which units count as predictable."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Train, valid and test parts."""
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
+    """Way to transfer, loss and training."""
+    seed: int = 0
+    """Of weights, batches and the choice of labels."""
+
+    def __post_init__(self) -> None:
+        find_group(self.units)
+
+    @property
+    @abstractmethod
+    def budget(self) -> LabelBudget:
+        """Labelled training windows to learn from."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What tells the decoder from others in results."""
+        return {"units": self.units, "labels": self.budget.text, "seed": self.seed}

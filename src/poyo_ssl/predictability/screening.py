@@ -13,8 +13,9 @@ import pandas as pd
 
 from poyo_ssl.parallel import map_in_parallel
 from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_activity
-from poyo_ssl.predictability.partition import Partition, measure_units, partition_measured
+from poyo_ssl.predictability.partition import Partition, partition_measured
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
+from poyo_ssl.predictability.unit_statistics import measure_units
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig

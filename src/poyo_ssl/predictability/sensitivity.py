@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.predictability.partition import Partition, partition_units
+from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.predictability.thresholds import Thresholds
+from poyo_ssl.predictability.verdicts import partition_units
 
 CHANGES = (-0.2, -0.1, 0.1, 0.2)
 """Relative changes of a threshold."""

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.predictability.partition import compute_predictability
+from poyo_ssl.predictability.unit_statistics import compute_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives.masked_activity import (
