@@ -47,3 +47,10 @@ def test_its_gradient_is_exact(pictures):
 def test_a_picture_is_wholly_similar_to_itself(pictures):
     one, _ = pictures
     torch.testing.assert_close(structural_similarity_of(one, one), torch.ones(3).double())
+
+
+def test_mixed_precision_does_not_touch_it():
+    one = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0)) * 0.01 + 0.9
+    expected = structural_similarity_of(one, one.flip(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(structural_similarity_of(one, one.flip(0)), expected)

@@ -16,8 +16,11 @@ from poyo_ssl.comparison.arms import arms_for
 from poyo_ssl.comparison.config import RunConfig, slug
 from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.linear_transfer import shows_tuning
+from poyo_ssl.finetuning.finetune import begin
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.training.transfer import TransferError
 from poyo_ssl.whole_files import write_json
 from poyo_ssl.windows.divide import Divided, DividedRecording, divide, require_one_rate
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -177,6 +180,7 @@ def plan(
         *_problems_of_windows(experiment),
         *_problems_of_pretraining(experiment),
         *_problems_of_tuning(experiment),
+        *_problems_of_teachers(experiment),
     ]
     if problems:
         raise RecordingError(" ".join(dict.fromkeys(problems)))
@@ -277,6 +281,35 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
                 f"Arm '{arm}': its encoder learns from labels of the task '{task.name}', which no "
                 "recording that it is pretrained on was divided for. Add the task to tasks, or "
                 "set label_weight: 0."
+            )
+        yield from _problems_of_transfer(experiment, arm, population)
+
+
+def _problems_of_transfer(
+    experiment: Experiment, arm: str, pretraining: Population
+) -> Iterator[str]:
+    """Ways to transfer that need units which the encoder will not know."""
+    encoder = Encoder(experiment.config.encoder, pretraining.sampling_rate)
+    encoder.add_units(pretraining.unit_ids)
+    for task in experiment.tasks:
+        for units in experiment.config.units:
+            config = experiment.config.finetuning_of(arm, task)
+            try:
+                begin(encoder, experiment.population(units), config, seed=0)
+            except TransferError as error:
+                yield f"Arm '{arm}': {error}"
+
+
+def _problems_of_teachers(experiment: Experiment) -> Iterator[str]:
+    """Encoders that would be pretrained in vain, as their teachers can answer none of the tasks."""
+    kinds = dict.fromkeys(task.kind for task in experiment.tasks)
+    for name in experiment.pretrained_arms:
+        arm = experiment.config.all_arms[name]
+        if not set(kinds) & set(arm.kinds):
+            yield (
+                f"Arm '{name}': its teacher '{experiment.config.pretrainings[name].teacher}' "
+                f"answers {' and '.join(arm.kinds)}, but the tasks ask for {' and '.join(kinds)}. "
+                "Choose another teacher or none, or leave the arm out."
             )
 
 

@@ -34,10 +34,13 @@ def structural_similarity_of(one: Tensor, two: Tensor) -> Tensor:
     References:
         Wang et al. 2004, Image quality assessment: from error visibility to structural similarity.
     """
-    rows = _blur_matrix(one.shape[-2], one)  # (H - 10, H)
-    columns = _blur_matrix(one.shape[-1], one)  # (W - 10, W)
-    pictures = torch.stack([one, two, one * one, two * two, one * two])
-    mean_one, mean_two, square_one, square_two, product = rows @ pictures @ columns.T
+    # local variances are small differences of squares: bfloat16 would make them negative
+    with torch.autocast(one.device.type, enabled=False):
+        one, two = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (one, two))
+        rows = _blur_matrix(one.shape[-2], one)  # (H - 10, H)
+        columns = _blur_matrix(one.shape[-1], one)  # (W - 10, W)
+        pictures = torch.stack([one, two, one * one, two * two, one * two])
+        mean_one, mean_two, square_one, square_two, product = rows @ pictures @ columns.T
     variance = square_one - mean_one**2 + square_two - mean_two**2
     covariance = product - mean_one * mean_two
     luminance = (2 * mean_one * mean_two + LUMINANCE_CONSTANT) / (
