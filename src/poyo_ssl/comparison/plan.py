@@ -16,7 +16,7 @@ from poyo_ssl.comparison.arms import arms_for
 from poyo_ssl.comparison.config import RunConfig, slug
 from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.linear_transfer import shows_tuning
-from poyo_ssl.finetuning.finetune import begin
+from poyo_ssl.finetuning.finetune import transfer_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -295,7 +295,7 @@ def _problems_of_transfer(
         for units in experiment.config.units:
             config = experiment.config.finetuning_of(arm, task)
             try:
-                begin(encoder, experiment.population(units), config, seed=0)
+                transfer_encoder(encoder, experiment.population(units), config, seed=0)
             except TransferError as error:
                 yield f"Arm '{arm}': {error}"
 
