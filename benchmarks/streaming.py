@@ -83,13 +83,13 @@ def make_encoder(recording: Recording) -> tuple[Encoder, int]:
 def direction(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
     encoder, length = make_encoder(recording)
     network = LabelDecoder(encoder, num_classes=NUM_DIRECTIONS, query_time=WINDOW_SECONDS / 2)
-    return NetworkDecoder(make_frame(DIRECTION, recording, length, NUM_DIRECTIONS), network)
+    return NetworkDecoder(make_frame(DIRECTION, recording, length, NUM_DIRECTIONS), [network])
 
 
 def direction_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
     alone = direction(recording, rng)
     return NetworkDecoder(
-        alone.question, alone.network, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
+        alone.question, alone.networks, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
     )
 
 
@@ -97,7 +97,9 @@ def movie_frame_with_teacher(recording: Recording, rng: np.random.Generator) -> 
     encoder, length = make_encoder(recording)
     network = LabelDecoder(encoder, num_classes=NUM_MOVIE_FRAMES, query_time=WINDOW_SECONDS / 2)
     frame = make_frame(MOVIE_FRAME, recording, length, NUM_MOVIE_FRAMES)
-    return NetworkDecoder(frame, network, make_teacher(recording, NUM_MOVIE_FRAMES, rng), blend=0.5)
+    return NetworkDecoder(
+        frame, [network], make_teacher(recording, NUM_MOVIE_FRAMES, rng), blend=0.5
+    )
 
 
 def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
@@ -109,7 +111,7 @@ def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> Netw
         components=0.01 * torch.randn(NUM_COMPONENTS, 64, 128),
     )
     frame = make_frame(MOVIE_HELD_OUT, recording, length, NUM_MOVIE_FRAMES)
-    return NetworkDecoder(frame, network, make_teacher(recording, NUM_COMPONENTS, rng))
+    return NetworkDecoder(frame, [network], make_teacher(recording, NUM_COMPONENTS, rng))
 
 
 DECODERS: dict[str, Callable[[Recording, np.random.Generator], NetworkDecoder]] = {

@@ -349,9 +349,9 @@ def test_finetuning_takes_the_pretrained_encoder_whatever_size_the_options_say(
     rows = finetune_decoder(files, tmp_path, options, encoder)
     decoder = load_decoder(tmp_path)
     assert decoder.question.arm == "pretrained"
-    assert decoder.network.encoder.config == ENCODER
+    assert decoder.networks[0].encoder.config == ENCODER
     assert [row["arm"] for row in rows] == ["pretrained", "pretrained"]
-    known = list(decoder.network.encoder.unit_embedding.vocab)[1:]
+    known = list(decoder.networks[0].encoder.unit_embedding.vocab)[1:]
     pretrained = list(load_encoder(encoder).unit_embedding.vocab)[1:]
     assert known[: len(pretrained)] == pretrained
     assert len(known) == 16

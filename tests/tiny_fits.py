@@ -51,7 +51,7 @@ def few_steps(max_steps: int = 5, **options) -> FinetuningConfig:
     training = TrainingConfig(
         max_steps=max_steps, batch_size=8, valid_every=max_steps, max_valid_windows=16
     )
-    return FinetuningConfig(training=replace(training, **options))
+    return FinetuningConfig(training=replace(training, **options), members=1)
 
 
 def setting_of(

@@ -114,7 +114,7 @@ def test_a_linear_teacher_and_its_network_are_added_in_units_of_their_spread(
 ):
     together = fitted("direction", "scratch + teacher")
     assert isinstance(together, NetworkDecoder)
-    alone = NetworkDecoder(together.question, together.network)
+    alone = NetworkDecoder(together.question, together.networks)
     [taught_spread, network_spread] = together.spread
     unit_ids = together.question.known_units(tiny_recording)
     activity = Activity.of(tiny_recording, unit_ids, together.question.scale)
@@ -168,7 +168,7 @@ def test_an_empty_folder_is_no_decoder(tmp_path):
 def test_a_decoder_whose_weights_were_changed_is_refused(fitted, tmp_path):
     fitted("direction", "scratch").save(tmp_path)
     tensors = load_file(tmp_path / "weights.safetensors")
-    tensors["network.readout.weight"] = torch.zeros(3, 3)
+    tensors["network.0.readout.weight"] = torch.zeros(3, 3)
     save_file(tensors, tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"readout\.weight"):
         load_decoder(tmp_path)

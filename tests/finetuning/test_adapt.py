@@ -127,7 +127,7 @@ def test_a_unit_whose_embedding_is_drawn_anew_is_not_known(pretrained, recording
 def test_the_same_seed_adapts_to_the_same_decoder(pretrained, recording):
     config = config_of(identify=True, labels=LabelBudget(per_class=2))
     one, two = (adapt(pretrained, recording, "direction", config)[0] for _ in range(2))
-    first, second = network_tensors(one.network), network_tensors(two.network)
+    first, second = network_tensors(one.networks[0]), network_tensors(two.networks[0])
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -158,7 +158,7 @@ def test_identification_learns_from_no_label(pretrained, recording):
     shuffled = replace(recording, stimuli={**recording.stimuli, "drifting_gratings": table})
     config = config_of(identify=True, transfer="probe")
     one, two = (
-        adapt(pretrained, session, "direction", config)[0].network.encoder
+        adapt(pretrained, session, "direction", config)[0].networks[0].encoder
         for session in (recording, shuffled)
     )
     assert torch.equal(one.unit_embedding.weight, two.unit_embedding.weight)
@@ -174,7 +174,7 @@ def test_an_objective_that_learns_from_labels_identifies_no_units(pretrained, re
 def test_identified_units_count_as_known_in_fine_tuning(pretrained, recording):
     config = config_of(identify=True, transfer="probe")
     decoder, adaptation = adapt(pretrained, recording, "direction", config)
-    assert are_equal(decoder.network.encoder, pretrained)
+    assert are_equal(decoder.networks[0].encoder, pretrained)
     assert adaptation.num_known_units == NUM_KNOWN
     assert list(adaptation.seconds)[1] == "identification"
     assert set(adaptation.curves) == {"identification", "finetuning"}
@@ -186,7 +186,7 @@ def test_embeddings_are_exchanged_once_before_identification(pretrained, recordi
     decoder, _ = adapt(pretrained, recording, "direction", config)
     known = [str(unit_id) for unit_id in recording.unit_ids[:NUM_KNOWN]]
     before = embeddings(pretrained, known)
-    after = embeddings(decoder.network.encoder, known)
+    after = embeddings(decoder.networks[0].encoder, known)
     distances = torch.cdist(after, before)
     is_someones = (distances == 0).any(dim=1)
     assert not (distances.diagonal() == 0).any()

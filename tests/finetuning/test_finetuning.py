@@ -78,7 +78,7 @@ def test_unit_identification_leaves_the_encoder_bit_identical(
 ):
     population = population_of(tiny_recording, split_config, task)
     decoder = adapt(population, pretrained, task, transfer="units", optimizer=optimizer)
-    fitted = decoder.network.encoder
+    fitted = decoder.networks[0].encoder
     assert unchanged_weights(pretrained, fitted) == weights_beside_units(pretrained)
     assert torch.equal(embeddings(fitted, KNOWN), embeddings(pretrained, KNOWN))
 
@@ -87,9 +87,9 @@ def test_unit_identification_learns_the_embeddings_of_new_units(tiny_population,
     still = adapt(tiny_population, pretrained, transfer="units", lr=1e-30)
     learned = adapt(tiny_population, pretrained, transfer="units")
     for unit_id in NEW:
-        start, end = (embeddings(d.network.encoder, [unit_id]) for d in (still, learned))
+        start, end = (embeddings(d.networks[0].encoder, [unit_id]) for d in (still, learned))
         assert not torch.equal(start, end), unit_id
-    assert not torch.equal(still.network.readout.weight, learned.network.readout.weight)
+    assert not torch.equal(still.networks[0].readout.weight, learned.networks[0].readout.weight)
 
 
 @pytest.mark.parametrize("task", [DIRECTION, MOVIE], ids=lambda task: task.name)
@@ -100,11 +100,11 @@ def test_a_probe_learns_a_query_and_a_readout_and_nothing_else(
     population = population_of(tiny_recording, split_config, task)
     still = adapt(population, pretrained, task, transfer="probe", lr=1e-30)
     learned = adapt(population, pretrained, task, transfer="probe")
-    assert are_identical(network_tensors(learned.network.encoder), network_tensors(pretrained))
+    assert are_identical(network_tensors(learned.networks[0].encoder), network_tensors(pretrained))
     same = {
         name
-        for name, value in network_tensors(learned.network).items()
-        if torch.allclose(value, network_tensors(still.network)[name], rtol=0, atol=1e-20)
+        for name, value in network_tensors(learned.networks[0]).items()
+        if torch.allclose(value, network_tensors(still.networks[0])[name], rtol=0, atol=1e-20)
     }
     fixed = ("encoder.", "image_decoder.mean_frame", "image_decoder.components")
     assert {name for name in same if not any(word in name for word in fixed)} == set()
@@ -117,7 +117,7 @@ def test_a_probe_of_units_that_the_encoder_does_not_know_is_refused(tiny_populat
 
 @pytest.mark.parametrize("transfer", ["full", "layerwise"])
 def test_a_free_encoder_changes_everywhere(tiny_population, pretrained, transfer):
-    fitted = adapt(tiny_population, pretrained, transfer=transfer).network.encoder
+    fitted = adapt(tiny_population, pretrained, transfer=transfer).networks[0].encoder
     pretrained.add_units(NEW)  # so that shapes agree
     # all but the rotary frequencies, which are no weights
     same = unchanged_weights(pretrained, fitted)
@@ -141,7 +141,9 @@ def test_a_layerwise_step_goes_as_far_as_the_decay_says(tiny_population, pretrai
     )
 
     def length(decoder, name):
-        moved = network_tensors(decoder.network)[name] - network_tensors(still.network)[name]
+        moved = (
+            network_tensors(decoder.networks[0])[name] - network_tensors(still.networks[0])[name]
+        )
         return float(moved.abs().max())
 
     encoder = "reader.encoder."
@@ -157,7 +159,7 @@ def test_a_layerwise_step_goes_as_far_as_the_decay_says(tiny_population, pretrai
         assert length(layerwise, name) == pytest.approx(rate * length(full, name), rel=1e-2), name
 
     def unit_length(decoder, unit_ids):
-        start, end = (embeddings(d.network.encoder, unit_ids) for d in (still, decoder))
+        start, end = (embeddings(d.networks[0].encoder, unit_ids) for d in (still, decoder))
         return float((end - start).abs().max())
 
     for unit_ids, rate in ((KNOWN, 0.25), (NEW, 1.0)):
@@ -187,7 +189,7 @@ def test_all_of_a_fresh_encoder_learns_whatever_the_way(tiny_population):
 def test_everything_but_new_units_transfers(tiny_recording, split_config, pretrained, task):
     population = population_of(tiny_recording, split_config, task)
     # a step too small to change anything but exact zeros
-    start = adapt(population, pretrained, task, max_steps=1, lr=1e-30).network.encoder
+    start = adapt(population, pretrained, task, max_steps=1, lr=1e-30).networks[0].encoder
     before, after = network_tensors(pretrained), network_tensors(start)
     for name in before.keys() - {"unit_embedding.weight"}:
         assert torch.allclose(before[name], after[name], rtol=0, atol=1e-20), name

@@ -12,7 +12,7 @@ MAX_STEPS = 30
 
 
 def trial_of(config: RunConfig) -> RunConfig:
-    """The same run with one seed, one part of the labels, two arms and few steps.
+    """The same run with one seed, one part of the labels, two arms, few steps and members.
 
     Its report says in the title that it is a trial.
     """
@@ -35,5 +35,6 @@ def _shorten(config: FinetuningConfig) -> FinetuningConfig:
     valid_every = min(training.valid_every, max_steps)
     return replace(
         config,
+        members=min(config.members, 2),
         training=replace(training, max_steps=max_steps, valid_every=valid_every),
     )

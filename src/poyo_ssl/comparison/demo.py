@@ -17,7 +17,7 @@ def simulate_demo(seed: int) -> list[Recording]:
 
 
 def demo_config() -> RunConfig:
-    """Few seeds and steps, so that everything is over in minutes."""
+    """Few seeds, members and steps, so that everything is over in minutes."""
     return RunConfig(
         title="poyo-ssl demo: a simulated brain observatory",
         tasks=("direction", "movie_held_out"),
@@ -27,5 +27,6 @@ def demo_config() -> RunConfig:
         pretraining=PretrainingConfig(
             training=TrainingConfig(max_steps=150, unit_dropout=0.3, jitter=0.0)
         ),
-        movie=FinetuningConfig(training=TrainingConfig(max_steps=130, jitter=0.0)),
+        labels=FinetuningConfig(members=2, training=TrainingConfig(max_steps=200)),
+        movie=FinetuningConfig(members=1, training=TrainingConfig(max_steps=80, jitter=0.0)),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
@@ -28,11 +29,14 @@ BATCH_SIZE = 128
 
 
 class NetworkDecoder(FittedDecoder):
-    """A trained network, alone or added to the closed-form teacher that it learned from.
+    """Trained networks, alone or added to the closed-form teacher that they learned from.
+
+    The networks answer together: scores are the mean of their log-probabilities, pictures the mean
+    of theirs.
 
     Args:
         question: What is asked.
-        network: Fitted label or movie decoder.
+        networks: Fitted label or movie decoders of the same units, one at least.
         teacher: Linear readout whose scores the network's are added to, or whose picture the
             network corrects; None for none.
         blend: Standard deviation of the network's part relative to the teacher's.
@@ -44,33 +48,34 @@ class NetworkDecoder(FittedDecoder):
     def __init__(
         self,
         question: Question,
-        network: LabelDecoder | MovieDecoder,
+        networks: Sequence[LabelDecoder | MovieDecoder],
         teacher: LinearReadout | None = None,
         blend: float = 0.0,
         spread: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__(question)
-        self.network = network.eval()
+        self.networks = [network.eval() for network in networks]
         self.teacher = teacher
         self.blend = blend
         self.spread = spread
 
     @torch.inference_mode()
     def network_scores(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Centred logits of the network alone, (n, K)."""
-        index = self.network.encoder.unit_rows(activity.unit_ids)
-        logits = [
-            self.network(Windows(activity.windows(first, self.question.num_timesteps), index))
-            for first in in_batches(first_timestep)
-        ]
-        out = torch.cat(logits)
+        """Mean log-probabilities of the networks alone, centred over the classes, (n, K)."""
+        index = self.networks[0].encoder.unit_rows(activity.unit_ids)
+        parts = []
+        for first in in_batches(first_timestep):
+            windows = Windows(activity.windows(first, self.question.num_timesteps), index)
+            answers = [network(windows).log_softmax(dim=1) for network in self.networks]
+            parts.append(torch.stack(answers).mean(0))
+        out = torch.cat(parts)
         centred: np.ndarray = (out - out.mean(dim=1, keepdim=True)).numpy()
         return centred
 
     @torch.inference_mode()
     def pictures(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Pictures in [0, 1], starting from the teacher's where there is one, (n, 64, 128)."""
-        index = self.network.encoder.unit_rows(activity.unit_ids)
+        index = self.networks[0].encoder.unit_rows(activity.unit_ids)
         num_timesteps, teacher = self.question.num_timesteps, self.teacher
         if teacher is not None:  # bins of all windows at once: they are found over the recording
             features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)
@@ -80,7 +85,8 @@ class NetworkDecoder(FittedDecoder):
             if teacher is not None:
                 scores = torch.from_numpy(teacher.scores(features[at], activity.unit_ids)).float()
             windows = activity.windows(first_timestep[at], num_timesteps)
-            pictures.append(self.network(Windows(windows, index), scores=scores))
+            each = [network(Windows(windows, index), scores=scores) for network in self.networks]
+            pictures.append(torch.stack(each).mean(0))
         result: np.ndarray = torch.cat(pictures).numpy()
         return result
 
@@ -96,15 +102,16 @@ class NetworkDecoder(FittedDecoder):
         return scores.argmax(axis=1) if self.question.task.answer.is_about_frames else scores
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Network, vocabulary, and the teacher where there is one."""
-        network = self.network
+        """Networks, vocabulary, and the teacher where there is one."""
+        network = self.networks[0]
         settings: dict[str, Any] = {
             "network": type(network).__name__,
             "query_time": network.reader.query_time,
             "num_queries": len(network.reader.query_embedding),
+            "members": len(self.networks),
             **encoder_settings(network.encoder),
         }
-        tensors = {f"network.{k}": v for k, v in network_tensors(network).items()}
+        tensors = member_tensors(self.networks)
         if self.teacher is not None:
             readout, readout_tensors = readout_state(self.teacher)
             settings["teacher"] = {**readout, "blend": self.blend, "spread": list(self.spread)}
@@ -113,32 +120,52 @@ class NetworkDecoder(FittedDecoder):
 
     @classmethod
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Rebuilds network and teacher."""
-        weights = {
-            name.removeprefix("network."): value
-            for name, value in tensors.items()
-            if name.startswith("network.")
-        }
-        encoder = build_encoder(settings)
-        network: LabelDecoder | MovieDecoder
-        if settings["network"] == LabelDecoder.__name__:
-            network = LabelDecoder(
-                encoder, num_classes=len(question.classes), query_time=settings["query_time"]
-            )
-        else:
-            network = MovieDecoder(
-                encoder,
-                mean_frame=weights["image_decoder.mean_frame"],
-                query_time=settings["query_time"],
-                num_queries=settings["num_queries"],
-                components=weights["image_decoder.components"],
-            )
-        restore(network, weights)
+        """Rebuilds networks and teacher."""
+        networks = []
+        for weights in members_of(tensors, settings):
+            encoder = build_encoder(settings)
+            network: LabelDecoder | MovieDecoder
+            if settings["network"] == LabelDecoder.__name__:
+                network = LabelDecoder(
+                    encoder, num_classes=len(question.classes), query_time=settings["query_time"]
+                )
+            else:
+                network = MovieDecoder(
+                    encoder,
+                    mean_frame=weights["image_decoder.mean_frame"],
+                    query_time=settings["query_time"],
+                    num_queries=settings["num_queries"],
+                    components=weights["image_decoder.components"],
+                )
+            restore(network, weights)
+            networks.append(network)
         if "teacher" not in settings:
-            return cls(question, network)
+            return cls(question, networks)
         taught = settings["teacher"]
         teacher = readout_of(taught, tensors)
-        return cls(question, network, teacher, taught["blend"], tuple(taught["spread"]))
+        return cls(question, networks, teacher, taught["blend"], tuple(taught["spread"]))
+
+
+def member_tensors(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Weights of every network, by names that :func:`members_of` understands."""
+    return {
+        f"network.{member}.{name}": value
+        for member, network in enumerate(networks)
+        for name, value in network_tensors(network).items()
+    }
+
+
+def members_of(tensors: dict[str, Tensor], settings: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """Weights of every network of a saved decoder; before there were members, there was one."""
+    prefixes = [f"network.{member}." for member in range(settings.get("members", 0))]
+    return [
+        {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        for prefix in prefixes or ["network."]
+    ]
 
 
 def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:

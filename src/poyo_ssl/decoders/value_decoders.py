@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
+from poyo_ssl.decoders.network import member_tensors, members_of
 from poyo_ssl.decoders.reference_decoders import readout_of, readout_state
-from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, network_tensors, restore
+from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, restore
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.activity import Activity, Windows
@@ -175,52 +177,59 @@ class KernelReadout(FittedDecoder):
 
 
 class ValueNetwork(FittedDecoder):
-    """A trained network that answers with a number.
+    """Trained networks that answer with a number, the mean of theirs.
 
     Args:
         question: What is asked.
-        network: Encoder, query and a readout of one number.
+        networks: Encoder, query and a readout of one number; one at least, of the same units.
         mean: Of the training values.
         sd: Their standard deviation.
     """
 
     KIND = "value network"
 
-    def __init__(self, question: Question, network: LabelDecoder, mean: float, sd: float) -> None:
+    def __init__(
+        self, question: Question, networks: Sequence[LabelDecoder], mean: float, sd: float
+    ) -> None:
         super().__init__(question)
-        self.network = network.eval()
+        self.networks = [network.eval() for network in networks]
         self.mean = mean
         self.sd = sd
 
     @torch.inference_mode()
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Values, (num_windows,)."""
-        units = self.network.encoder.unit_rows(activity.unit_ids)
+        units = self.networks[0].encoder.unit_rows(activity.unit_ids)
         parts = np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
         num_timesteps = self.question.num_timesteps
-        out = [
-            self.network(Windows(activity.windows(part, num_timesteps), units)) for part in parts
-        ]
-        values: np.ndarray = self.mean + self.sd * torch.cat(out)[:, 0].double().numpy()
+        out = []
+        for part in parts:
+            windows = Windows(activity.windows(part, num_timesteps), units)
+            each = [network(windows)[:, 0] for network in self.networks]
+            out.append(torch.stack(each).mean(0))
+        values: np.ndarray = self.mean + self.sd * torch.cat(out).double().numpy()
         return values
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Network, vocabulary and the scale of the values."""
+        """Networks, vocabulary and the scale of the values."""
+        network = self.networks[0]
         settings = {
-            "query_time": self.network.reader.query_time,
+            "query_time": network.reader.query_time,
+            "members": len(self.networks),
             "value_mean": self.mean,
             "value_sd": self.sd,
-            **encoder_settings(self.network.encoder),
+            **encoder_settings(network.encoder),
         }
-        return settings, {f"network.{k}": v for k, v in network_tensors(self.network).items()}
+        return settings, member_tensors(self.networks)
 
     @classmethod
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Rebuilds the network."""
-        network = LabelDecoder(
-            build_encoder(settings), num_classes=1, query_time=settings["query_time"]
-        )
-        prefix = "network."
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        restore(network, weights)
-        return cls(question, network, settings["value_mean"], settings["value_sd"])
+        """Rebuilds the networks."""
+        networks = []
+        for weights in members_of(tensors, settings):
+            network = LabelDecoder(
+                build_encoder(settings), num_classes=1, query_time=settings["query_time"]
+            )
+            restore(network, weights)
+            networks.append(network)
+        return cls(question, networks, settings["value_mean"], settings["value_sd"])

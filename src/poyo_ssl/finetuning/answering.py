@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -18,11 +18,19 @@ from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import LabelDecoding, MovieDecoding, ValueDecoding
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
-from poyo_ssl.training.engine import WindowModule
+from poyo_ssl.training.engine import WindowModule, seed_torch
 from poyo_ssl.training.transfer import LearningRates
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import Task
-from poyo_ssl.windows.training_batches import MixedBatches, TrainingBatches, WindowSource
+from poyo_ssl.windows.training_batches import (
+    MixedBatches,
+    TrainingBatches,
+    TrainingSteps,
+    WindowSource,
+)
+
+READOUT = 0x5EAD
+"""Mixed into the seed of query and readout, whose first weights are not those of the encoder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,35 +45,45 @@ class PictureTeacher:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """One of the networks that learn side by side."""
+
+    encoder: Encoder
+    """What it starts from."""
+    rates: LearningRates
+    """Of the encoder."""
+    seed: int
+    """Of its query and readout, batches and dropout."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Lesson:
-    """What a network learns from, whatever the kind of answer."""
+    """What networks learn from, whatever the kind of answer."""
 
     population: Population
     task: Task
-    encoder: Encoder
-    rates: LearningRates
-    """Of the encoder."""
+    members: list[Member]
+    """One at least; their encoders know the same units by the same rows."""
     config: FinetuningConfig
     labelled: list[WindowSource]
     valid: list[WindowSource]
     teacher: LinearReadout | PictureTeacher | None
-    seed: int
 
     @property
     def num_timesteps(self) -> int:
         """Imaging samples in a window."""
-        return self.encoder.window_timesteps(self.task.length)
+        return self.members[0].encoder.window_timesteps(self.task.length)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Learning:
-    """A network that is ready to be trained."""
+    """Networks that are ready to be trained, one for each member."""
 
-    module: WindowModule
-    batches: TrainingBatches | MixedBatches
+    modules: Sequence[WindowModule]
+    batches: Sequence[TrainingSteps]
     valid: list[WindowSource]
     finish: Callable[[Question], FittedDecoder]
-    """Makes the fitted decoder of the trained network."""
+    """Makes the fitted decoder of the trained networks."""
 
 
 def learn_labels(lesson: Lesson) -> Learning:
@@ -77,18 +95,17 @@ def learn_labels(lesson: Lesson) -> Learning:
     teacher = lesson.teacher
     if isinstance(teacher, PictureTeacher):
         raise TypeError(f"The task '{lesson.task.name}' takes a LinearReadout for a teacher.")
-    network = LabelDecoder(
-        lesson.encoder,
-        num_classes=len(lesson.population.divided.classes(lesson.task)),
-        query_time=lesson.task.query_time,
-    )
+    networks = _label_networks(lesson, len(lesson.population.divided.classes(lesson.task)))
 
     def finish(question: Question) -> FittedDecoder:
-        decoder = NetworkDecoder(question, network, teacher, lesson.config.teacher.blend)
+        decoder = NetworkDecoder(question, networks, teacher, lesson.config.teacher.blend)
         return decoder if teacher is None else balance(decoder, lesson.labelled)
 
     return Learning(
-        module=LabelDecoding(network, lesson.config, lesson.rates),
+        modules=[
+            LabelDecoding(network, lesson.config, member.rates)
+            for network, member in zip(networks, lesson.members, strict=True)
+        ],
         batches=_label_batches(lesson, teacher),
         valid=lesson.valid,
         finish=finish,
@@ -105,13 +122,15 @@ def learn_values(lesson: Lesson) -> Learning:
         raise TypeError(f"The task '{lesson.task.name}' asks for values, which have no teacher.")
     target = np.concatenate([source.windows.target for source in lesson.labelled])
     mean, sd = float(target.mean()), float(target.std()) or 1.0
-    network = LabelDecoder(lesson.encoder, num_classes=1, query_time=lesson.task.query_time)
-    training = lesson.config.training
+    networks = _label_networks(lesson, 1)
     return Learning(
-        module=ValueDecoding(network, lesson.config, lesson.rates, mean=mean, sd=sd),
-        batches=_stream(lesson, lesson.labelled, training.batch_size, jitter=training.jitter),
+        modules=[
+            ValueDecoding(network, lesson.config, member.rates, mean=mean, sd=sd)
+            for network, member in zip(networks, lesson.members, strict=True)
+        ],
+        batches=_labelled_batches(lesson, lesson.labelled, lesson.config.training.jitter),
         valid=lesson.valid,
-        finish=lambda question: ValueNetwork(question, network, mean, sd),
+        finish=lambda question: ValueNetwork(question, networks, mean, sd),
     )
 
 
@@ -124,20 +143,20 @@ def learn_pictures(lesson: Lesson) -> Learning:
     teacher, labelled, valid = lesson.teacher, lesson.labelled, lesson.valid
     if isinstance(teacher, LinearReadout):
         raise TypeError(f"The task '{lesson.task.name}' takes a PictureTeacher for a teacher.")
-    module = _movie_module(lesson, teacher)
-    training = lesson.config.training
-    readout, jitter = None, training.jitter
+    modules = _movie_modules(lesson, teacher)
+    networks = [module.network for module in modules]
+    readout, jitter = None, lesson.config.training.jitter
     if teacher is not None:
         readout = teacher.pixels.readout
         labelled = [_with_training_scores(source, teacher) for source in labelled]
         valid = [_with_scores(source, readout) for source in valid]
         jitter = 0.0  # its scores are of the windows as they stand
     return Learning(
-        module=module,
-        batches=_stream(lesson, labelled, training.batch_size, jitter=jitter),
+        modules=modules,
+        batches=_labelled_batches(lesson, labelled, jitter),
         valid=valid,
         finish=lambda question: NetworkDecoder(
-            question, module.network, readout, lesson.config.teacher.blend
+            question, networks, readout, lesson.config.teacher.blend
         ),
     )
 
@@ -153,7 +172,17 @@ LEARNING: Mapping[str, Callable[[Lesson], Learning]] = MappingProxyType(
 """Kind of answer to how a network learns it."""
 
 
-def _movie_module(lesson: Lesson, teacher: PictureTeacher | None) -> MovieDecoding:
+def _label_networks(lesson: Lesson, num_classes: int) -> list[LabelDecoder]:
+    networks = []
+    for member in lesson.members:
+        seed_torch(member.seed, READOUT)
+        networks.append(
+            LabelDecoder(member.encoder, num_classes=num_classes, query_time=lesson.task.query_time)
+        )
+    return networks
+
+
+def _movie_modules(lesson: Lesson, teacher: PictureTeacher | None) -> list[MovieDecoding]:
     pictures = lesson.population.divided.pictures(lesson.task)
     if teacher is None:
         shown = np.unique(np.concatenate([source.windows.target for source in lesson.labelled]))
@@ -161,14 +190,18 @@ def _movie_module(lesson: Lesson, teacher: PictureTeacher | None) -> MovieDecodi
     else:
         mean_frame = torch.from_numpy(teacher.pixels.mean_picture).float()
         components = torch.from_numpy(teacher.pixels.components).float()
-    network = MovieDecoder(
-        lesson.encoder,
-        mean_frame=mean_frame,
-        query_time=lesson.task.query_time,
-        num_queries=lesson.config.num_queries,
-        components=components,
-    )
-    return MovieDecoding(network, lesson.config, pictures, lesson.rates)
+    modules = []
+    for member in lesson.members:
+        seed_torch(member.seed, READOUT)
+        network = MovieDecoder(
+            member.encoder,
+            mean_frame=mean_frame,
+            query_time=lesson.task.query_time,
+            num_queries=lesson.config.num_queries,
+            components=components,
+        )
+        modules.append(MovieDecoding(network, lesson.config, pictures, member.rates))
+    return modules
 
 
 def _with_training_scores(source: WindowSource, teacher: PictureTeacher) -> WindowSource:
@@ -182,36 +215,52 @@ def _with_scores(source: WindowSource, readout: LinearReadout) -> WindowSource:
 
 
 def _stream(
-    lesson: Lesson, sources: list[WindowSource], batch_size: int, *, jitter: float
+    lesson: Lesson, sources: list[WindowSource], batch_size: int, *, seed: int, jitter: float
 ) -> TrainingBatches:
     return TrainingBatches(
         sources,
         batch_size=batch_size,
-        seed=lesson.seed,
+        seed=seed,
         jitter=round(jitter * lesson.population.sampling_rate),
         unit_dropout=lesson.config.training.unit_dropout,
     )
 
 
-def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> TrainingBatches | MixedBatches:
+def _labelled_batches(
+    lesson: Lesson, labelled: list[WindowSource], jitter: float
+) -> list[TrainingSteps]:
+    """Every member's batches of labelled windows."""
+    batch_size = lesson.config.training.batch_size
+    return [
+        _stream(lesson, labelled, batch_size, seed=member.seed, jitter=jitter)
+        for member in lesson.members
+    ]
+
+
+def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> list[TrainingSteps]:
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = lesson.config.training
     if teacher is None:
-        return _stream(lesson, lesson.labelled, training.batch_size, jitter=training.jitter)
-    taught = []
-    for source in lesson.population.unlabelled_sources(lesson.encoder, lesson.num_timesteps):
+        return _labelled_batches(lesson, lesson.labelled, training.jitter)
+    taught, encoder = [], lesson.members[0].encoder
+    for source in lesson.population.unlabelled_sources(encoder, lesson.num_timesteps):
         scores = _teacher_scores(teacher, source)
         answers = torch.from_numpy(scores / lesson.config.teacher.temperature).float().softmax(1)
         taught.append(replace(source, teacher_answer=answers))
     num_taught = round(lesson.config.teacher.unlabelled_fraction * training.batch_size)
     num_labelled = training.batch_size - num_taught
-    return MixedBatches(
-        [
-            _stream(lesson, lesson.labelled, num_labelled, jitter=training.jitter),
-            # every position of an unlabelled window is a candidate already
-            _stream(lesson, taught, num_taught, jitter=0.0),
-        ]
-    )
+    return [
+        MixedBatches(
+            [
+                _stream(
+                    lesson, lesson.labelled, num_labelled, seed=member.seed, jitter=training.jitter
+                ),
+                # every position of an unlabelled window is a candidate already
+                _stream(lesson, taught, num_taught, seed=member.seed, jitter=0.0),
+            ]
+        )
+        for member in lesson.members
+    ]
 
 
 def _teacher_scores(teacher: LinearReadout, source: WindowSource) -> np.ndarray:
@@ -227,4 +276,6 @@ def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDec
         taught.append(_teacher_scores(decoder.teacher, source))
         learned.append(decoder.network_scores(source.activity, source.windows.first_timestep))
     spread = float(np.concatenate(taught).std()), float(np.concatenate(learned).std())
-    return NetworkDecoder(decoder.question, decoder.network, decoder.teacher, decoder.blend, spread)
+    return NetworkDecoder(
+        decoder.question, decoder.networks, decoder.teacher, decoder.blend, spread
+    )

@@ -39,6 +39,9 @@ class FinetuningConfig:
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Optimiser, steps and early stopping."""
+    members: int = 4
+    """Networks that learn side by side, each from its own initialisation, batches and dropout, and
+    answer together: the mean of their log-probabilities, values or pictures."""
     label_smoothing: float = 0.1
     """Label and frame tasks: probability spread over all classes."""
     num_queries: int = 4
@@ -68,6 +71,8 @@ class FinetuningConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'."
                 )
+        if self.members < 1:
+            raise ValueError(f"members must be at least 1, got {self.members}.")
         Layerwise(self.layer_decay)  # refuses an impossible one, whatever the way
 
     @property

@@ -9,12 +9,13 @@ import torch
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.finetuning.answering import LEARNING, Lesson, PictureTeacher
+from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.training.engine import fit
-from poyo_ssl.training.transfer import EMBEDDINGS, LearningRates, full_rates, prepare_encoder
+from poyo_ssl.training.members import Members, MemberSteps, member_seeds
+from poyo_ssl.training.transfer import EMBEDDINGS, full_rates, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
@@ -69,14 +70,13 @@ def finetune(
     task = population.divided.task(task)
     encoder = encoder or EncoderConfig()
     arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
-    torch.manual_seed(seed)
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     lesson = prepare_lesson(population, task, encoder, config, labels, teacher, seed)
     learning = LEARNING[task.kind](lesson)
-    settings = asdict(lesson.encoder.config)
+    settings = asdict(lesson.members[0].encoder.config)
     fitted = fit(
-        learning.module,
-        learning.batches,
+        Members(learning.modules, [member.seed for member in lesson.members]),
+        MemberSteps(learning.batches),
         EvaluationBatches(learning.valid, batch_size=64) if learning.valid else None,
         seed=seed,
         checkpoint_directory=checkpoint_directory,
@@ -98,33 +98,35 @@ def prepare_lesson(
     teacher: LinearReadout | PictureTeacher | None,
     seed: int,
 ) -> Lesson:
-    """The encoder that fine-tuning starts from, and the windows that it learns from.
+    """The encoders that fine-tuning starts from, and the windows that they learn from.
 
     Raises:
         RecordingError: If the encoder was pretrained at another imaging rate.
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
-    encoder, rates = transfer_encoder(encoder, population, config, seed)
-    num_timesteps = encoder.window_timesteps(task.length)
-    train = population.labelled_sources(encoder, task, "train", num_timesteps)
-    valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
+    members = [
+        transfer_encoder(encoder, population, config, of_member)
+        for of_member in member_seeds(seed, config.members)
+    ]
+    known = members[0].encoder
+    num_timesteps = known.window_timesteps(task.length)
+    train = population.labelled_sources(known, task, "train", num_timesteps)
+    valid = population.labelled_sources(known, task, "valid", num_timesteps)
     return Lesson(
         population=population,
         task=task,
-        encoder=encoder,
-        rates=rates,
+        members=members,
         config=config,
         labelled=choose_labels(train, labels, seed),
         valid=thin(valid, config.training.max_valid_windows),
         teacher=teacher,
-        seed=seed,
     )
 
 
 def transfer_encoder(
     encoder: Encoder | EncoderConfig, population: Population, config: FinetuningConfig, seed: int
-) -> tuple[Encoder, LearningRates]:
-    """The encoder that fine-tuning starts from, with every unit, and how fast its parts learn.
+) -> Member:
+    """What one member starts from: an encoder of every unit, and how fast its parts learn.
 
     All of a fresh encoder learns, whatever the way to transfer.
 
@@ -132,12 +134,14 @@ def transfer_encoder(
         RecordingError: If the encoder was pretrained at another imaging rate.
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
+    torch.manual_seed(seed)
     prepared = prepare_encoder(encoder, population.sampling_rate)
     if isinstance(encoder, EncoderConfig):
         prepared.add_units(population.unit_ids)
-        return prepared, full_rates(prepared)
+        return Member(encoder=prepared, rates=full_rates(prepared), seed=seed)
     is_known = EMBEDDINGS[config.embeddings](prepared, population.unit_ids, seed)
-    return prepared, config.way.rates(prepared, is_known)
+    rates = config.way.rates(prepared, is_known)
+    return Member(encoder=prepared, rates=rates, seed=seed)
 
 
 def choose_labels(

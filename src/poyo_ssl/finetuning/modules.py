@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -37,20 +35,23 @@ class TransferringModule(WindowModule):
         self.rates = rates or full_rates(network.encoder)
         self.rates.freeze(network.encoder)
         self.register_buffer("unit_rates", self.rates.units[:, None], persistent=False)
+        self._embeddings = torch.empty(0)
 
     def learning_rate_factors(self) -> dict[str, float]:
         """Rates of everything but single rows of the unit embedding."""
         prefix = "network.reader.encoder."
         return {prefix + name: rate for name, rate in self.rates.parameters.items() if rate > 0}
 
-    def optimizer_step(self, *args: Any, **options: Any) -> None:
-        """A step that moves the embedding of every unit as far as its own rate says."""
+    def before_step(self) -> None:
+        """Remembers the embeddings of the units."""
+        self._embeddings = self.network.encoder.unit_embedding.weight.detach().clone()
+
+    def after_step(self) -> None:
+        """Moves the embedding of every unit only as far as its own rate says."""
         weight = self.network.encoder.unit_embedding.weight
-        before = weight.detach().clone()
-        super().optimizer_step(*args, **options)
         assert isinstance(self.unit_rates, Tensor)
         with torch.no_grad():  # exactly the old one at a rate of 0, the new one at 1
-            weight.copy_(torch.lerp(before, weight, self.unit_rates))
+            weight.copy_(torch.lerp(self._embeddings, weight, self.unit_rates))
 
 
 class LabelDecoding(TransferringModule):

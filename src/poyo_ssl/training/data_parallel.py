@@ -11,8 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
@@ -132,9 +130,8 @@ class SeedParts(Callback):
         self.parts = parts
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_index: int
+        self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int
     ) -> None:
-        """Seeds torch for one part."""
+        """Seeds one part."""
         part = self.parts[batch_index % len(self.parts)]
-        mixed = np.random.SeedSequence([self.seed, trainer.global_step, part])
-        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+        module.draw_from(self.seed, trainer.global_step, part)

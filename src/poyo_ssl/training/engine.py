@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
-    EarlyStopping,
     RichProgressBar,
     WeightAveraging,
 )
@@ -57,6 +57,12 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def seed_torch(seed: int, *entropy: int) -> None:
+    """Seeds torch with a mixture of numbers; other numbers give independent draws."""
+    mixed = np.random.SeedSequence([seed, *entropy])
+    torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+
+
 class WindowModule(L.LightningModule):
     """A network and how it is trained; one subclass per objective.
 
@@ -71,7 +77,53 @@ class WindowModule(L.LightningModule):
         self.training_config = config
         self.config: Any = config
         """What decides the objective; checkpoints of another one are refused."""
+        self.finished: set[str] = set()
+        """Prefixes of the parts that no longer learn, of those in ``validated_apart``."""
         self.register_load_state_dict_pre_hook(_copy_vocabularies)
+
+    @property
+    def validated_apart(self) -> dict[str, str]:
+        """Prefix of every part that keeps its own best weights, to its validation loss."""
+        return {"": "valid/loss"}
+
+    def draw_from(self, seed: int, *entropy: int) -> None:
+        """Makes what is random from here on a function of these numbers.
+
+        Args:
+            seed: Of the fit.
+            entropy: Step and part.
+        """
+        seed_torch(seed, *entropy)
+
+    def clip_gradients_to(self, largest_norm: float) -> None:
+        """Scales the gradient down to a norm where it is longer."""
+        nn.utils.clip_grad_norm_(self.parameters(), largest_norm)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clips: by torch, since Lightning takes a fused optimiser for one that scales losses."""
+        self.clip_gradients_to(self.training_config.gradient_clip)
+
+    def before_step(self) -> None:
+        """What must be remembered before the optimiser moves the weights."""
+
+    def after_step(self) -> None:
+        """What follows when it has moved them."""
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """A step of the optimiser."""
+        self.before_step()
+        super().optimizer_step(*args, **options)
+        self.after_step()
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Batches are in memory already, where that is where training happens."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def losses(self, batch: list[WindowBatch]) -> dict[str, Tensor]:
         """The terms of the loss by name; ``loss`` is what is minimised."""
@@ -94,9 +146,13 @@ class WindowModule(L.LightningModule):
     def validation_step(self, batch: list[WindowBatch], batch_index: int) -> None:
         """The same loss on the validation part."""
         terms = self.losses(batch)
+        self.log_validation(batch, {f"valid/{name}": value for name, value in terms.items()})
+
+    def log_validation(self, batch: list[WindowBatch], terms: dict[str, Tensor]) -> None:
+        """Logs means over the windows of the validation part."""
         num_windows = sum(len(group.target) for group in batch)
         self.log_dict(
-            {f"valid/{name}": value for name, value in terms.items()},
+            terms,
             # a multiple of the processes, since Lightning averages whole numbers over them
             batch_size=num_windows * self.trainer.world_size,
             sync_dist=True,
@@ -132,7 +188,7 @@ def _copy_vocabularies(module: nn.Module, state_dict: dict[str, Any], *unused: A
 
 def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
     try:
         from pytorch_optimizer import Lamb
     except ImportError as error:
@@ -183,7 +239,7 @@ def fit(
     keep_large_buffers()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.manual_seed(seed)
-    curves, best = KeepCurves(config.accumulate), KeepBest()
+    curves, best = KeepCurves(config.accumulate), KeepBest(config.patience)
     callbacks = _callbacks(config, curves, best if valid_batches is not None else None, seed)
     writer = None
     if checkpoint_directory is not None:
@@ -216,7 +272,7 @@ def fit(
         )
         trainer.fit(module, train_loader, valid_loader, ckpt_path=newest, weights_only=True)
     fitted = {
-        "weights": best.weights or network_tensors(module),
+        "weights": network_tensors(module) | best.weights,
         "curves": curves.rows,
         "seconds": curves.seconds,
         "best_step": best.step or trainer.global_step,
@@ -233,16 +289,29 @@ def _callbacks(
     """What happens beside the steps; ``best`` is None where nothing is validated."""
     callbacks: list[Callback] = []
     if best is not None and config.patience is not None:
-        callbacks += [best, EarlyStopping("valid/loss", patience=config.patience)]
+        callbacks.append(best)
     if config.ema_decay is not None:
-        # unlike EMAWeightAveraging's, this average of equal weights is exactly that weight: what
-        # is frozen stays bit-identical
-        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
+        callbacks.append(WeightAveraging(multi_avg_fn=moving_average(config.ema_decay)))
     callbacks.append(curves)
     processes = find_processes()
-    if processes.num_parts(config.accumulate) > 1:
-        callbacks.append(SeedParts(seed, processes.parts(config.accumulate)))
+    callbacks.append(SeedParts(seed, processes.parts(config.accumulate)))
     return callbacks
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+    """An exponential moving average of weights that forgets the first ones soon.
+
+    After ``n`` averages the decay is at most ``(1 + n) / (10 + n)``, so that short fits are not
+    averages of their start. The average of equal weights is exactly that weight: what is frozen
+    stays bit-identical.
+    """
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Any) -> None:
+        known = int(num_averaged)
+        rate = min(decay, (1 + known) / (10 + known))
+        get_ema_multi_avg_fn(rate)(averaged, current, num_averaged)
+
+    return update
 
 
 def _settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -10,9 +11,9 @@ from torch.utils.data import DataLoader
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import find_processes
 from poyo_ssl.windows.evaluation_batches import ValidationBatches
-from poyo_ssl.windows.training_batches import Place, StepParts, TrainingSteps, WindowBatch
+from poyo_ssl.windows.training_batches import Place, StepParts, TrainingSteps
 
-WindowLoader = DataLoader[list[WindowBatch]]
+WindowLoader = DataLoader[list[Any]]
 
 
 def make_loaders(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
@@ -69,26 +70,74 @@ def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, Tensor]:
     return {name: v for name, v in trainer.callback_metrics.items() if name.startswith(prefix)}
 
 
+@dataclass
+class Best:
+    """What validated best of one part."""
+
+    loss: float = math.inf
+    step: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    num_worse: int = 0
+    """Validations since then."""
+
+
 class KeepBest(Callback):
-    """Remembers the weights that were validated best; they are averaged ones under EMA."""
+    """Remembers the weights that validated best, and stops when none has improved for long.
 
-    def __init__(self) -> None:
-        self.best = math.inf
-        self.weights: dict[str, Tensor] = {}
-        self.step = 0
+    Weights are averaged ones under EMA. Parts that are validated apart are kept and stopped
+    apart.
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Copies the weights if they are better than all before."""
-        loss = float(trainer.callback_metrics["valid/loss"])
-        if loss < self.best:
-            self.best, self.step = loss, trainer.global_step
-            self.weights = {k: v.clone() for k, v in network_tensors(module).items()}
+    Args:
+        patience: Validations without improvement before a part stops; None never stops.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+        self.parts: dict[str, Best] = {}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The best of every part; empty before the first validation."""
+        return {name: value for part in self.parts.values() for name, value in part.weights.items()}
+
+    @property
+    def step(self) -> int:
+        """The last step of which something is kept."""
+        return max((part.step for part in self.parts.values()), default=0)
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Parts that had stopped in an earlier run stay so."""
+        module.finished.update(self._finished())
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Copies the weights of every part that is better than before."""
+        for prefix, metric in module.validated_apart.items():
+            if prefix in module.finished:
+                continue
+            best = self.parts.setdefault(prefix, Best())
+            loss = float(trainer.callback_metrics[metric])
+            if loss < best.loss:
+                best.loss, best.step, best.num_worse = loss, trainer.global_step, 0
+                best.weights = {
+                    name: value.clone()
+                    for name, value in network_tensors(module).items()
+                    if name.startswith(prefix)
+                }
+            else:
+                best.num_worse += 1
+        module.finished.update(self._finished())
+        if len(module.finished) == len(module.validated_apart):
+            trainer.should_stop = True
+
+    def _finished(self) -> list[str]:
+        if self.patience is None:
+            return []
+        return [name for name, part in self.parts.items() if part.num_worse >= self.patience]
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"best": self.best, "step": self.step, "weights": self.weights}
+        return {name: vars(part) for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
-        self.best, self.step = state_dict["best"], state_dict["step"]
-        self.weights = state_dict["weights"]
+        self.parts = {name: Best(**state) for name, state in state_dict.items()}

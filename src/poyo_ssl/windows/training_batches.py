@@ -141,8 +141,12 @@ def draw_units(num_units: int, rng: np.random.Generator, largest_rate: float) ->
 class TrainingSteps(Protocol):
     """What is trained on: the windows of every step, whole or in parts of equal size."""
 
-    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[WindowBatch]:
-        """One part of one step; all parts together hold what the undivided step holds."""
+    def step(self, step: int, part: int = 0, num_parts: int = 1) -> list[Any]:
+        """One part of one step; all parts together hold what the undivided step holds.
+
+        Returns:
+            A :class:`WindowBatch` for each recording or, of members, a list of them for each.
+        """
         ...
 
     def to(self, place: Place) -> TrainingSteps:
@@ -296,7 +300,7 @@ class MixedBatches(IterableDataset[list[WindowBatch]]):
         yield from map(self.step, count())
 
 
-class StepParts(IterableDataset[list[WindowBatch]]):
+class StepParts(IterableDataset[list[Any]]):
     """The parts of every step that one process takes, one after the other.
 
     Args:
@@ -314,7 +318,7 @@ class StepParts(IterableDataset[list[WindowBatch]]):
         self.num_parts = num_parts
         self.first_step = first_step
 
-    def __iter__(self) -> Iterator[list[WindowBatch]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         for step in count(self.first_step):
             for part in self.parts:
                 yield self.steps.step(step, part, self.num_parts)

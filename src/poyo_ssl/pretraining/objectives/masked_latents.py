@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,8 +148,7 @@ class MaskedLatents(Objective):
             terms["target_effective_rank"] = effective_rank(features)
         return terms, unmasked
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """A step of the encoder, after which the teacher follows."""
-        super().optimizer_step(*args, **kwargs)
+    def after_step(self) -> None:
+        """The teacher follows the encoder."""
         if self.network.teacher is not None:
             self.network.move_teacher(self.options.teacher_decay)
