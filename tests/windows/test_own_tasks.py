@@ -11,7 +11,8 @@ import pytest
 import poyo_ssl as ps
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.windows.answers import ANSWERS
-from poyo_ssl.windows.tasks import find_classes, find_task, find_windows, presentations
+from poyo_ssl.windows.task_windows import find_windows
+from poyo_ssl.windows.tasks import find_classes, find_task, presentations
 
 RATE = 10.0
 
