@@ -769,13 +769,16 @@ def lies_in(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     recording=recordings_with_trials(),
     folds=st.integers(2, 6),
     valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+    runs_per_fold=st.integers(1, 4),
+    seed=st.integers(0, 3),
 )
 def test_over_all_folds_every_trial_tests_once_and_is_in_one_part_of_each(
-    recording, folds, valid_fraction
+    recording, folds, valid_fraction, runs_per_fold, seed
 ):
     onsets = np.concatenate(blocks_of(recording))
     tested = np.zeros(len(onsets), dtype=int)
-    for config in folds_of(folds, valid_fraction=valid_fraction):
+    fields = {"valid_fraction": valid_fraction, "runs_per_fold": runs_per_fold, "seed": seed}
+    for config in folds_of(folds, **fields):
         splits = split_or_skip(split_by_trial, recording, "drifting_gratings", config)
         assert np.all(parts_sharing(splits, onsets) == 1)
         tested += lies_in(onsets, splits.test)
@@ -812,18 +815,19 @@ def test_over_all_folds_every_movie_frame_tests_once(
     assert np.all(tested == 1)
 
 
-def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_beside_them():
+def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_one():
     trials = make_trials(*np.arange(0.0, 30.0, 3.0), duration=2.0)
     recording = make_recording(np.arange(0.0, 40.0, 0.1), drifting_gratings=trials)
-    first, _, third, _, last = (
-        split_by_trial(recording, "drifting_gratings", config) for config in folds_of(5)
-    )
-    assert np.allclose(first.test, [[0.0, 6.0]])
-    assert np.allclose(first.valid, [[6.0, 9.0]])
-    assert np.allclose(third.train, [[0.0, 9.0], [18.0, 31.0]])
-    assert np.allclose(third.valid, [[9.0, 12.0]])
-    assert np.allclose(third.test, [[12.0, 18.0]])
-    assert np.allclose(last.test, [[24.0, 31.0]])
+    edges = np.append(np.arange(0.0, 30.0, 6.0), 31.0)
+    tested = []
+    for config in folds_of(5, runs_per_fold=1):
+        splits = split_by_trial(recording, "drifting_gratings", config)
+        tested += splits.test.tolist()
+        [valid] = splits.valid
+        assert valid[0] in edges  # it is the first trial of another run
+        assert valid[1] - valid[0] == 3.0
+        assert sum(lies_in(trials["start"].to_numpy(), splits.train)) == 7
+    assert sorted(tested) == np.stack([edges[:-1], edges[1:]], axis=1).tolist()
 
 
 def test_training_resumes_when_what_held_out_trials_evoked_has_decayed():
@@ -851,11 +855,26 @@ def test_more_folds_than_trials_repeats_or_frames_are_refused():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 5, "test_fraction": 0.1}],
+    [
+        {"folds": 1},
+        {"folds": 3, "fold": 3},
+        {"fold": 1},
+        {"folds": 5, "test_fraction": 0.1},
+        {"folds": 5, "runs_per_fold": 0},
+        {"folds": 5, "held_out_column": "image", "held_out_values": (1,)},
+        {"held_out_values": (1,)},
+        {"seed": 1},
+    ],
 )
-def test_impossible_folds_are_refused(fields):
-    with pytest.raises(ValueError, match=r"must|needs folds"):
+def test_impossible_folds_and_options_that_do_nothing_are_refused(fields):
+    with pytest.raises(ValueError, match=r"must|needs? folds|need held_out_column|draws nothing"):
         SplitConfig(**fields)
+
+
+def test_names_of_digits_are_text():
+    assert SplitConfig(train=(500964514,), test=("7",)).train == ("500964514",)
+    with pytest.raises(ValueError, match="both to train and to test: 7"):
+        SplitConfig(train=(7,), test=("7",))
 
 
 def make_sequence() -> Recording:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pandas as pd
+from scipy.optimize import linear_sum_assignment
 
 from poyo_ssl.windows.splits import SplitConfig
 
@@ -71,40 +70,52 @@ def roles_of_fold(strata: list[np.ndarray], config: SplitConfig) -> list[np.ndar
 
 
 def deal(totals: np.ndarray, block: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals runs of trials to folds so that every fold shows about the same.
+    """Deals runs of trials to folds so that all folds show about the same.
 
-    The runs of every block are dealt at random, equally many to each fold. Then runs of one
-    block change places as long as that makes the folds more alike.
+    The runs of every block are shuffled into hands of one run a fold. One hand after the other is
+    dealt so that the folds become as alike as it can make them (an assignment problem), again and
+    again until no hand can be dealt better.
 
     Args:
-        totals: How often a run shows each stratum, (num_runs, num_strata).
+        totals: How often a run shows each stratum, whole numbers, (num_runs, num_strata).
         block: Block of every run, (num_runs,); each has a multiple of ``folds`` runs.
         folds: Number of folds.
-        seed: Draws another assignment.
+        seed: Draws other hands.
 
     Returns:
-        Fold of every run, (num_runs,). No two runs of a block could change places and lower the
-        sum of squares of how often each fold shows each stratum.
+        Fold of every run, (num_runs,).
     """
     rng = np.random.default_rng(seed)
+    hands = [
+        hand
+        for number in np.unique(block)
+        for hand in rng.permutation(np.flatnonzero(block == number)).reshape(-1, folds)
+    ]
     fold = np.empty(len(block), dtype=int)
-    pairs = []
-    for number in np.unique(block):
-        runs = np.flatnonzero(block == number)
-        fold[runs] = rng.permutation(np.arange(len(runs)) % folds)
-        pairs += list(combinations(runs, 2))
-    shown = np.array([totals[fold == number].sum(axis=0) for number in range(folds)])
-    changed = True
-    while changed:
-        changed = False
-        for one, two in pairs:
-            moved = totals[two] - totals[one]
-            first, second = fold[one], fold[two]
-            if first != second and moved @ (shown[first] - shown[second] + moved) < 0:
-                shown[first] += moved
-                shown[second] -= moved
-                fold[one], fold[two] = second, first
-                changed = True
+    shown = np.zeros((folds, totals.shape[1]), dtype=int)
+    for hand in hands:
+        fold[hand] = _deal_hand(totals[hand], shown)
+        shown[fold[hand]] += totals[hand]
+    waiting = list(hands)
+    while waiting:
+        hand = waiting.pop()
+        others = shown.copy()
+        others[fold[hand]] -= totals[hand]
+        better = _deal_hand(totals[hand], others)
+        if np.sum(totals[hand] * (others[better] - others[fold[hand]])) < 0:
+            fold[hand], shown = better, others
+            shown[better] += totals[hand]
+            waiting = list(hands)
+    return fold
+
+
+def _deal_hand(totals: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """The fold of each run of a hand that makes what folds show most alike, (folds,).
+
+    That is the smallest sum of squares of what they show in the end, of which only the product of
+    a run and what its fold shows already depends on the dealing.
+    """
+    _, fold = linear_sum_assignment(totals @ shown.T)
     return fold
 
 
