@@ -13,6 +13,10 @@ from poyo_ssl.windows.tasks import TASKS, Task, can_answer, presentations
 
 logger = logging.getLogger(__name__)
 
+SPARE = 1 / 6
+"""Seconds by which a shortened window stays below what is imaged: a network takes whole patches,
+of a third of a second where nothing is said, and may round up by half of one."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskWindows:
@@ -142,19 +146,24 @@ def settle(task: Task, recordings: list[Recording]) -> Task:
     short = [name for name, seconds in longest.items() if seconds < length]
     if not short:
         return task
-    shortest = float(np.floor(1e3 * min(longest.values())) / 1e3)
+    imaged = min(longest.values())
+    shorter = max(0.1, float(np.floor(10 * (imaged - SPARE)) / 10))
     found = (
         f"Most trials of {task.stimulus} in {len(short)} of {len(recordings)} recordings (such as "
-        f"'{short[0]}') are not imaged for the {length:g} s that a window of the task "
-        f"'{task.name}' lasts, from {task.window_offset:g} s after the onset; nearly all are for "
-        f"{shortest:g} s"
+        f"'{short[0]}') are not imaged for the {length:g} s that windows of the task "
+        f"'{task.name}' last, from {task.window_offset:g} s after the onset; nearly all are for "
+        f"{imaged:.3g} s"
     )
-    if is_asked_for or 2 * shortest < length:
+    if is_asked_for or 2 * shorter < length:
         raise RecordingError(
-            f"{found}. Give the task window_length={shortest:g}, or an earlier window_offset."
+            f"{found}. Give the task window_length={shorter:g}, or an earlier window_offset."
         )
-    logger.warning("%s, which is what its windows last now.", found)
-    return replace(task, window_length=shortest)
+    logger.warning(
+        "%s. Its windows last %g s now; window_length and window_offset change that.",
+        found,
+        shorter,
+    )
+    return replace(task, window_length=shorter)
 
 
 def _longest_window(recording: Recording, task: Task) -> float:
