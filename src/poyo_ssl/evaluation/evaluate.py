@@ -11,6 +11,7 @@ import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.answers import Shown
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
@@ -171,7 +172,7 @@ def score(
 ) -> Evaluation:
     """Turns answers into metrics, as the kind of answer says."""
     frame_period = presentation_period(recording, task)
-    scored = task.answer.score(answers, windows.target, frame_period, pictures)
+    scored = task.answer.score(answers, windows.target, Shown(frame_period, pictures))
     return Evaluation(
         recording_id=recording.recording_id,
         target=windows.target,

@@ -137,9 +137,8 @@ class Divided(Sequence[DividedRecording]):
         for d in self.answering(task):
             table = presentations(d.recording, task)
             assert table is not None
-            is_known, index = task.answer.targets(
-                task.answer.clean(table[task.column]), classes, task.tolerance, task.period
-            )
+            answers = task.answer.clean(table[task.column])
+            is_known, index = task.answer.targets(answers, classes)
             onsets = table["start"].to_numpy()
             is_there = is_known & begin_inside(onsets, d.splits[task.name].part(part))
             counts += np.bincount(index[is_there], minlength=len(classes))

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.windows.answers import ANSWERS
+from poyo_ssl.windows.answers import Labels
 from poyo_ssl.windows.splits import SplitConfig, SplitError
 
-_VALUES = ANSWERS["labels"]
-_TOLERANCE = 1e-3
-"""Numbers as near as this are the same value, as for the labels of a task."""
+_VALUES = Labels()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +37,7 @@ class HeldOutValues:
         """
         column = config.held_out_column
         answers = [_VALUES.clean(table[column]) for table in tables]
-        values = _VALUES.classes(answers, _TOLERANCE, None)
+        values = _VALUES.classes(answers)
         order = np.random.default_rng(config.seed).permutation(len(values))
         num_valid = round(len(values) * config.valid_fraction)
         if config.held_out_values:
@@ -68,7 +66,7 @@ class HeldOutValues:
     def roles(self, table: pd.DataFrame) -> np.ndarray:
         """The part of every presentation, (num_rows,); one without a value trains."""
         answers = _VALUES.clean(table[self.column])
-        is_known, index = _VALUES.targets(answers, self.values, _TOLERANCE, None)
+        is_known, index = _VALUES.targets(answers, self.values)
         return np.where(is_known, self.parts[index], "train")
 
 
@@ -77,7 +75,7 @@ def _find(listed: tuple[str | float, ...], values: np.ndarray, column: str) -> n
     asked = pd.Series([str(value) for value in listed], dtype=object)
     if values.dtype.kind != "U":
         asked = pd.to_numeric(asked, errors="coerce")
-    is_known, index = _VALUES.targets(_VALUES.clean(asked), values, _TOLERANCE, None)
+    is_known, index = _VALUES.targets(_VALUES.clean(asked), values)
     if not is_known.all():
         missing = [str(value) for value, known in zip(listed, is_known, strict=True) if not known]
         raise SplitError(

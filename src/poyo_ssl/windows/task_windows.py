@@ -72,9 +72,7 @@ def find_windows(
     table = presentations(recording, task)
     if table is None:
         table = recording.stimulus(task.stimulus)  # which says what there is
-    is_answered, target = task.answer.targets(
-        task.answer.clean(table[task.column]), classes, task.tolerance, task.period
-    )
+    is_answered, target = task.answer.targets(task.answer.clean(table[task.column]), classes)
     onsets = table["start"].to_numpy(dtype=float)
     starts = onsets + task.window_offset
     first = recording.timestep_at(starts)

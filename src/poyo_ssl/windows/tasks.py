@@ -96,7 +96,7 @@ class Task:
     @property
     def answer(self) -> Answer:
         """What its kind of answer means."""
-        return ANSWERS[self.kind]
+        return ANSWERS[self.kind](self.tolerance, self.period)
 
     @property
     def length(self) -> float:
@@ -342,7 +342,7 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"are empty, so the task '{task.name}' has nothing to learn. Fill the column, or ask "
             "for another one."
         )
-    classes = task.answer.classes(answers, task.tolerance, task.period)
+    classes = task.answer.classes(answers)
     if task.answer.has_budget and len(classes) > MOST_LABELS:
         raise RecordingError(
             f"The column {task.column} of {task.stimulus} has {len(classes)} different answers, "
