@@ -61,7 +61,7 @@ def test_a_window_that_was_asked_for_is_refused_with_the_length_to_give():
         ps.divide([recording], asked)
     fits = ps.divide([recording], asked.replace("length=2", "length=1.5"))
     assert fits.task("drifting_gratings_orientation").length == 1.5
-    with pytest.raises(ps.RecordingError, match=r"nearly all are for 0.69 s. Give .*length=0.5,"):
+    with pytest.raises(ps.RecordingError, match=r"nearly all are for 0.688 s. Give .*length=0.5,"):
         ps.divide([cut_to_trials(after=1.0)], "direction")
 
 
