@@ -139,3 +139,16 @@ def test_stimuli_without_the_column_are_divided_as_ever(caplog):
     [plain] = ps.divide([both], tasks, SplitConfig())
     assert np.array_equal(held_out.splits["later_angle"].test, plain.splits["later_angle"].test)
     assert len(held_out.splits["gratings_angle"].test) > 3
+
+
+def test_a_run_scores_held_out_values_and_pretrains_on_no_other_recordings(tmp_path):
+    rng = np.random.default_rng(0)
+    recording = replace(GRATINGS, df_over_f=rng.normal(size=GRATINGS.df_over_f.shape))
+    config = ps.RunConfig(
+        tasks=("gratings/angle",), units=("all",), arms=(), num_seeds=1, jobs=1,
+        splits=SplitConfig(held_out_column="frequency", held_out_values=(4,), valid_fraction=0.0),
+    )  # fmt: skip
+    ps.run([recording], tmp_path, config)
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert (scores["num_test"] == 16).all()
+    assert (scores["num_untrained"] == 0).all()

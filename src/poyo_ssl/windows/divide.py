@@ -232,7 +232,7 @@ def _find_held_out(
     recordings: list[Recording], tasks: Iterable[Task], config: SplitConfig
 ) -> HeldOutValues | None:
     """The values that are held out in all recordings alike; None where no column is named."""
-    if not config.held_out_column:
+    if not config.held_out_column or not recordings:
         return None
     shown = {
         (recording.recording_id, task.stimulus): table
@@ -245,7 +245,8 @@ def _find_held_out(
         found = sorted({str(column) for table in shown.values() for column in table})
         raise SplitError(
             f"No stimulus that the tasks ask about has a column '{config.held_out_column}' to hold "
-            f"out values of (found: {', '.join(found)}). Correct held_out_column of the splits."
+            f"out values of (found: {', '.join(found)}). Correct held_out_column of the splits, or "
+            "that of earlier_splits where these recordings are only pretrained on."
         )
     values = HeldOutValues.draw(tables, config)
     logger.info("Held out wherever it is shown: %s", values)
