@@ -169,9 +169,9 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
                 ),
                 "num_train": len(setting.training_windows(divided)),
                 "num_test": len(evaluation.target),
-                "num_untrained": evaluation.num_untrained,
                 "seconds": round(seconds, 2),
                 "scores": evaluation.scores,
+                **({"num_untrained": apart} if (apart := evaluation.num_untrained) else {}),
             }
         )
         save_predictions(directory / f"{recording.recording_id}.npz", task, evaluation, pictures)
