@@ -33,7 +33,7 @@ from poyo_ssl.training.engine import fit
 from poyo_ssl.training.resuming import read_checkpoint, step_of
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 SAMPLING_RATE, NUM_TIMESTEPS, NUM_CLASSES, NUM_UNITS = 10.0, 20, 4, 12

@@ -29,7 +29,7 @@ from poyo_ssl.model.calcium_poyo_plus import READOUTS, CalciumPOYOPlus, CalciumP
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.windows.activity import Activity
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowBatch, WindowSource
 
 DEFAULT_LATENT_STEPS = 2

@@ -39,7 +39,7 @@ from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity, UnitScale
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import TrainingBatches, WindowSource
 
 RATE, NUM_UNITS, WINDOW, BATCH = 30.0, 174, 30, 16

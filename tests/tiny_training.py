@@ -15,7 +15,7 @@ from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import WindowModule, fit
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
     TrainingBatches,

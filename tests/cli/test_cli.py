@@ -218,6 +218,17 @@ def test_lists_are_written_with_spaces_or_in_brackets():
     assert config.tasks == ("direction",)
 
 
+@pytest.mark.parametrize("written", ["500964514", "[500964514]", "['500964514']"])
+def test_recordings_called_by_digits_need_no_quotes(written):
+    options = parse(
+        "run", "x.nwb", "--output", "o", "--splits.train", written, "--splits.test", "day 2",
+        "--splits.held_out_column", "frequency", "--splits.held_out_values", "1", "2.5",
+    )  # fmt: skip
+    splits = build(RunConfig, options).splits
+    assert (splits.train, splits.test) == (("500964514",), ("day 2",))
+    assert [float(value) for value in splits.held_out_values] == [1.0, 2.5]
+
+
 @pytest.mark.parametrize("command", ["run", "simulate", "predictability", "finetune", "adapt"])
 def test_a_printed_config_is_read_again(call, tmp_path, command):
     given = [] if command == "simulate" else ["x.nwb"]

@@ -310,3 +310,18 @@ def test_an_allen_session_has_many_units_of_both_kinds():
     # counted independently with scipy over the whole session
     assert partition.is_predictable(recording).sum() == 105
     assert partition.is_unpredictable(recording).sum() == 149
+
+
+def test_all_units_of_a_short_recording_can_be_decoded_save_those_without_activity(rng):
+    traces = draw_traces(rng, 1, 1)
+    traces[:, 1] = 3.0
+    recording = make_recording(traces)
+    partition = partition_recordings(
+        [recording],
+        {recording.recording_id: np.array([[0.0, 30.0]])},
+        PredictabilityConfig(),
+        may_be_empty=True,
+    )
+    assert partition.units["excluded"].tolist() == ["too short (300 timesteps)", "constant"]
+    assert partition.select(recording, "all").tolist() == [True, False]
+    assert not partition.select(recording, "unpredictable").any()

@@ -22,7 +22,7 @@ from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.formats.nwb1 import read_nwb1
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
-from poyo_ssl.windows.tasks import find_any_windows
+from poyo_ssl.windows.task_windows import find_any_windows
 
 REAL_SESSION = (
     Path(__file__).resolve().parents[2]

@@ -10,8 +10,9 @@ import pytest
 
 import poyo_ssl as ps
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.windows.answers import ANSWERS
-from poyo_ssl.windows.tasks import find_classes, find_task, find_windows, presentations
+from poyo_ssl.windows.answers import Shown, Values
+from poyo_ssl.windows.task_windows import find_windows
+from poyo_ssl.windows.tasks import find_classes, find_task, presentations
 
 RATE = 10.0
 
@@ -146,10 +147,10 @@ def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path):
 
 def test_variance_explained_is_one_for_the_truth_and_zero_for_the_mean():
     target = np.array([1.0, 2.0, 4.0])
-    values = ANSWERS["values"]
-    assert values.score(target, target, 1.0, None).scores["r2"] == 1.0
+    values = Values()
+    assert values.score(target, target, Shown(1.0)).scores["r2"] == 1.0
     mean = np.full(3, target.mean())
-    scored = values.score(mean, target, 1.0, None)
+    scored = values.score(mean, target, Shown(1.0))
     assert scored.scores == {"r2": pytest.approx(0.0), "correlation": 0.0}
     assert scored.per_window.mean() == pytest.approx(scored.scores["r2"])
 

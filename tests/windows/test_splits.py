@@ -11,24 +11,30 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.windows.held_out_values import HeldOutValues
+from poyo_ssl.windows.intervals import lie_inside
+from poyo_ssl.windows.movie_splits import (
+    held_out_movie_frames,
+    split_by_movie_frame,
+    split_by_repeat,
+)
 from poyo_ssl.windows.splits import (
-    AFTER_LAST_TRIAL,
-    LONGEST_PAUSE,
     SplitConfig,
     SplitError,
     Splits,
-    held_out_movie_frames,
     named_part,
     require_known_names,
-    split_by_movie_frame,
-    split_by_repeat,
-    split_by_stimulus_part,
-    split_by_trial,
     training_intervals,
-    trials_inside,
     whole_recording_as,
 )
-from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, find_windows
+from poyo_ssl.windows.task_windows import find_windows
+from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT
+from poyo_ssl.windows.trial_splits import (
+    AFTER_LAST_TRIAL,
+    LONGEST_PAUSE,
+    split_by_trial,
+    split_by_value,
+)
 
 TOLERANCE = 1e-9
 """Seconds; two sums of the same times may differ by rounding."""
@@ -498,7 +504,7 @@ def test_every_trial_of_a_part_has_its_whole_direction_window_there(part, per_bl
     starts = table["start"].to_numpy() + DIRECTION.window_offset
     ends = starts + DIRECTION.window_length
     # the last trial of a block among them: what it evoked lasts beyond the stimulus
-    assert trials_inside(starts, ends, splits.part(part)).sum() == 3 * per_block
+    assert lie_inside(starts, ends, splits.part(part)).sum() == 3 * per_block
     classes = np.arange(0.0, 360.0, 45.0)
     windows = find_windows(recording, DIRECTION, splits.part(part), classes, 20)
     assert len(windows) == 3 * per_block
@@ -715,7 +721,7 @@ def test_impossible_fractions_blocks_and_guards_are_refused(fields):
 def test_only_trials_wholly_inside_an_interval_count():
     starts, ends = np.array([0.0, 0.9, 2.0, 3.0]), np.array([0.5, 1.1, 2.5, 3.5])
     intervals = np.array([[0.0, 1.0], [2.0, 3.2]])
-    assert trials_inside(starts, ends, intervals).tolist() == [True, False, True, False]
+    assert lie_inside(starts, ends, intervals).tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
@@ -763,13 +769,16 @@ def lies_in(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     recording=recordings_with_trials(),
     folds=st.integers(2, 6),
     valid_fraction=st.sampled_from([0.0, 0.1, 0.3]),
+    runs_per_fold=st.integers(1, 4),
+    seed=st.integers(0, 3),
 )
 def test_over_all_folds_every_trial_tests_once_and_is_in_one_part_of_each(
-    recording, folds, valid_fraction
+    recording, folds, valid_fraction, runs_per_fold, seed
 ):
     onsets = np.concatenate(blocks_of(recording))
     tested = np.zeros(len(onsets), dtype=int)
-    for config in folds_of(folds, valid_fraction=valid_fraction):
+    fields = {"valid_fraction": valid_fraction, "runs_per_fold": runs_per_fold, "seed": seed}
+    for config in folds_of(folds, **fields):
         splits = split_or_skip(split_by_trial, recording, "drifting_gratings", config)
         assert np.all(parts_sharing(splits, onsets) == 1)
         tested += lies_in(onsets, splits.test)
@@ -806,18 +815,19 @@ def test_over_all_folds_every_movie_frame_tests_once(
     assert np.all(tested == 1)
 
 
-def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_beside_them():
+def test_five_folds_of_ten_trials_hold_out_two_each_and_validate_one():
     trials = make_trials(*np.arange(0.0, 30.0, 3.0), duration=2.0)
     recording = make_recording(np.arange(0.0, 40.0, 0.1), drifting_gratings=trials)
-    first, _, third, _, last = (
-        split_by_trial(recording, "drifting_gratings", config) for config in folds_of(5)
-    )
-    assert np.allclose(first.test, [[0.0, 6.0]])
-    assert np.allclose(first.valid, [[6.0, 9.0]])
-    assert np.allclose(third.train, [[0.0, 9.0], [18.0, 31.0]])
-    assert np.allclose(third.valid, [[9.0, 12.0]])
-    assert np.allclose(third.test, [[12.0, 18.0]])
-    assert np.allclose(last.test, [[24.0, 31.0]])
+    edges = np.append(np.arange(0.0, 30.0, 6.0), 31.0)
+    tested = []
+    for config in folds_of(5, runs_per_fold=1):
+        splits = split_by_trial(recording, "drifting_gratings", config)
+        tested += splits.test.tolist()
+        [valid] = splits.valid
+        assert valid[0] in edges  # it is the first trial of another run
+        assert valid[1] - valid[0] == 3.0
+        assert sum(lies_in(trials["start"].to_numpy(), splits.train)) == 7
+    assert sorted(tested) == np.stack([edges[:-1], edges[1:]], axis=1).tolist()
 
 
 def test_training_resumes_when_what_held_out_trials_evoked_has_decayed():
@@ -845,11 +855,26 @@ def test_more_folds_than_trials_repeats_or_frames_are_refused():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 5, "test_fraction": 0.1}],
+    [
+        {"folds": 1},
+        {"folds": 3, "fold": 3},
+        {"fold": 1},
+        {"folds": 5, "test_fraction": 0.1},
+        {"folds": 5, "runs_per_fold": 0},
+        {"folds": 5, "held_out_column": "image", "held_out_values": (1,)},
+        {"held_out_values": (1,)},
+        {"seed": 1},
+    ],
 )
-def test_impossible_folds_are_refused(fields):
-    with pytest.raises(ValueError, match=r"must|needs folds"):
+def test_impossible_folds_and_options_that_do_nothing_are_refused(fields):
+    with pytest.raises(ValueError, match=r"must|needs? folds|need held_out_column|draws nothing"):
         SplitConfig(**fields)
+
+
+def test_names_of_digits_are_text():
+    assert SplitConfig(train=(500964514,), test=("7",)).train == ("500964514",)
+    with pytest.raises(ValueError, match="both to train and to test: 7"):
+        SplitConfig(train=(7,), test=("7",))
 
 
 def make_sequence() -> Recording:
@@ -868,25 +893,33 @@ def test_a_sequence_of_segments_is_split_by_repeat():
     assert np.allclose(splits.test, shown[8:])
 
 
+def hold_out(recording: Recording, stimulus: str, config: SplitConfig) -> Splits:
+    held_out = HeldOutValues.draw([recording.stimulus(stimulus)], config)
+    return split_by_value(recording, stimulus, config, held_out)
+
+
 def test_segments_of_a_sequence_are_held_out_in_every_repeat():
-    config = SplitConfig(valid_fraction=0.0, held_out_blocks=2, guard=1.0)
-    splits = split_by_stimulus_part(make_sequence(), "sequence", config, column="segment")
-    # 6 segments a half, of which 2.4 to 3.6 are rounded: segments 2 and 3, 8 and 9
-    assert np.allclose(splits.test[:2], [[6.0, 12.0], [24.0, 30.0]])
+    config = SplitConfig(
+        valid_fraction=0.0, held_out_column="segment", held_out_values=(2, 3, 8), guard=1.0
+    )
+    splits = hold_out(make_sequence(), "sequence", config)
+    assert np.allclose(splits.test[:2], [[6.0, 12.0], [24.0, 27.0]])
+    assert np.allclose(splits.guard[:2], [[12.0, 13.0], [27.0, 28.0]])
+    assert np.allclose(splits.train[:2], [[0.0, 6.0], [13.0, 24.0]])
     table = make_sequence().stimulus("sequence")
-    middle = (0.5 * (table["start"] + table["end"])).to_numpy()
-    tested = set(table["segment"][lies_in(middle, splits.test)])
-    assert tested
-    assert not tested & set(table["segment"][lies_in(middle, splits.train)])
+    onsets = table["start"].to_numpy()
+    assert set(table["segment"][lies_in(onsets, splits.test)]) == {2, 3, 8}
+    assert not {2, 3, 8} & set(table["segment"][lies_in(onsets, splits.train)])
 
 
 def test_a_column_that_is_missing_or_numbers_nothing_is_refused():
     recording = make_sequence()
     with pytest.raises(SplitError, match="no column 'movie_frame'"):
-        split_by_stimulus_part(recording, "sequence", SplitConfig())
-    recording.stimulus("sequence")["segment"] -= 1
+        split_by_movie_frame(recording, "sequence", SplitConfig())
+    table = recording.stimulus("sequence")
+    table["movie_frame"] = table["segment"] - 1
     with pytest.raises(SplitError, match="10 rows do not, such as"):
-        split_by_stimulus_part(recording, "sequence", SplitConfig(), column="segment")
-    del recording.stimulus("sequence")["repeat"]
+        split_by_movie_frame(recording, "sequence", SplitConfig())
+    del table["repeat"]
     with pytest.raises(SplitError, match="no column 'repeat'"):
         split_by_repeat(recording, "sequence", SplitConfig())

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.task_windows import find_any_windows, find_windows, is_without_gap
 from poyo_ssl.windows.tasks import (
     DIRECTION,
     MOVIE,
@@ -20,11 +21,8 @@ from poyo_ssl.windows.tasks import (
     ORIENTATION,
     TASKS,
     can_answer,
-    find_any_windows,
     find_classes,
     find_task,
-    find_windows,
-    is_without_gap,
     split_task,
 )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
     StepParts,

@@ -131,7 +131,7 @@ def gather_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
         while name in lists and not equals and words and not re.match(r"--?[a-zA-Z]", words[0]):
             values.append(words.pop(0))
         if name in lists and values and values[0][:1] != "[":
-            is_text = lists[name] is str
+            is_text = str in (lists[name], *get_args(lists[name]))
             values = ["[" + ", ".join(json.dumps(v) if is_text else v for v in values) + "]"]
         gathered += [f"{name}={values[0]}", *values[1:]] if equals else [name, *values]
     return gathered

@@ -251,8 +251,8 @@ def _problems_of_parts(
         if len(found) == 0 and len(divided.splits[task.name].part(part)):
             yield (
                 f"Recording '{name}' has no {part} window for the task '{task.name}': its windows "
-                f"of {task.length} s do not fit into that part. Give it more trials, or "
-                "leave the task out."
+                f"of {task.length} s do not fit into that part. Give it more trials, "
+                "give the task a shorter window_length, or leave it out."
             )
     wanted = max(labels.per_class or 0 for labels in config.budgets(task))
     if not task.answer.has_budget or not len(windows["train"]):

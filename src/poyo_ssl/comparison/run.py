@@ -171,6 +171,7 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
                 "num_test": len(evaluation.target),
                 "seconds": round(seconds, 2),
                 "scores": evaluation.scores,
+                **({"num_untrained": apart} if (apart := evaluation.num_untrained) else {}),
             }
         )
         save_predictions(directory / f"{recording.recording_id}.npz", task, evaluation, pictures)

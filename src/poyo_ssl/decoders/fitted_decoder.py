@@ -40,6 +40,8 @@ class Question:
     """Imaging rate in Hz of the recordings it was fitted on."""
     scale: UnitScale
     """Training mean and standard deviation of every unit it knows, in every recording."""
+    untrained: tuple[int, ...] = ()
+    """Positions of labels among the classes that no training part showed."""
 
     @staticmethod
     def about(population: Population, task: Task, num_timesteps: int, arm: str) -> Question:
@@ -58,6 +60,7 @@ class Question:
             num_timesteps=num_timesteps,
             sampling_rate=population.sampling_rate,
             scale=population.scale,
+            untrained=population.divided.untrained(task),
         )
 
     def known_units(self, recording: Recording) -> list[str]:
@@ -123,6 +126,7 @@ class Question:
             "classes": self.classes.tolist(),
             "num_timesteps": self.num_timesteps,
             "sampling_rate": self.sampling_rate,
+            "untrained": list(self.untrained),
             "scale_units": {name: list(t.index) for name, t in self.scale.tables.items()},
         }
 
@@ -151,6 +155,7 @@ class Question:
             num_timesteps=settings["num_timesteps"],
             sampling_rate=settings["sampling_rate"],
             scale=UnitScale(tables),
+            untrained=tuple(settings.get("untrained", ())),
         )
 
 

@@ -11,10 +11,12 @@ import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.answers import Shown
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
-from poyo_ssl.windows.tasks import Task, TaskWindows, can_answer, find_windows, presentations
+from poyo_ssl.windows.task_windows import TaskWindows, find_windows
+from poyo_ssl.windows.tasks import Task, can_answer, presentations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +34,14 @@ class Evaluation:
     """Metric name to value over all windows, the main one first."""
     chance: float | None
     """Expected main metric of guessing; None for pictures, where the mean frame serves."""
+    is_trained: np.ndarray
+    """Whether the decoder was trained on windows of the same class, (num_windows,); True where
+    there are no classes."""
+
+    @property
+    def num_untrained(self) -> int:
+        """Windows of classes that no training part showed: no decoder can be right about them."""
+        return int(np.sum(~self.is_trained))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,11 @@ class Scores:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a recording: ``recording_id``, every metric, ``chance`` and ``num_windows``."""
+        """One row a recording: ``recording_id``, every metric, ``chance`` and ``num_windows``.
+
+        Where classes were tested that training never showed, ``num_untrained`` counts their
+        windows and ``trained`` is the main metric over all others.
+        """
         return pd.DataFrame(
             [
                 {
@@ -50,10 +64,20 @@ class Scores:
                     **e.scores,
                     "chance": np.nan if e.chance is None else e.chance,
                     "num_windows": len(e.target),
+                    **self._apart(e),
                 }
                 for e in self.evaluations
             ]
         )
+
+    def _apart(self, evaluation: Evaluation) -> dict[str, float]:
+        if not any(e.num_untrained for e in self.evaluations):
+            return {}
+        others = evaluation.per_window[evaluation.is_trained]
+        return {
+            "num_untrained": evaluation.num_untrained,
+            "trained": float(others.mean()) if len(others) else np.nan,
+        }
 
     def mean(self) -> dict[str, float]:
         """Every metric, averaged over recordings."""
@@ -134,7 +158,7 @@ def evaluate_recording(
     if pictures is None and task.answer.needs_pictures and task.stimulus in recording.templates:
         pictures = resize_pictures(recording.templates[task.stimulus]).numpy()
     answers = decoder.predict(recording, windows.first_timestep)
-    return score(task, recording, windows, answers, pictures, question.classes)
+    return score(task, recording, windows, answers, pictures, question.classes, question.untrained)
 
 
 def score(
@@ -144,10 +168,11 @@ def score(
     answers: np.ndarray,
     pictures: np.ndarray | None,
     classes: np.ndarray,
+    untrained: tuple[int, ...] = (),
 ) -> Evaluation:
     """Turns answers into metrics, as the kind of answer says."""
     frame_period = presentation_period(recording, task)
-    scored = task.answer.score(answers, windows.target, frame_period, pictures)
+    scored = task.answer.score(answers, windows.target, Shown(frame_period, pictures))
     return Evaluation(
         recording_id=recording.recording_id,
         target=windows.target,
@@ -155,6 +180,7 @@ def score(
         per_window=scored.per_window,
         scores=scored.scores,
         chance=task.answer.chance(classes, frame_period),
+        is_trained=~np.isin(windows.target, untrained),
     )
 
 

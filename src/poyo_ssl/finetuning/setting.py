@@ -13,7 +13,8 @@ from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.tasks import Task, TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
+from poyo_ssl.windows.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

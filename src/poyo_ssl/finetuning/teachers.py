@@ -17,7 +17,7 @@ from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixe
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.windows.principal_modes import PrincipalModes
-from poyo_ssl.windows.tasks import find_any_windows
+from poyo_ssl.windows.task_windows import find_any_windows
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, Thresholds, find_thresholds
-from poyo_ssl.predictability.unit_statistics import measure_units
+from poyo_ssl.predictability.unit_statistics import TOO_SHORT, measure_units
 from poyo_ssl.predictability.verdicts import (
     count_reasons,
     partition_units,
@@ -59,10 +59,15 @@ class Partition:
         """Which units are neither predictable nor excluded, shape (num_units,)."""
         return ~self.is_predictable(recording) & ~self.is_excluded(recording)
 
+    def is_decodable(self, recording: Recording) -> np.ndarray:
+        """Which units have activity to decode, judged or not, shape (num_units,)."""
+        excluded = self._rows(recording)["excluded"]
+        return ((excluded == "") | excluded.str.startswith(TOO_SHORT)).to_numpy(dtype=bool)
+
     def select(self, recording: Recording, group: str) -> np.ndarray:
         """The units of a group: ``predictable``, ``unpredictable`` or ``all``.
 
-        Excluded units are in none.
+        Excluded units are in none, save that ``all`` has those of too short a recording.
 
         Returns:
             Booleans of shape (num_units,).
@@ -120,7 +125,7 @@ class Partition:
 GROUPS: dict[str, Callable[[Partition, Recording], np.ndarray]] = {
     "unpredictable": Partition.is_unpredictable,
     "predictable": Partition.is_predictable,
-    "all": lambda partition, recording: ~partition.is_excluded(recording),
+    "all": Partition.is_decodable,
 }
 """Name of a group of units to who of a recording belongs to it, booleans (num_units,)."""
 

@@ -19,13 +19,9 @@ from poyo_ssl.predictability.unit_statistics import measure_units
 from poyo_ssl.recordings.loading import find_recording_files, load_recording
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.windows.splits import (
-    AFTER_LAST_TRIAL,
-    SplitConfig,
-    Splits,
-    training_intervals,
-)
+from poyo_ssl.windows.splits import SplitConfig, Splits, training_intervals
 from poyo_ssl.windows.tasks import TASKS, can_answer, split_task
+from poyo_ssl.windows.trial_splits import AFTER_LAST_TRIAL
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,9 @@ NORMAL_KURTOSIS = 3.0
 _MIN_ROUNDING_STEPS = 4
 """A trace whose whole range is fewer rounding steps than this shows rounding, not activity."""
 
+TOO_SHORT = "too short"
+"""Why units are not judged that have activity, but too little."""
+
 
 def compute_predictability(
     df_over_f: np.ndarray, is_inside: np.ndarray | None = None
@@ -103,7 +106,8 @@ def measure_units(
     num_timesteps = int(is_inside.sum())
     statistics = compute_predictability(recording.df_over_f, is_inside)
     if num_timesteps < config.min_timesteps:
-        statistics["excluded"] = f"too short ({num_timesteps} timesteps)"
+        is_sound = statistics["excluded"] == "" if num_timesteps else slice(None)
+        statistics.loc[is_sound, "excluded"] = f"{TOO_SHORT} ({num_timesteps} timesteps)"
         statistics[["skewness", "kurtosis"]] = np.nan
     if config.is_excess_kurtosis:
         statistics["kurtosis"] -= NORMAL_KURTOSIS

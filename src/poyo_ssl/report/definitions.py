@@ -17,8 +17,9 @@ METRICS = {
     "movie frame.",
 }
 SPLITS = {
-    "trial": "Tested on the last trials of every recorded segment; nothing learned from them.",
-    "repeat": "Tested on the last showings of the movie. Every test frame was also shown during "
+    "trial": "Tested on trials that nothing learned from: the last of every block, where neither "
+    "folds nor values to hold out are asked for.",
+    "repeat": "Tested on whole showings of the movie. Every test frame was also shown during "
     "training, so a look-up table of frames can score high here: read it beside the "
     "held-out movie frames.",
     "held_out_frames": "Tested on contiguous parts of the movie that were left out of training in "

@@ -10,7 +10,7 @@ from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.tasks import find_any_windows
+from poyo_ssl.windows.task_windows import find_any_windows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

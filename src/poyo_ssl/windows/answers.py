@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
@@ -41,8 +42,23 @@ class Scored(NamedTuple):
     """Metric to value over all windows, the main one first."""
 
 
+class Shown(NamedTuple):
+    """What scores depend on beside the answers."""
+
+    frame_period: float
+    """Seconds between presentations."""
+    pictures: np.ndarray | None = None
+    """The pictures in [0, 1], (num_pictures, 64, 128), where needed."""
+
+
+@dataclass(frozen=True)
 class Answer(ABC):
     """A kind of answer."""
+
+    tolerance: float = 1e-3
+    """Answers as near as this are the same."""
+    period: float | None = None
+    """Answers a multiple of this apart are the same; None for no period."""
 
     metric: ClassVar[str]
     """The main metric, which headlines and intervals use."""
@@ -61,38 +77,25 @@ class Answer(ABC):
         return values
 
     @abstractmethod
-    def classes(
-        self, answers: list[np.ndarray], tolerance: float, period: float | None
-    ) -> np.ndarray:
+    def classes(self, answers: list[np.ndarray]) -> np.ndarray:
         """Every possible answer, sorted, (num_classes,); empty where there are no classes.
 
         Args:
             answers: Cleaned answers of every recording.
-            tolerance: Answers as near as this are the same.
-            period: Answers a multiple of this apart are the same; None for no period.
         """
 
     @abstractmethod
-    def targets(
-        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, answers: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each cleaned answer is one of the classes, and its target, (num_rows,) each."""
 
     @abstractmethod
-    def score(
-        self,
-        answers: np.ndarray,
-        target: np.ndarray,
-        frame_period: float,
-        pictures: np.ndarray | None,
-    ) -> Scored:
+    def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
         """Holds answers of a decoder against the targets.
 
         Args:
             answers: As :meth:`poyo_ssl.decoders.fitted_decoder.FittedDecoder.predict` gives them.
             target: (num_windows,).
-            frame_period: Seconds between presentations.
-            pictures: What was shown, in [0, 1], (num_pictures, 64, 128), where needed.
+            shown: When, and which pictures.
         """
 
     @abstractmethod
@@ -113,37 +116,27 @@ class Labels(Answer):
         text = [str(value) if value is not None and value == value else "" for value in stored]
         return np.array([value or None for value in text], dtype=object)
 
-    def classes(
-        self, answers: list[np.ndarray], tolerance: float, period: float | None
-    ) -> np.ndarray:
+    def classes(self, answers: list[np.ndarray]) -> np.ndarray:
         """Every answer that occurs; what lies within the tolerance of a smaller one is that one."""
         if any(part.dtype == object for part in answers):
             text = {str(value) for part in answers for value in part if value is not None}
             return np.array(sorted(text))
-        found = _wrap(np.concatenate(answers), tolerance, period)
+        found = self._wrap(np.concatenate(answers))
         found = np.unique(found[np.isfinite(found)])
-        is_new = np.append(True, np.diff(found) > tolerance)[: len(found)]
+        is_new = np.append(True, np.diff(found) > self.tolerance)[: len(found)]
         return found[is_new]
 
-    def targets(
-        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, answers: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Index of the class that an answer is."""
         if classes.dtype.kind == "U":
             text = np.array([value or "" for value in answers], dtype=str)
             index = np.minimum(np.searchsorted(classes, text), len(classes) - 1)
             return (classes[index] == text) & (text != ""), index
-        answers = _wrap(answers, tolerance, period)
+        answers = self._wrap(answers)
         nearest = np.abs(answers[:, None] - classes).argmin(axis=1)
-        return np.abs(answers - classes[nearest]) <= tolerance, nearest
+        return np.abs(answers - classes[nearest]) <= self.tolerance, nearest
 
-    def score(
-        self,
-        answers: np.ndarray,
-        target: np.ndarray,
-        frame_period: float,
-        pictures: np.ndarray | None,
-    ) -> Scored:
+    def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
         """Accuracy, and accuracy balanced over the classes shown."""
         predicted = answers.argmax(axis=1)
         per_window = (predicted == target).astype(float)
@@ -157,31 +150,29 @@ class Labels(Answer):
         """One over the number of classes."""
         return 1.0 / len(classes)
 
+    def _wrap(self, answers: np.ndarray) -> np.ndarray:
+        """Answers in [0, period), where a rounding error below the period counts as 0."""
+        if self.period is None:
+            return answers
+        wrapped = np.mod(answers, self.period)
+        wrapped[wrapped > self.period - self.tolerance] = 0.0
+        return wrapped
+
 
 class Values(Answer):
     """A number, such as running speed."""
 
     metric = "r2"
 
-    def classes(
-        self, answers: list[np.ndarray], tolerance: float, period: float | None
-    ) -> np.ndarray:
+    def classes(self, answers: list[np.ndarray]) -> np.ndarray:
         """None: any number may be the answer."""
         return np.empty(0)
 
-    def targets(
-        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, answers: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The numbers themselves."""
         return np.isfinite(answers), answers
 
-    def score(
-        self,
-        answers: np.ndarray,
-        target: np.ndarray,
-        frame_period: float,
-        pictures: np.ndarray | None,
-    ) -> Scored:
+    def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
         """Variance explained, and Pearson's correlation (0 where either does not vary)."""
         variance = float(np.square(target - target.mean()).mean())
         per_window = 1 - np.square(answers - target) / max(variance, 1e-300)
@@ -203,15 +194,11 @@ class _ShownInOrder(Answer):
 
     is_about_frames = True
 
-    def classes(
-        self, answers: list[np.ndarray], tolerance: float, period: float | None
-    ) -> np.ndarray:
+    def classes(self, answers: list[np.ndarray]) -> np.ndarray:
         """0 to the largest number that occurs."""
         return np.arange(int(np.nanmax(np.concatenate(answers))) + 1, dtype=float)
 
-    def targets(
-        self, answers: np.ndarray, classes: np.ndarray, tolerance: float, period: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, answers: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The number shown."""
         return np.isin(answers, classes), np.searchsorted(classes, answers)
 
@@ -221,15 +208,9 @@ class Frames(_ShownInOrder):
 
     metric = "within_1s"
 
-    def score(
-        self,
-        answers: np.ndarray,
-        target: np.ndarray,
-        frame_period: float,
-        pictures: np.ndarray | None,
-    ) -> Scored:
+    def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
         """Whether the frame decoded lies within a second of the one shown."""
-        per_window = (np.abs(answers - target) <= _frames_near(frame_period)).astype(float)
+        per_window = (np.abs(answers - target) <= _frames_near(shown.frame_period)).astype(float)
         return Scored(answers, per_window, {"within_1s": float(per_window.mean())})
 
     def chance(self, classes: np.ndarray, frame_period: float) -> float:
@@ -245,24 +226,18 @@ class Pictures(_ShownInOrder):
     metric = "ssim"
     needs_pictures = True
 
-    def score(
-        self,
-        answers: np.ndarray,
-        target: np.ndarray,
-        frame_period: float,
-        pictures: np.ndarray | None,
-    ) -> Scored:
+    def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
         """Structural similarity, PSNR and correlation of pixels.
 
         Raises:
             ValueError: If the pictures shown are not given.
         """
-        if pictures is None:
+        if shown.pictures is None:
             raise ValueError(
                 "Pictures are scored against those that were shown: give pictures, "
                 "(num_pictures, 64, 128) in [0, 1], or a recording that has templates."
             )
-        true = pictures[target]
+        true = shown.pictures[target]
         per_window = structural_similarity(answers, true)
         scores = {
             "ssim": float(per_window.mean()),
@@ -276,20 +251,11 @@ class Pictures(_ShownInOrder):
         return None
 
 
-ANSWERS: Mapping[str, Answer] = MappingProxyType(
-    {"labels": Labels(), "values": Values(), "frames": Frames(), "images": Pictures()}
+ANSWERS: Mapping[str, type[Answer]] = MappingProxyType(
+    {"labels": Labels, "values": Values, "frames": Frames, "images": Pictures}
 )
 """``Task.kind`` to what it means."""
 
 
 def _frames_near(frame_period: float) -> int:
     return round(SECONDS_NEAR / frame_period)
-
-
-def _wrap(answers: np.ndarray, tolerance: float, period: float | None) -> np.ndarray:
-    """Answers in [0, period), where a rounding error below the period counts as 0."""
-    if period is None:
-        return answers
-    wrapped = np.mod(answers, period)
-    wrapped[wrapped > period - tolerance] = 0.0
-    return wrapped

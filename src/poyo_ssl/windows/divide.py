@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,25 +12,30 @@ import numpy as np
 from torch import Tensor
 
 from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
+from poyo_ssl.windows.held_out_values import HeldOutValues
+from poyo_ssl.windows.intervals import begin_inside
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import (
     Part,
     SplitConfig,
+    SplitError,
     Splits,
     named_part,
     require_known_names,
     training_intervals,
 )
+from poyo_ssl.windows.task_windows import TaskWindows, find_windows, settle
 from poyo_ssl.windows.tasks import (
     Task,
-    TaskWindows,
     can_answer,
     find_classes,
     find_task,
-    find_windows,
-    settle,
+    presentations,
     split_task,
 )
+from poyo_ssl.windows.trial_splits import warn_of_odd_durations
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_SPLITS = SplitConfig()
 
@@ -124,6 +130,26 @@ class Divided(Sequence[DividedRecording]):
         """Every answer that occurs in the recordings, sorted; empty where any number may be."""
         return find_classes(self.recordings, task)
 
+    def shows(self, task: Task, part: Part) -> np.ndarray:
+        """How many trials of every class all recordings show in a part, (num_classes,)."""
+        classes = self.classes(task)
+        counts = np.zeros(len(classes), dtype=int)
+        for d in self.answering(task):
+            table = presentations(d.recording, task)
+            assert table is not None
+            answers = task.answer.clean(table[task.column])
+            is_known, index = task.answer.targets(answers, classes)
+            onsets = table["start"].to_numpy()
+            is_there = is_known & begin_inside(onsets, d.splits[task.name].part(part))
+            counts += np.bincount(index[is_there], minlength=len(classes))
+        return counts
+
+    def untrained(self, task: Task) -> tuple[int, ...]:
+        """Positions of the labels that no training part shows; no decoder can answer them."""
+        if not task.answer.has_budget:
+            return ()
+        return tuple(np.flatnonzero(self.shows(task, "train") == 0).tolist())
+
     def pictures(self, task: Task) -> Tensor:
         """The pictures a task asks for, grey in [0, 1], (num_pictures, 64, 128).
 
@@ -186,12 +212,65 @@ def divide(
             )
     require_known_names(recordings, config)
     settled = {task.name: settle(task, recordings) for task in wanted}
+    held_out = _find_held_out(recordings, settled.values(), config)
     divided = []
     for recording in recordings:
         answered = {n: task for n, task in settled.items() if can_answer(recording, task)}
-        splits = {name: split_task(recording, task, config) for name, task in answered.items()}
+        for stimulus in sorted({task.stimulus for task in answered.values()}):
+            if stimulus in recording.stimuli:
+                warn_of_odd_durations(recording, stimulus)
+        splits = {
+            name: split_task(recording, task, config, held_out) for name, task in answered.items()
+        }
         divided.append(DividedRecording(recording, splits, answered, named_part(recording, config)))
+    for task in settled.values():
+        _warn_of_untrained(Divided(divided), task)
     return Divided(divided)
+
+
+def _find_held_out(
+    recordings: list[Recording], tasks: Iterable[Task], config: SplitConfig
+) -> HeldOutValues | None:
+    """The values that are held out in all recordings alike; None where no column is named."""
+    if not config.held_out_column or not recordings:
+        return None
+    shown = {
+        (recording.recording_id, task.stimulus): table
+        for task in tasks
+        for recording in recordings
+        if (table := presentations(recording, task)) is not None
+    }
+    tables = [table for table in shown.values() if config.held_out_column in table]
+    if not tables:
+        found = sorted({str(column) for table in shown.values() for column in table})
+        raise SplitError(
+            f"No stimulus that the tasks ask about has a column '{config.held_out_column}' to hold "
+            f"out values of (found: {', '.join(found)}). Correct held_out_column of the splits, or "
+            "that of earlier_splits where these recordings are only pretrained on."
+        )
+    values = HeldOutValues.draw(tables, config)
+    logger.info("Held out wherever it is shown: %s", values)
+    return values
+
+
+def _warn_of_untrained(divided: Divided, task: Task) -> None:
+    """Says which classes are tested although no training part shows them."""
+    if not (task.answer.has_budget and divided.learning(task)):
+        return
+    classes, tested = divided.classes(task), divided.shows(task, "test")
+    missing = [index for index in divided.untrained(task) if tested[index]]
+    if missing:
+        logger.warning(
+            "%d of %d classes of the task '%s' are tested but shown in no training part (%s): no "
+            "decoder can answer them, which makes %d of %d test trials wrong. Choose another split "
+            "or more recordings, or read the score of the other classes.",
+            len(missing),
+            len(classes),
+            task.name,
+            ", ".join(map(str, classes[missing][:8].tolist())),
+            tested[missing].sum(),
+            tested.sum(),
+        )
 
 
 def require_one_rate(recordings: Sequence[Recording]) -> None:

@@ -17,7 +17,8 @@ from poyo_ssl.windows.divide import (
     require_training_time,
 )
 from poyo_ssl.windows.splits import Part
-from poyo_ssl.windows.tasks import Task, TaskWindows, find_any_windows
+from poyo_ssl.windows.task_windows import TaskWindows, find_any_windows
+from poyo_ssl.windows.tasks import Task
 from poyo_ssl.windows.training_batches import WindowSource
 
 

@@ -12,16 +12,10 @@ import pandas as pd
 
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.answers import ANSWERS, Answer
-from poyo_ssl.windows.splits import (
-    SplitConfig,
-    Splits,
-    named_part,
-    split_by_movie_frame,
-    split_by_repeat,
-    split_by_trial,
-    trials_inside,
-    whole_recording_as,
-)
+from poyo_ssl.windows.held_out_values import HeldOutValues
+from poyo_ssl.windows.movie_splits import split_by_movie_frame, split_by_repeat
+from poyo_ssl.windows.splits import SplitConfig, Splits, named_part, whole_recording_as
+from poyo_ssl.windows.trial_splits import split_by_trial, split_by_value
 
 SPLITS = {
     "trial": split_by_trial,
@@ -102,7 +96,7 @@ class Task:
     @property
     def answer(self) -> Answer:
         """What its kind of answer means."""
-        return ANSWERS[self.kind]
+        return ANSWERS[self.kind](self.tolerance, self.period)
 
     @property
     def length(self) -> float:
@@ -206,16 +200,17 @@ def find_task(task: str | Task) -> Task:
     """The task of a name, or the one that a text such as ``sequence/segment`` describes.
 
     ``stimulus/column`` asks for any column of any table or time series; options follow commas:
-    ``sequence/segment,split=repeat,window_length=3``. See :class:`Task` for all of them.
+    ``sequence/segment,split=repeat,window_length=3``, ``direction,window_length=1.5``. See
+    :class:`Task` for all of them.
 
     Raises:
         ValueError: If there is none; the message lists those there are.
     """
     if isinstance(task, Task):
         return task
-    if task in TASKS:
-        return TASKS[task]
     asked, *options = task.split(",")
+    if asked in TASKS:
+        return replace(TASKS[asked], **dict(map(_read_option, options)))
     stimulus, slash, column = asked.rpartition("/")
     if not slash or not stimulus or not column:
         raise ValueError(
@@ -295,23 +290,30 @@ def stimulus_tasks(recordings: Iterable[Recording]) -> list[Task]:
     ]
 
 
-def settle(task: Task, recordings: list[Recording]) -> Task:
-    """The task with a window length: its own, or that of a presentation in the median."""
-    if task.window_length is not None:
-        return task
-    tables = [presentations(r, task) for r in recordings if can_answer(r, task)]
-    durations = [(t["end"] - t["start"]).to_numpy() for t in tables if t is not None]
-    return replace(task, window_length=float(np.median(np.concatenate(durations))))
+def split_task(
+    recording: Recording, task: Task, config: SplitConfig, held_out: HeldOutValues | None = None
+) -> Splits:
+    """Divides a recording for a task: by trial, by repeat, by movie frame, or as a whole.
 
+    Args:
+        recording: One session that shows the task's stimulus.
+        task: What is asked.
+        config: How much validates and tests.
+        held_out: Values of ``config.held_out_column`` that several recordings hold out alike; None
+            draws them for this one.
 
-def split_task(recording: Recording, task: Task, config: SplitConfig) -> Splits:
-    """Divides a recording for a task: by trial, by repeat, by movie frame, or as a whole."""
+    Raises:
+        SplitError: If it cannot be divided.
+    """
     table = presentations(recording, task)
     if table is not None and task.stimulus not in recording.stimuli:
         recording = replace(recording, stimuli={task.stimulus: table})
     part = named_part(recording, config)
     if part is not None:
         return whole_recording_as(recording, task.stimulus, part)
+    if table is not None and config.held_out_column in table:
+        values = held_out or HeldOutValues.draw([table], config)
+        return split_by_value(recording, task.stimulus, config, values)
     return SPLITS[task.split](recording, task.stimulus, config)
 
 
@@ -340,7 +342,7 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"are empty, so the task '{task.name}' has nothing to learn. Fill the column, or ask "
             "for another one."
         )
-    classes = task.answer.classes(answers, task.tolerance, task.period)
+    classes = task.answer.classes(answers)
     if task.answer.has_budget and len(classes) > MOST_LABELS:
         raise RecordingError(
             f"The column {task.column} of {task.stimulus} has {len(classes)} different answers, "
@@ -348,121 +350,3 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"task '{task.name}'."
         )
     return classes
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskWindows:
-    """Where the windows of one recording begin for one task, and the right answers."""
-
-    first_timestep: np.ndarray
-    """First imaging sample of every window, shape (num_windows,)."""
-    num_timesteps: int
-    """Imaging samples in a window."""
-    target: np.ndarray
-    """Index of the right answer among the classes (labels), movie frame, or the value asked for,
-    (num_windows,)."""
-
-    def __len__(self) -> int:
-        return len(self.first_timestep)
-
-    def take(self, index: np.ndarray) -> TaskWindows:
-        """The windows at these positions."""
-        return TaskWindows(
-            first_timestep=self.first_timestep[index],
-            num_timesteps=self.num_timesteps,
-            target=self.target[index],
-        )
-
-
-def find_windows(
-    recording: Recording,
-    task: Task,
-    intervals: np.ndarray,
-    classes: np.ndarray,
-    num_timesteps: int,
-    *,
-    reach: np.ndarray | None = None,
-) -> TaskWindows:
-    """Finds the windows of a task whose stimulus was shown inside some intervals.
-
-    Blank sweeps have no answer and no window. A window that crosses a gap in the imaging, or
-    leaves its reach, does not exist.
-
-    Args:
-        recording: One session.
-        task: What is asked.
-        intervals: Start and end in seconds, such as ``splits.train``, shape (n, 2).
-        classes: The possible answers, sorted, shape (num_classes,).
-        num_timesteps: Imaging samples in a window.
-        reach: Where whole windows must lie, seconds, (m, 2), such as ``splits.reach("test")``;
-            the intervals themselves if not given.
-
-    Returns:
-        The windows in order of time.
-    """
-    reach = intervals if reach is None else reach
-    table = presentations(recording, task)
-    if table is None:
-        table = recording.stimulus(task.stimulus)  # which says what there is
-    is_answered, target = task.answer.targets(
-        task.answer.clean(table[task.column]), classes, task.tolerance, task.period
-    )
-    onsets = table["start"].to_numpy(dtype=float)
-    starts = onsets + task.window_offset
-    first = recording.timestep_at(starts)
-    stop = first + num_timesteps
-    inside = is_answered & (stop <= recording.num_timesteps)
-    first, stop = np.where(inside, first, 0), np.where(inside, stop, 1)
-    # a window that would begin in a gap, or before the recording, must not begin after it instead
-    inside &= np.abs(recording.timestamps[first] - starts) < 1 / recording.sampling_rate
-    inside &= _lie_inside(recording, first, stop, reach)
-    inside &= _begin_inside(onsets, intervals)
-    order = np.flatnonzero(inside)
-    order = order[np.argsort(first[order], kind="stable")]
-    return TaskWindows(
-        first_timestep=first[order],
-        num_timesteps=num_timesteps,
-        target=target[order],
-    )
-
-
-def find_any_windows(recording: Recording, intervals: np.ndarray, num_timesteps: int) -> np.ndarray:
-    """First timesteps of all windows, labelled or not, wholly inside the intervals.
-
-    Returns:
-        First timesteps, shape (num_windows,); windows overlap and none crosses a gap.
-    """
-    first = np.arange(recording.num_timesteps - num_timesteps + 1)
-    stop = first + num_timesteps
-    return first[_lie_inside(recording, first, stop, intervals)]
-
-
-def _lie_inside(
-    recording: Recording, first: np.ndarray, stop: np.ndarray, intervals: np.ndarray
-) -> np.ndarray:
-    """Whether the timesteps first ... stop - 1 lie without a gap in one interval, elementwise.
-
-    A sample lasts one period, so the one at the border of two parts is in the later part only.
-    """
-    starts = recording.timestamps[first]
-    ends = recording.timestamps[stop - 1] + 1 / recording.sampling_rate
-    return is_without_gap(recording, first, stop) & trials_inside(starts, ends, intervals)
-
-
-def _begin_inside(onsets: np.ndarray, intervals: np.ndarray) -> np.ndarray:
-    """Whether onsets (s) lie in one of the half-open intervals, elementwise.
-
-    A stimulus that begins where a part ends belongs to what comes after it.
-    """
-    tolerance = 1e-6
-    inside = np.zeros(len(onsets), dtype=bool)
-    for start, end in intervals:
-        inside |= (onsets >= start - tolerance) & (onsets < end - tolerance)
-    return inside
-
-
-def is_without_gap(recording: Recording, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Whether the timesteps first ... stop - 1 lie in one segment, elementwise."""
-    ends = recording.segments[:, 1]
-    segment = np.searchsorted(ends, first, side="right")
-    return stop <= ends[np.minimum(segment, len(ends) - 1)]

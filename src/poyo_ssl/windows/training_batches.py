@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from poyo_ssl.windows.activity import Activity, Windows
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 
 Place = Callable[[Activity], Activity]
 """Brings the activity of a recording to where it is to lie, such as the device that trains."""

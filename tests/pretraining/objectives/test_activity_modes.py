@@ -11,7 +11,7 @@ import torch
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.activity import Activity
-from poyo_ssl.windows.tasks import TaskWindows
+from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.training_batches import WindowSource
 
 LOADING = np.array([1.0, 2.0, -1.0, 0.5, 1.5])

@@ -321,6 +321,14 @@ def test_arrays_without_a_meaning_are_mentioned(tmp_path, traces, caplog):
     assert "not read, for lack of a meaning: unit_id" in caplog.text
 
 
+def test_areas_of_units_may_be_written_without_a_slash(tmp_path, traces, caplog):
+    areas = ["V1", "V1", "AL", "AL", "LM"]
+    path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, unit_area=np.array(areas))
+    with caplog.at_level(logging.WARNING):
+        assert read_npz(path, DEFAULT).units["area"].tolist() == areas
+    assert not caplog.text
+
+
 def test_objects_in_a_file_are_refused(tmp_path, traces):
     path = save(tmp_path, df_over_f=traces, sampling_rate=10.0, unit_ids=np.array([None, {}]))
     with pytest.raises(RecordingError, match=r"unit_ids\.npy holds object"):

@@ -29,7 +29,8 @@ from poyo_ssl.recordings.sources import (
 from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.splits import SplitConfig
-from poyo_ssl.windows.tasks import DIRECTION, find_windows
+from poyo_ssl.windows.task_windows import find_windows
+from poyo_ssl.windows.tasks import DIRECTION
 from tiny_fits import fit_arm
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data/suite2p_gratings"

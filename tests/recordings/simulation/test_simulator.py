@@ -17,12 +17,9 @@ from poyo_ssl.recordings.simulation.simulator import (
     simulate_observatory,
     simulate_recordings,
 )
-from poyo_ssl.windows.splits import (
-    SplitConfig,
-    split_by_movie_frame,
-    split_by_trial,
-    training_intervals,
-)
+from poyo_ssl.windows.movie_splits import split_by_movie_frame
+from poyo_ssl.windows.splits import SplitConfig, training_intervals
+from poyo_ssl.windows.trial_splits import split_by_trial
 
 PREDICTABLE_LINES = ("Sst", "Vip", "Pvalb", "Ntsr1")
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _ARRAYS = ("df_over_f", "sampling_rate", "timestamps", "unit_ids")
 _PLAIN_KEYS = (*_ARRAYS, "subject_id", "container_id", "session_type")
 _TABLES = ("units/", "stimuli/", "templates/", "series/")
+_FLAT_UNITS = ("unit_cre_line", "unit_area", "unit_imaging_depth_um")
+"""Columns of units that may be written as ``unit_ids`` is, without a slash."""
 _TEXT_COLUMNS = ("unit_id", "cre_line", "area")
 """Columns of units that are text whatever they are written as."""
 
@@ -117,7 +119,7 @@ def read_npz(path: str | Path, source: SourceConfig) -> Recording:
     ``units/<column>``            what is known of each unit, shape (num_units,), such as
                                   ``units/cre_line``, ``units/area``, ``units/imaging_depth_um``
                                   or any other column of numbers or text; one value counts for
-                                  all units; optional
+                                  all units; ``unit_area`` and so on are read, too; optional
     ``stimuli/<name>/<column>``   columns of the table of a stimulus, such as
                                   ``stimuli/drifting_gratings/start``, ``.../end`` and
                                   ``.../orientation``; optional
@@ -148,7 +150,10 @@ def read_npz(path: str | Path, source: SourceConfig) -> Recording:
             sampling_rate=_read_sampling_rate(path, arrays),
             timestamps=arrays.get("timestamps"),
             unit_ids=arrays["unit_ids"].ravel() if "unit_ids" in arrays else None,
-            units=_read_columns(arrays, "units/"),
+            units={
+                **{key.removeprefix("unit_"): arrays[key] for key in _FLAT_UNITS if key in arrays},
+                **_read_columns(arrays, "units/"),
+            },
             stimuli=_read_stimuli(path, arrays, set(source.stimuli)),
             templates=_read_columns(arrays, "templates/"),
             series=_read_series(path, arrays),
@@ -281,7 +286,8 @@ def _refuse_missing(path: Path, arrays: NpzFile) -> None:
             "np.savez(path, df_over_f=df_over_f, sampling_rate=30.0); df_over_f is timesteps x "
             "units."
         )
-    unread = [name for name in arrays if name not in _PLAIN_KEYS and not name.startswith(_TABLES)]
+    known = (*_PLAIN_KEYS, *_FLAT_UNITS)
+    unread = [name for name in arrays if name not in known and not name.startswith(_TABLES)]
     if unread:
         logger.warning(
             "%s: not read, for lack of a meaning: %s. Columns of units are called units/<column>, "
