@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from poyo_ssl.file_names import is_own_result
 from poyo_ssl.recordings.dandi.remote import open_remote
 from poyo_ssl.recordings.formats.arrays import ARRAYS
 from poyo_ssl.recordings.formats.format import Format
@@ -36,7 +37,7 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
 
     Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
     planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
-    depth; hidden files are left out. A file that is named twice is returned once.
+    depth; hidden files, and what a run saved there, are left out. A file that is named twice is returned once.
 
     Returns:
         Paths in alphabetical order.
@@ -52,7 +53,7 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     problems = []
     for path in map(Path, given):
         if path.is_dir():
-            inside = [item for item in path.rglob("*") if item.is_file()]
+            inside = [item for item in path.rglob("*") if item.is_file() and not is_own_result(item)]
             files = [item for item in inside if _is_recording_name(item)]
             files += [folder for known in FORMATS for folder in known.find_folders(inside)]
             if not files:
