@@ -28,17 +28,17 @@ RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{n}" for p in ("com", "lpt") for
 
 def as_disks_see(name: str) -> set[str]:
     """The name on a disk that ignores case, in every form of Unicode."""
-    return {
-        unicodedata.normalize(form, name).casefold() for form in ("NFC", "NFD", "NFKC", "NFKD")
-    }
+    return {unicodedata.normalize(form, name).casefold() for form in ("NFC", "NFD", "NFKC", "NFKD")}
 
 
 @given(ANY)
 def test_a_name_is_one_that_every_file_system_takes(name):
     for made in (file_name(name), file_name(name, marks_case=False), file_name(name, "x", name)):
-        assert made.isascii() and made.isprintable()
+        assert made.isascii()
+        assert made.isprintable()
         assert not set(made) & set('<>:"/\\|?*')
-        assert made[0] not in ".- " and made[-1] not in ". "
+        assert made[0] not in ".- "
+        assert made[-1] not in ". "
         assert 0 < len(made) <= 130
         assert made.split(".")[0].strip().lower() not in RESERVED
 

@@ -54,7 +54,9 @@ def _quote(name: str, marks_case: bool, is_joined: bool) -> str:
     """One name; of joined ones none holds ``__`` or ends in ``_``, so that they can be parted."""
     letters = [letter if letter in _KEPT else _percent(letter) for letter in name]
     if not marks_case:
-        letters = [old if old in ascii_uppercase else new for old, new in zip(name, letters, strict=True)]
+        letters = [
+            old if old in ascii_uppercase else new for old, new in zip(name, letters, strict=True)
+        ]
     is_device = name.split(".")[0].rstrip(" ").lower() in _RESERVED
     if is_device or name[0] in "-. ":
         letters[0] = _percent(name[0])

@@ -8,11 +8,12 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 _HOST = re.sub(r"\W", "_", platform.node())[:32]
@@ -59,13 +60,21 @@ def write_json(path: Path, content: Any) -> None:
         publish(partial, path)
 
 
-def write_csv(path: Path, table: pd.DataFrame, *, with_index: bool = False) -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Writes a table as CSV under a temporary name and renames it, so no half file is ever seen.
 
-    Half a surrogate pair, which a damaged file name can hold and UTF-8 cannot, becomes ``\\udc80``.
+    What UTF-8 cannot hold, such as a damaged file name, is escaped.
     """
     with partial_file(path) as partial:
-        table.to_csv(partial, index=with_index, errors="backslashreplace")
+        table.to_csv(partial, index=False, errors="backslashreplace")
+        publish(partial, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as ``.npz`` under a temporary name and renames it."""
+    with partial_file(path) as partial:
+        with partial.open("xb") as handle:
+            np.savez_compressed(handle, allow_pickle=False, **arrays)
         publish(partial, path)
 
 

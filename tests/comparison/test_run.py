@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_fitted_again(copied, recordings):
 
 def test_an_interrupted_run_fits_only_what_is_missing(copied, recordings):
     weights, scores = times_of(copied, "weights.safetensors"), without_seconds(copied)
-    missing = "decoders/direction/all/scratch+teacher/labels-50/seed-1"
+    missing = "decoders/direction/all/scratch + teacher/labels-50/seed-1"
     (copied / missing / "scores.json").unlink()
     (copied / "report.html").unlink()
     run(recordings, copied, EVERYTHING)

@@ -339,7 +339,18 @@ def test_a_clock_that_drifts_is_stored_exactly_with_a_warning(rng, tmp_path, cap
 
 @pytest.mark.parametrize(
     "recording_id",
-    ["../../../up", "a/b", "a\\b", ".hidden", "a:b", "end.", "x" * 300, "Con", "M1/2024-01-05", "é"],
+    [
+        "../../../up",
+        "a/b",
+        "a\\b",
+        ".hidden",
+        "a:b",
+        "end.",
+        "x" * 300,
+        "Con",
+        "M1/2024-01-05",
+        "é",
+    ],
 )
 def test_an_id_that_no_file_can_be_called_is_stored_in_the_directory_and_comes_back(
     rng, tmp_path, recording_id

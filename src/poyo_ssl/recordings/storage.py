@@ -135,6 +135,7 @@ def _read_recording(file: h5py.File, path: Path) -> Recording:
         container_id=extras.get("container_id", subject if is_brainsets else None),
         session_type=extras.get("session_type"),
         source=extras.get("source", None if extras else str(path)),
+        warnings=tuple(json.loads(extras.get("warnings", "[]"))),
     )
 
 

@@ -173,6 +173,7 @@ def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> di
             columns=json.dumps(columns),
             text=json.dumps(text),
             series=json.dumps(series),
+            warnings=json.dumps(recording.warnings),
         ),
     }
 

@@ -53,6 +53,7 @@ from poyo_ssl.report.tables import (
     tabulate_per_recording,
     tabulate_recordings,
     tabulate_scores,
+    tabulate_warnings,
 )
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def render_page(results: RunResults) -> str:
         headlines=compute_headlines(results),
         has_summary=results.summary is not None,
         recordings=tabulate_recordings(results.recordings) if results.recordings else None,
+        warnings=_warnings(results),
         timeline=_timeline(results),
         predictability=_predictability(results),
         curves=_curves(results, styles),
@@ -184,6 +186,12 @@ def _figure(figure: go.Figure, caption: str, notes: list[str] | None = None) -> 
         caption=caption,
         notes=notes or [],
     )
+
+
+def _warnings(results: RunResults) -> Table | None:
+    if results.warnings is None or results.warnings.empty:
+        return None
+    return tabulate_warnings(results.warnings)
 
 
 def _timeline(results: RunResults) -> Figure | None:
