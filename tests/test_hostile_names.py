@@ -73,7 +73,7 @@ def named(recording: Recording, name: str) -> Recording:
         subject_id=name,
         container_id=name,
         session_type=name,
-        units=recording.units.assign(unit_id=unit_ids, area=name),
+        units=recording.units.assign(unit_id=unit_ids, area=name, cre_line=f"${name}_{{$"),
     )
 
 
@@ -156,7 +156,10 @@ def test_every_command_stays_in_its_output_whatever_names_say(sessions, room):
         found = read_predictions(output / f"{saved}.predictions.csv", ["recording", "task"])
         assert set(found["recording"]) == set(names)
     stage = PredictabilityStage(predictability=PREDICTABILITY, splits=SPLITS)
-    measure_predictability(files, output / "units.csv", stage, figure=output / "units.png")
+    measure_predictability(
+        files, output / "units.csv", stage,
+        figure=output / "units.png", sensitivity_figure=output / "sensitivity.png",
+    )  # fmt: skip
     write_report(output / "run", output / "report.html")
 
     assert not outside(output, room)

@@ -115,6 +115,17 @@ def test_the_recording_that_a_run_learned_from_is_scored_on_its_test_part(
         assert row["missing_units"] == []
         assert row["unknown_units"] == []
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == rows
+    for saved in fitted_run.glob("decoders/**/scores.json"):  # the same rows, and what was learned
+        for row in json.loads(saved.read_text()):
+            again = next(r for r in rows if (r["arm"], r["labels"]) == (row["arm"], row["labels"]))
+            assert set(row) - set(again) == {"num_labelled", "num_train", "seconds"}
+            assert again.items() <= row.items()
+    pd.testing.assert_frame_equal(
+        *(
+            pd.read_csv(path).sort_values(["arm", "labels", "trial"], ignore_index=True)
+            for path in (tmp_path / "scores.predictions.csv", fitted_run / "predictions.csv")
+        )
+    )
 
 
 def test_another_part_of_the_session_is_scored_whole_with_the_units_both_know(

@@ -152,7 +152,7 @@ def write_warnings(experiment: Experiment, said: Iterable[str]) -> None:
     for text in said:
         named = [r.recording_id for r in recordings if f"'{r.recording_id}'" in text]
         rows += [(recording_id, text) for recording_id in named or [""]]
-    table = pd.DataFrame(dict.fromkeys(rows), columns=["recording", "warning"])
+    table = pd.DataFrame(list(dict.fromkeys(rows)), columns=["recording", "warning"])
     write_csv(experiment.directory / "warnings.csv", table)
 
 
