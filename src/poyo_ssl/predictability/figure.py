@@ -109,7 +109,7 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
 
 
 def _plain(text: object) -> str:
-    """Text from a file: no mathematics, as matplotlib takes what is between dollars, and no book."""
+    """Short text; matplotlib takes what stands between dollars for mathematics."""
     shown = str(text)
     if len(shown) > _LONGEST_NAME:
         shown = f"{shown[: _LONGEST_NAME - 1]}…"
