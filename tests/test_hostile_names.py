@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nwb_files import add_traces, new_session, write
@@ -171,6 +171,23 @@ def test_every_command_stays_in_its_output_whatever_names_say(sessions, room):
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in page
 
 
+def test_a_checkpoint_that_was_changed_cannot_choose_where_scores_go(sessions, room):
+    run(sessions[:1], room / "run", tiny_run_config(arms=(), num_seeds=1))
+    files = prepare_all(sessions[:1], room / "data")
+    for path in (room / "run").glob("decoders/**/config.json"):
+        saved = json.loads(path.read_text())
+        saved["arm"] = "../../../arm"
+        saved["origin"] |= {"units": "/units", "labels": "../labels"}
+        path.write_text(json.dumps(saved))
+    before = outside(room / "out", room)
+    rows = evaluate_run(room / "run", files, room / "out" / "scores.json")
+    assert {(row["arm"], row["units"]) for row in rows} == {("../../../arm", "/units")}
+    assert outside(room / "out", room) == before
+    assert {path.name for path in (room / "out").iterdir()} == {
+        "scores.json", "scores.predictions.csv"
+    }  # fmt: skip
+
+
 def prepare_all(recordings: list[Recording], folder: Path) -> list[Path]:
     from poyo_ssl.recordings.storage import save_recording
 
@@ -198,6 +215,27 @@ def test_recordings_of_any_names_are_prepared_and_measured_each_by_itself(sessio
     units = measure_predictability([room / "out"], room / "out" / "units.csv", stage).units
     assert set(units["recording_id"]) == set(names)
     assert outside(room / "out", room) == before
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # of scripts that matplotlib's font lacks
+@settings(
+    max_examples=3,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(NAMES, min_size=2, max_size=2, unique=True))
+@example(["a\r\nb", "half\ud800"])
+@example(["M1", "m1"])
+def test_recordings_of_any_names_come_to_scores_predictions_and_a_report(sessions, room, names):
+    shutil.rmtree(room)
+    recordings = [named(s, name) for s, name in zip(sessions, names, strict=True)]
+    run(recordings, room / "out", tiny_run_config(arms=(), num_seeds=1))
+    assert not outside(room / "out", room)
+    written = {name.encode(errors="backslashreplace").decode() for name in names}
+    found = read_predictions(room / "out" / "predictions.csv", ["recording"])
+    assert set(found["recording"]) == written
+    scores = pd.read_csv(room / "out" / "scores.csv", keep_default_na=False, dtype=str)
+    assert set(scores["recording_id"]) == written
 
 
 # what a file, a config or a manifest may claim ------------------------------------------------

@@ -110,7 +110,7 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
 
 def _plain(text: object) -> str:
     """Short text; matplotlib takes what stands between dollars for mathematics."""
-    shown = str(text)
+    shown = "".join(letter if letter.isprintable() else "?" for letter in str(text))
     if len(shown) > _LONGEST_NAME:
         shown = f"{shown[: _LONGEST_NAME - 1]}…"
     return shown.replace("$", r"\$")

@@ -117,7 +117,7 @@ def write_report(run_directory: str | Path, output: str | Path | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.write_text(page, "utf-8", errors="backslashreplace", newline="\n")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
