@@ -34,6 +34,7 @@ from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.training.data_parallel import is_first_process
 from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.windows.divide import Divided, divide
+from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import find_task, stimulus_tasks
 
