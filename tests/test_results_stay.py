@@ -20,6 +20,7 @@ from shared_data import DATA, needs_shared_data
 
 KNOWN = Path(__file__).parent / "known_results.json"
 BEFORE = json.loads(KNOWN.read_text())
+COMPARED = ("recording_id", "num_labelled", "num_train", "num_test", "scores")
 FEW_STEPS = ps.FinetuningConfig(training=ps.TrainingConfig(max_steps=40, valid_every=20), members=1)
 MOVIE = ps.FinetuningConfig(
     members=1,
@@ -41,15 +42,20 @@ def config(*tasks: str, units: str, splits: ps.SplitConfig) -> ps.RunConfig:
     )  # fmt: skip
 
 
+def place_before(path: Path) -> str:
+    """What that commit called the folder of a fit."""
+    return path.as_posix().replace(", ", "-").replace(" + ", "+").replace(" ", "-")
+
+
 def results(directory: Path) -> dict[str, dict]:
     """Everything that a run fitted: scores of every decoder, points of every learning curve."""
     found = {}
     for path in sorted(directory.glob("decoders/**/scores.json")):
         rows = json.loads(path.read_text())
-        scores = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        found[path.parent.relative_to(directory).as_posix()] = {"scores": scores}
+        scores = [{name: row[name] for name in COMPARED} for row in rows]
+        found[place_before(path.parent.relative_to(directory))] = {"scores": scores}
     for path in sorted(directory.glob("**/seed-*/curves.csv")):
-        name = path.parent.relative_to(directory).as_posix()
+        name = place_before(path.parent.relative_to(directory))
         found.setdefault(name, {})["curves"] = pd.read_csv(path).to_numpy().tolist()
     return found
 

@@ -110,11 +110,22 @@ def test_the_recording_that_a_run_learned_from_is_scored_on_its_test_part(
     for row in rows:
         in_table = expected.loc[(row["arm"], row["labels"], row["seed"])]
         assert row["part"] == "test"
-        assert row["num_windows"] == in_table["num_test"]
+        assert row["num_test"] == in_table["num_test"]
         assert row["scores"]["accuracy"] == pytest.approx(in_table["value"])
         assert row["missing_units"] == []
         assert row["unknown_units"] == []
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == rows
+    for saved in fitted_run.glob("decoders/**/scores.json"):  # the same rows, and what was learned
+        for row in json.loads(saved.read_text()):
+            again = next(r for r in rows if (r["arm"], r["labels"]) == (row["arm"], row["labels"]))
+            assert set(row) - set(again) == {"num_labelled", "num_train", "seconds"}
+            assert again.items() <= row.items()
+    pd.testing.assert_frame_equal(
+        *(
+            pd.read_csv(path).sort_values(["arm", "labels", "trial"], ignore_index=True)
+            for path in (tmp_path / "scores.predictions.csv", fitted_run / "predictions.csv")
+        )
+    )
 
 
 def test_another_part_of_the_session_is_scored_whole_with_the_units_both_know(
@@ -128,7 +139,7 @@ def test_another_part_of_the_session_is_scored_whole_with_the_units_both_know(
     for row in rows:
         assert row["recording_id"] == session.recording_id
         assert row["part"] == "whole recording"
-        assert row["num_windows"] == len(later) == 15
+        assert row["num_test"] == len(later) == 15
         assert row["num_known_units"] == 5
         assert row["missing_units"] == sorted(session.unit_ids[[0, 6, 7]])
         assert row["unknown_units"] == ["a new cell"]
@@ -183,7 +194,7 @@ def test_a_stretch_of_the_training_recording_is_scored_on_its_test_part_alone(
     whole = evaluate_run(fitted_run, [halves[0]], tmp_path / "whole.json")
     for decoder, row in by_decoder(rows).items():
         assert row["part"] == "test"
-        assert 0 < row["num_windows"] < by_decoder(whole)[decoder]["num_windows"]
+        assert 0 < row["num_test"] < by_decoder(whole)[decoder]["num_test"]
 
 
 def test_a_stretch_that_was_all_learned_from_is_refused(fitted_run, first_half, tested, tmp_path):
@@ -201,7 +212,7 @@ def test_the_whole_session_of_a_half_that_was_learned_from_is_scored_on_the_test
     expected = by_decoder(evaluate_run(fitted_run, [halves[0]], tmp_path / "half.json"))
     assert rows.keys() == expected.keys()
     for decoder, row in rows.items():
-        for column in ("part", "num_windows", "scores"):
+        for column in ("part", "num_test", "scores"):
             assert row[column] == expected[decoder][column]
 
 

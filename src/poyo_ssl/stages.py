@@ -13,6 +13,7 @@ import pandas as pd
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_decoder
 from poyo_ssl.evaluation.saved_runs import describe_splits
+from poyo_ssl.file_names import EXPERIMENT, SPLITS
 from poyo_ssl.finetuning.adapt import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
@@ -31,7 +32,7 @@ from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.training.data_parallel import is_first_process
-from poyo_ssl.whole_files import write_json
+from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.windows.divide import Divided, divide
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.splits import SplitConfig
@@ -152,12 +153,11 @@ def measure_predictability(
 
 def _write_units(screening: Screening, units: pd.DataFrame, output: Path) -> None:
     """The units and, where measured, their other statistics."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     if screening.activity is not None:
         units = units.merge(
             screening.activity, on=["recording_id", "unit_id"], validate="one_to_one"
         )
-    units.to_csv(output, index=False)
+    write_csv(output, units)
 
 
 def pretrain_encoder(
@@ -186,7 +186,7 @@ def pretrain_encoder(
     if not is_first_process():
         return
     assert encoder.fit is not None
-    encoder.fit.curves.to_csv(output / "curves.csv", index=False)
+    write_csv(output / "curves.csv", encoder.fit.curves)
     save_encoder(encoder, output)
 
 
@@ -234,10 +234,11 @@ def finetune_decoder(
     if not is_first_process():
         return []
     assert decoder.fit is not None
-    decoder.fit.curves.to_csv(output / "curves.csv", index=False)
-    _save(decoder, divided, options.about, output)
+    write_csv(output / "curves.csv", decoder.fit.curves)
+    decoder.origin = options.origin
+    _save(decoder, divided, output)
     return [
-        score_decoder(decoder, d.recording, d.splits[task.name], options.about)
+        score_decoder(decoder, d.recording, d.splits[task.name])
         for d in population.divided.answering(task)
         if len(d.splits[task.name].test)
     ]
@@ -277,15 +278,15 @@ def adapt_decoder(
     )
     if is_first_process():
         for fit, curves in adaptation.curves.items():
-            curves.to_csv(output / f"{fit}_curves.csv", index=False)
-        _save(decoder, adaptation.divided, options.about, output)
+            write_csv(output / f"{fit}_curves.csv", curves)
+        _save(decoder, adaptation.divided, output)
         write_json(output / "adaptation.json", adaptation.facts)
     return adaptation
 
 
-def _save(decoder: FittedDecoder, divided: Divided, about: dict[str, Any], output: Path) -> None:
+def _save(decoder: FittedDecoder, divided: Divided, output: Path) -> None:
     """Saves a decoder and what it learned from, without which it could not be scored again."""
     decoder.save(output)
     digests = {d.recording.recording_id: d.recording.fingerprint() for d in divided}
-    write_json(output / "experiment.json", {"recordings": digests, "decoder": about})
-    write_json(output / "splits.json", [row for d in divided for row in describe_splits(d)])
+    write_json(output / EXPERIMENT, {"recordings": digests})
+    write_json(output / SPLITS, [row for d in divided for row in describe_splits(d)])

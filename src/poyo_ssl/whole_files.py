@@ -8,13 +8,17 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 _HOST = re.sub(r"\W", "_", platform.node())[:32]
 _PARTIAL = re.compile(r"\..+\.(?P<host>\w*)-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
+_LONGEST_START = 40  # of a name that partial files show; all of it would be too long with the mark
 _LONGEST_WRITE = 24 * 3600  # seconds; a writer on another machine cannot be asked whether it lives
 
 
@@ -26,7 +30,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    partial = path.with_name(f".{path.name}.{mark}.partial")
+    partial = path.with_name(f".{path.name[:_LONGEST_START]}.{mark}.partial")
     try:
         yield partial
     except BaseException:
@@ -53,6 +57,24 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON under a temporary name and renames it, so no half file is ever seen."""
     with partial_file(path) as partial:
         partial.write_text(to_json(content))
+        publish(partial, path)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as CSV under a temporary name and renames it, so no half file is ever seen.
+
+    What UTF-8 cannot hold, such as a damaged file name, is escaped.
+    """
+    with partial_file(path) as partial:
+        table.to_csv(partial, index=False, errors="backslashreplace")
+        publish(partial, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as ``.npz`` under a temporary name and renames it."""
+    with partial_file(path) as partial:
+        with partial.open("xb") as handle:
+            np.savez_compressed(handle, allow_pickle=False, **arrays)
         publish(partial, path)
 
 

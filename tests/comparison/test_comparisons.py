@@ -281,10 +281,6 @@ def test_the_report_of_a_comparison_is_about_its_first_pretraining(finished):
         ({"pretrainings": {"ridge": PretrainingArm()}}, "cannot be called 'ridge'"),
         ({"pretrainings": {"a/b": PretrainingArm()}}, "cannot be called 'a/b'"),
         ({"pretrainings": {"a__b": PretrainingArm()}}, "cannot be called 'a__b'"),
-        (
-            {"pretrainings": {"a b": PretrainingArm(), "a-b": PretrainingArm()}},
-            "must differ in letters",
-        ),
     ],
 )
 def test_impossible_comparisons_are_refused(options, message):

@@ -16,7 +16,7 @@ from poyo_ssl.comparison.plan import PlannedFit as Fit
 from poyo_ssl.comparison.plan import plan
 from poyo_ssl.comparison.run import run
 from poyo_ssl.decoders.loading import load_decoder
-from poyo_ssl.evaluation.evaluate import evaluate_recording
+from poyo_ssl.evaluation.evaluate import PREDICTIONS, evaluate_recording
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
@@ -125,6 +125,37 @@ def test_saved_decoders_give_the_scores_of_the_tables(finished, recordings):
             assert found.scores["accuracy"] == pytest.approx(expected)
 
 
+def test_the_accuracy_can_be_computed_from_the_predictions(finished):
+    predictions = pd.read_csv(finished / "predictions.csv", keep_default_na=False, dtype=str)
+    assert tuple(predictions.columns) == PREDICTIONS
+    keys = ["task", "arm", "units", "labels", "seed", "recording"]
+    labels = predictions[predictions["task"] == "direction"]
+    accuracy = (labels["truth"] == labels["answer"]).groupby([labels[key] for key in keys]).mean()
+    scores = pd.read_csv(finished / "scores.csv", dtype={"seed": str})
+    scores = scores.rename(columns={"recording_id": "recording"}).set_index(keys)
+    expected = scores.loc[scores["metric"] == "accuracy", "value"]
+    assert len(accuracy) == len(expected)
+    pd.testing.assert_series_equal(accuracy, expected.sort_index(), check_names=False)
+    for row in labels.sample(20, random_state=0).itertuples():
+        probabilities = np.exp(pd.Series(json.loads(row.scores)))
+        assert probabilities.idxmax() == row.answer
+        assert probabilities.sum() == pytest.approx(1, abs=1e-3)
+        assert float(row.value) == (row.truth == row.answer)
+
+
+def test_predictions_say_which_trial_was_asked_about(finished, recordings):
+    predictions = pd.read_csv(finished / "predictions.csv")
+    shown = {r.recording_id: r.stimuli for r in recordings}
+    for (name, task), rows in predictions.groupby(["recording", "task"]):
+        stimulus, column = {
+            "direction": ("drifting_gratings", "orientation"),
+            "movie_held_out": ("natural_movie_one", "movie_frame"),
+        }[task]
+        table = shown[name][stimulus].iloc[rows["trial"]]
+        np.testing.assert_allclose(rows["onset"], table["start"])
+        np.testing.assert_allclose(rows["truth"].astype(float), table[column])
+
+
 def test_confusions_count_every_test_window_of_every_seed(finished):
     scores = pd.read_csv(finished / "scores.csv").query(
         "task == 'direction' and label_fraction == 1 and metric == 'accuracy'"
@@ -215,7 +246,7 @@ def test_a_finished_run_is_not_fitted_again(copied, recordings):
 
 def test_an_interrupted_run_fits_only_what_is_missing(copied, recordings):
     weights, scores = times_of(copied, "weights.safetensors"), without_seconds(copied)
-    missing = "decoders/direction/all/scratch+teacher/labels-50/seed-1"
+    missing = "decoders/direction/all/scratch + teacher/labels-50/seed-1"
     (copied / missing / "scores.json").unlink()
     (copied / "report.html").unlink()
     run(recordings, copied, EVERYTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
-from poyo_ssl.evaluation.evaluate import chance_level, evaluate_recording
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
+from poyo_ssl.evaluation.evaluate import PREDICTIONS, chance_level, evaluate_recording
 from poyo_ssl.metrics.pictures import structural_similarity
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.divide import divide
@@ -196,6 +197,49 @@ def test_perfect_pictures_score_one(population, tiny_recording, splits):
     noise = peak_signal_noise_ratio(rounded, np.round(255 * rounded) / 255, data_range=1.0)
     assert scores["psnr"] == pytest.approx(noise, abs=0.2)
     assert scores["correlation"] == pytest.approx(1, abs=1e-5)
+
+
+# predictions ---------------------------------------------------------------------------------
+
+
+def test_predictions_of_labels_are_by_hand(population, tiny_recording, splits, split_config):
+    decoder = oracle(population, DIRECTION, lambda count: np.tile([0.0, 5.0, 1.0, 2.0], (count, 1)))
+    decoder.origin = Origin.of("all", 0.5, 3, replace(split_config, folds=4, fold=2))
+    found = evaluate_recording(decoder, tiny_recording, splits["direction"]).predictions
+    assert tuple(found.columns) == PREDICTIONS
+    constant = found.drop(columns=["trial", "onset", "truth", "value"]).drop_duplicates()
+    [row] = constant.to_dict(orient="records")
+    scores = json.loads(row.pop("scores"))
+    assert row == {
+        "recording": "tiny", "task": "direction", "arm": "oracle", "units": "all",
+        "labels": "50%", "seed": 3, "fold": 2, "answer": "90", "metric": "accuracy",
+    }  # fmt: skip
+    total = np.log(np.exp([0, 5, 1, 2]).sum())
+    assert scores == pytest.approx(
+        {"0": -total, "90": 5 - total, "180": 1 - total, "270": 2 - total}, abs=1e-4
+    )
+    table = tiny_recording.stimulus("drifting_gratings").iloc[found["trial"]]
+    assert found["onset"].tolist() == table["start"].tolist()
+    assert found["truth"].astype(float).tolist() == table["orientation"].tolist()
+    assert found["value"].tolist() == (found["truth"] == "90").astype(float).tolist()
+
+
+def test_predictions_of_frames_are_frames_and_of_pictures_scores_alone(
+    population, tiny_recording, splits
+):
+    frames = oracle(population, MOVIE_FRAME, lambda count: np.full(count, 30))
+    found = evaluate_recording(frames, tiny_recording, splits["movie_frame"]).predictions
+    assert set(found["answer"]) == set(found["scores"]) == {"30"}
+    assert found["fold"].isna().all()  # what is not known stays empty
+    pictures = oracle(population, MOVIE_HELD_OUT, lambda count: np.zeros((count, 64, 128)))
+    found = evaluate_recording(
+        pictures, tiny_recording, splits["movie_held_out"],
+        pictures=population.divided.pictures(MOVIE_HELD_OUT).numpy(),
+    ).predictions  # fmt: skip
+    assert set(found["answer"]) == set(found["scores"]) == {""}
+    assert set(found["metric"]) == {"ssim"}
+    movie = tiny_recording.stimulus("natural_movie_one")
+    assert found["truth"].astype(int).tolist() == movie["movie_frame"][found["trial"]].tolist()
 
 
 # chance --------------------------------------------------------------------------------------

@@ -338,11 +338,35 @@ def test_a_clock_that_drifts_is_stored_exactly_with_a_warning(rng, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "recording_id", ["", "../up", "a/b", "a\\b", ".hidden", "nul\0", "a:b", "end.", "x" * 300]
+    "recording_id",
+    [
+        "../../../up",
+        "a/b",
+        "a\\b",
+        ".hidden",
+        "a:b",
+        "end.",
+        "x" * 300,
+        "Con",
+        "M1/2024-01-05",
+        "é",
+    ],
 )
-def test_an_id_that_is_no_safe_file_name_is_refused(rng, tmp_path, recording_id):
+def test_an_id_that_no_file_can_be_called_is_stored_in_the_directory_and_comes_back(
+    rng, tmp_path, recording_id
+):
     recording = make_recording(rng, recording_id=recording_id)
-    with pytest.raises(RecordingError, match="no safe file name"):
+    path = save_recording(recording, tmp_path / "folder")
+    assert path.parent == tmp_path / "folder"
+    assert list(tmp_path.rglob("*.h5")) == [path]
+    assert path.name.isascii()
+    assert_same_recording(open_recording(path), recording)
+
+
+@pytest.mark.parametrize("recording_id", ["", "nul\0", "half\ud800"])
+def test_an_id_that_hdf5_cannot_hold_is_refused(rng, tmp_path, recording_id):
+    recording = make_recording(rng, recording_id=recording_id)
+    with pytest.raises(RecordingError, match="its id must be text"):
         save_recording(recording, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

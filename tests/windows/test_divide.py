@@ -123,7 +123,7 @@ def test_scores_of_trained_classes_stand_beside_those_of_all(tmp_path):
     decoder.save(tmp_path)
     scores = ps.evaluate(ps.load_decoder(tmp_path), divided)
     [row] = scores.table.to_dict("records")
-    assert (row["num_windows"], row["num_untrained"]) == (8, 4)
+    assert (row["num_test"], row["num_untrained"]) == (8, 4)
     assert row["trained"] == pytest.approx(2 * row["accuracy"])
 
 

@@ -138,7 +138,7 @@ def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path):
     assert scores["scratch", "r2"] > 0.2
     assert scores["ridge", "correlation"] > 0.7
     assert (tmp_path / "report.html").stat().st_size > 0
-    [folder] = tmp_path.glob("decoders/running_speed/all/kernel-ridge/*/seed-0")
+    [folder] = tmp_path.glob("decoders/running_speed/all/kernel ridge/*/seed-0")
     decoder = ps.load_decoder(folder)
     [divided] = ps.divide([recording], "running_speed")
     again = ps.evaluate(decoder, [divided]).mean()

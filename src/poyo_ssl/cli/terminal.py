@@ -138,7 +138,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         say(
             f"{row['recording_id']}, {row['task']} from {row['units']} units, {row['arm']}, "
             f"labels {row['labels']}, seed {row['seed']}: "
-            f"{metric} {value:.3f}{chance} in {row['num_windows']} windows of the {part}; "
+            f"{metric} {value:.3f}{chance} in {row['num_test']} windows of the {part}; "
             f"{row['num_known_units']} units known, {len(row['missing_units'])} missing, "
             f"{len(row['unknown_units'])} unknown"
         )

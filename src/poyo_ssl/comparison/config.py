@@ -140,9 +140,6 @@ class RunConfig:
                     f"A pretraining cannot be called '{name}': its name must be of letters, "
                     "digits, spaces, dots, commas, + and -, and not that of another arm."
                 )
-        slugs = [slug(name) for name in self.pretrainings]
-        if len(set(slugs)) < len(slugs):
-            yield f"Names of pretrainings must differ in letters, got {list(self.pretrainings)}."
         references = [name for name, arm in self.all_arms.items() if arm.is_reference]
         networks = [name for name in self.all_arms if name not in references]
         for name in self.arms:
@@ -190,8 +187,3 @@ class RunConfig:
         if task.answer.needs_pictures:
             return own.movie or self.movie
         return own.labels or self.labels
-
-
-def slug(arm: str) -> str:
-    """The name of an arm in paths."""
-    return arm.replace(", ", "-").replace(" + ", "+").replace(" ", "-")

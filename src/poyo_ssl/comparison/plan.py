@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from poyo_ssl.comparison.arms import arms_for
-from poyo_ssl.comparison.config import RunConfig, slug
+from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.linear_transfer import shows_tuning
+from poyo_ssl.file_names import DECODERS, EXPERIMENT, file_name
 from poyo_ssl.finetuning.finetune import transfer_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
@@ -51,9 +52,8 @@ class PlannedFit:
     def name(self) -> str:
         """Path of its results below the run's directory."""
         labels = self.labels.text.removesuffix("%").replace(" ", "-")
-        return (
-            f"decoders/{self.task}/{self.units}/{slug(self.arm)}/labels-{labels}/seed-{self.seed}"
-        )
+        names = "/".join(file_name(name) for name in (self.task, self.units, self.arm))
+        return f"{DECODERS}/{names}/labels-{labels}/seed-{self.seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Experiment:
     def pretrained_directory(self, arm: str, seed: int) -> Path:
         """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
         equal = (name for name in self.config.pretrainings if self._learns_like(name, arm))
-        return self.directory / "pretrained" / slug(next(equal)) / f"seed-{seed}"
+        return self.directory / pretrained_name(next(equal), seed)
 
     def _learns_like(self, one: str, other: str) -> bool:
         first, second = self.config.pretrainings[one], self.config.pretrainings[other]
@@ -141,6 +141,11 @@ class Experiment:
 
     def _num_seeds(self, is_seeded: bool, labels: LabelBudget) -> int:
         return self.config.num_seeds if is_seeded or not labels.is_everything else 1
+
+
+def pretrained_name(arm: str, seed: int) -> str:
+    """Path of a pretrained encoder below the run's directory."""
+    return f"pretrained/{file_name(arm)}/seed-{seed}"
 
 
 def plan(
@@ -341,7 +346,7 @@ def claim(experiment: Experiment) -> None:
     }
     for name in MAY_CHANGE:
         mine["config"].pop(name)
-    path = directory / "experiment.json"
+    path = directory / EXPERIMENT
     if path.is_file():
         if json.loads(path.read_text()) != mine:
             raise ValueError(

@@ -12,23 +12,29 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
-from poyo_ssl.comparison.config import RunConfig, slug
+from poyo_ssl.collected_warnings import collect_warnings
+from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.plan import Experiment, PlannedFit, claim, plan
 from poyo_ssl.comparison.run_directory import (
+    CURVES,
     PRETRAINING_FACTS,
-    save_predictions,
+    is_finished,
+    save_fit,
     seconds_spent,
     write_facts,
     write_recordings,
     write_results,
+    write_warnings,
 )
-from poyo_ssl.evaluation.evaluate import evaluate_recording
+from poyo_ssl.decoders.fitted_decoder import Origin
+from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
+from poyo_ssl.file_names import file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
-from poyo_ssl.whole_files import write_json
+from poyo_ssl.whole_files import write_csv, write_json
 
 
 def run(
@@ -64,13 +70,15 @@ def run(
             pretrained on.
     """
     started = time.perf_counter()
-    experiment = plan(recordings, directory, config, pretraining_recordings)
+    with collect_warnings("poyo_ssl") as said:
+        experiment = plan(recordings, directory, config, pretraining_recordings)
     claim(experiment)
     seconds_before = seconds_spent(experiment)
     write_recordings(experiment)
+    write_warnings(experiment, said)
     _pretrain_all(experiment, on_progress)
     fits = experiment.fits()
-    missing = [fit for fit in fits if not (directory / fit.name / "scores.json").is_file()]
+    missing = [fit for fit in fits if not is_finished(directory / fit.name)]
     jobs = [delayed(_fit_and_score)(experiment, fit) for fit in missing]
     num_found = len(fits) - len(missing)
     for done, _ in enumerate(_in_parallel(jobs, config.jobs), start=num_found + 1):
@@ -118,11 +126,10 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
         encoder=experiment.config.encoder,
         seed=seed,
         checkpoint_directory=checkpoints,
-        log_directory=experiment.directory / "tensorboard" / f"{slug(arm)}-{seed}",
+        log_directory=experiment.directory / "tensorboard" / file_name(arm) / f"seed-{seed}",
     )
-    directory.mkdir(parents=True, exist_ok=True)
     assert encoder.fit is not None
-    encoder.fit.curves.to_csv(directory / "curves.csv", index=False)
+    write_csv(directory / CURVES, encoder.fit.curves)
     facts = {
         "seconds": round(time.perf_counter() - started, 2),
         "num_recordings": len(population.divided),
@@ -154,27 +161,22 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
     decoder, curves = experiment.config.all_arms[fit.arm].fit(setting)
     seconds = time.perf_counter() - started
     pictures = population.divided.pictures(task).numpy() if task.answer.needs_pictures else None
-    scores = []
-    directory.mkdir(parents=True, exist_ok=True)
+    decoder.origin = Origin.of(fit.units, fit.labels, fit.seed, experiment.config.splits)
+    rows, evaluations = [], []
     for divided in population.divided.answering(task):
         if not len(divided.splits[task.name].test):
             continue  # it trains or validates as a whole
         recording, splits = divided.recording, divided.splits[task.name]
         evaluation = evaluate_recording(decoder, recording, splits, pictures=pictures)
-        scores.append(
+        labelled = population.divided.windows(divided, task, "train", setting.num_timesteps)
+        rows.append(
             {
-                "recording_id": recording.recording_id,
-                "num_labelled": len(
-                    population.divided.windows(divided, task, "train", setting.num_timesteps)
-                ),
+                **describe_evaluation(decoder, recording, splits, evaluation),
+                "num_labelled": len(labelled),
                 "num_train": len(setting.training_windows(divided)),
-                "num_test": len(evaluation.target),
                 "seconds": round(seconds, 2),
-                "scores": evaluation.scores,
-                **({"num_untrained": apart} if (apart := evaluation.num_untrained) else {}),
             }
         )
-        save_predictions(directory / f"{recording.recording_id}.npz", task, evaluation, pictures)
-    curves.to_csv(directory / "curves.csv", index=False)
+        evaluations.append(evaluation)
     decoder.save(directory)
-    write_json(directory / "scores.json", scores)
+    save_fit(directory, curves, evaluations, rows, pictures)

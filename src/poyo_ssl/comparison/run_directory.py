@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,17 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from poyo_ssl.comparison.config import slug
-from poyo_ssl.comparison.plan import Experiment, PlannedFit
+from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation, chance_level
 from poyo_ssl.evaluation.saved_runs import describe_splits
+from poyo_ssl.file_names import MOVIE, SPLITS, file_name
 from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.simulation.simulator import SIMULATED_BY
-from poyo_ssl.whole_files import write_json
+from poyo_ssl.whole_files import partial_file, publish, write_arrays, write_csv, write_json
+from poyo_ssl.windows.answers import class_names
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.tasks import Task
 
@@ -40,6 +42,8 @@ CITATIONS = [
 ]
 DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
+CURVES, PREDICTIONS, SCORES, FRAMES = "curves.csv", "predictions.csv", "scores.json", "frames.npz"
+"""Files of a fit; the first two are also gathered for the run."""
 PRETRAINING_FACTS = "pretraining.json"
 """Beside every pretrained encoder: seconds, and how much it learned from."""
 
@@ -76,23 +80,43 @@ def write_facts(experiment: Experiment, command: str, seconds: float) -> None:
     )
 
 
-def save_predictions(
-    path: Path, task: Task, evaluation: Evaluation, pictures: np.ndarray | None
+def save_fit(
+    directory: Path,
+    curves: pd.DataFrame,
+    evaluations: list[Evaluation],
+    rows: list[dict[str, Any]],
+    pictures: np.ndarray | None,
 ) -> None:
-    """Keeps what the tables and figures need: a score per window, and a few pictures."""
-    arrays = {"per_window": evaluation.per_window, "target": evaluation.target}
-    if task.answer.needs_pictures:
-        assert pictures is not None
-        shown = np.linspace(0, len(evaluation.target) - 1, NUM_SHOWN_FRAMES).round().astype(int)
-        arrays |= {
-            "movie_frame": evaluation.target[shown],
-            "true": _as_bytes(pictures[evaluation.target[shown]]),
-            "predicted": _as_bytes(evaluation.predicted[shown]),
-            "ssim": evaluation.per_window[shown],
-        }
-    else:
-        arrays["predicted"] = evaluation.predicted
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    """Keeps what the tables and figures need of one fit; the scores come last.
+
+    Args:
+        directory: The fit's own.
+        curves: Learning curves.
+        evaluations: One a recording.
+        rows: One row of scores a recording.
+        pictures: Image tasks: what was shown, in [0, 1], (num_pictures, 64, 128).
+    """
+    write_csv(directory / CURVES, curves)
+    write_csv(directory / PREDICTIONS, pd.concat([e.predictions for e in evaluations]))
+    if pictures is not None:
+        write_arrays(directory / FRAMES, _choose_frames(evaluations[0], pictures))
+    write_json(directory / SCORES, rows)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a fit was scored and all of it is there."""
+    return all((directory / name).is_file() for name in (CURVES, PREDICTIONS, SCORES))
+
+
+def _choose_frames(evaluation: Evaluation, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """A few movie frames as shown and as decoded."""
+    shown = np.linspace(0, len(evaluation.target) - 1, NUM_SHOWN_FRAMES).round().astype(int)
+    return {
+        "movie_frame": evaluation.target[shown],
+        "true": _as_bytes(pictures[evaluation.target[shown]]),
+        "predicted": _as_bytes(evaluation.predicted[shown]),
+        "ssim": evaluation.per_window[shown],
+    }
 
 
 def _as_bytes(pictures: np.ndarray) -> np.ndarray:
@@ -108,10 +132,28 @@ def write_recordings(experiment: Experiment) -> None:
         recordings.append(_describe_recording(divided.recording, partition, notes))
         splits += describe_splits(divided)
     write_json(directory / "recordings.json", recordings)
-    write_json(directory / "splits.json", splits)
+    write_json(directory / SPLITS, splits)
     write_json(directory / "predictability.json", summarize_partition(partition))
-    partition.units.to_csv(directory / "units.csv", index=False)
+    write_csv(directory / "units.csv", partition.units)
     plot_predictability(partition, directory / "predictability.png")
+
+
+def write_warnings(experiment: Experiment, said: Iterable[str]) -> None:
+    """What was warned of, by recording.
+
+    Args:
+        experiment: Its recordings have the warnings of their readers.
+        said: What was warned of when they were divided; it names the recordings in quotes.
+    """
+    recordings = [d.recording for d in [*experiment.divided, *experiment.earlier]]
+    rows = [
+        (recording.recording_id, text) for recording in recordings for text in recording.warnings
+    ]
+    for text in said:
+        named = [r.recording_id for r in recordings if f"'{r.recording_id}'" in text]
+        rows += [(recording_id, text) for recording_id in named or [""]]
+    table = pd.DataFrame(list(dict.fromkeys(rows)), columns=["recording", "warning"])
+    write_csv(experiment.directory / "warnings.csv", table)
 
 
 def _describe_recording(
@@ -169,38 +211,16 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
     pretrainings = _write_pretrainings(experiment).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
-        task = experiment.divided.task(fit.task)
-        folder = directory / fit.name
-        rows = json.loads((folder / "scores.json").read_text())
-        keys = {
-            "task": fit.task,
-            "split": task.split,
-            "units": fit.units,
-            "arm": fit.arm,
-            "kind": "reference" if arms[fit.arm].is_reference else "network",
-            "labels": fit.labels.text,
+        rows = json.loads((directory / fit.name / SCORES).read_text())
+        kind = "reference" if arms[fit.arm].is_reference else "network"
+        keys: dict[str, Any] = {
+            "kind": kind,
             "label_fraction": _label_fraction(fit.labels, rows),
         }
-        for row in rows:
-            found = row.pop("scores")
-            row["pretraining_seconds"] = float(pretrainings.get((fit.arm, fit.seed), 0.0))
-            for metric, value in found.items():
-                scores.append({**keys, **row, "seed": fit.seed, "metric": metric, "value": value})
-            with np.load(folder / f"{row['recording_id']}.npz", allow_pickle=False) as arrays:
-                per_window = arrays["per_window"]
-            windows.append(
-                pd.DataFrame(
-                    {
-                        **keys,
-                        "recording_id": row["recording_id"],
-                        "seed": fit.seed,
-                        "metric": task.answer.metric,
-                        "window": np.arange(len(per_window)),
-                        "value": per_window,
-                    }
-                )
-            )
-        curve = pd.read_csv(folder / "curves.csv")
+        seconds = float(pretrainings.get((fit.arm, fit.seed), 0.0))
+        scores += [{**row, **keys, "pretraining_seconds": seconds} for row in rows]
+        windows.append(_read_windows(directory / fit.name, rows[0], keys))
+        curve = pd.read_csv(directory / fit.name / CURVES)
         curves.append(
             curve.assign(
                 stage="finetune",
@@ -208,19 +228,65 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
                 task=fit.task,
                 units=fit.units,
                 arm=fit.arm,
-                labels=keys["labels"],
+                labels=fit.labels.text,
                 label_fraction=keys["label_fraction"],
                 seed=fit.seed,
             )
         )
     curves += _pretraining_curves(experiment)
-    table = pd.DataFrame(scores)
-    table.to_csv(directory / "scores.csv", index=False)
-    pd.concat(curves).to_csv(directory / "curves.csv", index=False)
+    table = tabulate(scores)
+    write_csv(directory / "scores.csv", table)
+    write_csv(directory / CURVES, pd.concat(curves))
     summary = summarize(table, pd.concat(windows), experiment.config.baseline)
-    summary.to_csv(directory / "summary.csv", index=False)
+    write_csv(directory / "summary.csv", summary)
+    _gather_predictions(directory, fits)
     _write_confusions(experiment, fits)
     _write_movies(experiment, fits)
+
+
+def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of scores as a table: one row a metric, lists of units left out."""
+    left_out = ("scores", "missing_units", "unknown_units")
+    return pd.DataFrame(
+        [
+            {**{name: row[name] for name in row if name not in left_out}, **score}
+            for row in rows
+            for score in ({"metric": k, "value": v} for k, v in row["scores"].items())
+        ]
+    )
+
+
+def read_predictions(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of a ``predictions.csv``; text stays text, whatever it looks like."""
+    numbers = {"trial": int, "onset": float, "value": float}
+    return pd.read_csv(
+        path,
+        usecols=columns,
+        dtype={name: numbers.get(name, str) for name in columns},
+        keep_default_na=False,
+        na_values={"value": [""]},
+        float_precision="round_trip",
+    )
+
+
+def _read_windows(directory: Path, row: dict[str, Any], keys: dict[str, Any]) -> pd.DataFrame:
+    """The main metric of every test window of a fit, for its interval over trials."""
+    found = read_predictions(directory / PREDICTIONS, ["recording", "trial", "metric", "value"])
+    named = {name: row[name] for name in ("task", "split", "units", "arm", "labels", "seed")}
+    return found.rename(columns={"recording": "recording_id", "trial": "window"}).assign(
+        **named, **keys
+    )
+
+
+def _gather_predictions(directory: Path, fits: list[PlannedFit]) -> None:
+    """Puts the predictions of all fits below one head; one fit is in memory at a time."""
+    path = directory / PREDICTIONS
+    with partial_file(path) as partial:
+        with partial.open("xb") as whole:
+            for place, fit in enumerate(fits):
+                head, _, rows = (directory / fit.name / PREDICTIONS).read_bytes().partition(b"\n")
+                whole.write(rows if place else head + b"\n" + rows)
+        publish(partial, path)
 
 
 def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
@@ -232,9 +298,9 @@ def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
 
 def _pretraining_curves(experiment: Experiment) -> list[pd.DataFrame]:
     return [
-        pd.read_csv(experiment.pretrained_directory(arm, seed) / "curves.csv").assign(
+        pd.read_csv(experiment.pretrained_directory(arm, seed) / CURVES).assign(
             stage="pretrain",
-            fit=f"pretrained/{slug(arm)}/seed-{seed}",
+            fit=pretrained_name(arm, seed),
             task="pretraining",
             units=experiment.config.pretrainings[arm].units,
             arm=arm,
@@ -264,46 +330,41 @@ def _write_pretrainings(experiment: Experiment) -> pd.DataFrame:
         for seed in range(experiment.config.num_seeds)
     ]
     table = pd.DataFrame(rows, columns=columns)
-    table.to_csv(experiment.directory / "pretrainings.csv", index=False)
+    write_csv(experiment.directory / "pretrainings.csv", table)
     return table
 
 
 def _write_confusions(experiment: Experiment, fits: list[PlannedFit]) -> None:
     """Counts over all seeds and recordings, with the most labels, for label tasks."""
-    counts: dict[tuple[str, str, str], np.ndarray] = {}
-    names: dict[str, list[str]] = {}
+    counts: dict[tuple[str, str, str], pd.DataFrame] = {}
     for fit in fits:
         task = experiment.divided.task(fit.task)
         if not task.answer.has_budget or fit.labels != experiment.config.most_labels(task):
             continue
-        for path in sorted((experiment.directory / fit.name).glob("*.npz")):
-            classes = experiment.divided.classes(task)
-            names[fit.task] = [v if isinstance(v, str) else f"{v:g}" for v in classes.tolist()]
-            with np.load(path, allow_pickle=False) as arrays:
-                matrix = confusion_matrix(arrays["predicted"], arrays["target"], len(classes))
-            key = (fit.task, fit.units, fit.arm)
-            counts[key] = counts.get(key, 0) + matrix
-    folder = experiment.directory / "confusion"
-    folder.mkdir(exist_ok=True)
-    for (task_name, units, arm), matrix in counts.items():
-        table = pd.DataFrame(matrix, index=names[task_name], columns=names[task_name])
-        table.to_csv(folder / f"{task_name}__{units}__{arm}.csv")
+        names = class_names(experiment.divided.classes(task))
+        found = read_predictions(experiment.directory / fit.name / PREDICTIONS, ["truth", "answer"])
+        target, predicted = (
+            pd.Index(names).get_indexer(pd.Index(found[column])) for column in ("truth", "answer")
+        )
+        matrix = pd.DataFrame(
+            confusion_matrix(predicted, target, len(names)), index=names, columns=names
+        )
+        key = (fit.task, fit.units, fit.arm)
+        counts[key] = counts[key] + matrix if key in counts else matrix
+    for key, table in counts.items():
+        path = experiment.directory / "confusion" / f"{file_name(*key)}.csv"
+        write_csv(path, table.rename_axis("").reset_index())
 
 
 def _write_movies(experiment: Experiment, fits: list[PlannedFit]) -> None:
     """A few reconstructed movie frames of every arm: first seed, first recording."""
-    folder = experiment.directory / "movie"
-    folder.mkdir(exist_ok=True)
     for fit in fits:
         task = experiment.divided.task(fit.task)
         if not task.answer.needs_pictures or fit.seed != 0:
             continue
-        path = sorted((experiment.directory / fit.name).glob("*.npz"))[0]
-        with np.load(path, allow_pickle=False) as arrays:
-            shown = {name: arrays[name] for name in ("movie_frame", "true", "predicted", "ssim")}
-        np.savez_compressed(
-            folder / f"{fit.task}__{fit.units}__{fit.arm}.npz", allow_pickle=False, **shown
-        )
+        with np.load(experiment.directory / fit.name / FRAMES, allow_pickle=False) as shown:
+            name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
+            write_arrays(experiment.directory / MOVIE / name, shown)
 
 
 def describe_hardware() -> dict[str, Any]:

@@ -7,7 +7,7 @@ normalised by statistics of training time, and says which it missed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +20,9 @@ from poyo_ssl.model.checkpoints import save_checkpoint
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 from poyo_ssl.windows.activity import Activity, UnitScale
+from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import Task
 
 
@@ -159,6 +161,26 @@ class Question:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """How a decoder came about, as results say it; what is not known stays empty."""
+
+    units: str = ""
+    """Group of units that it was fitted on, such as ``unpredictable``."""
+    labels: str = ""
+    """Budget of labels, such as ``10%`` or ``5 per class``."""
+    seed: int | None = None
+    """Of weights, batches and the choice of labels."""
+    fold: int | None = None
+    """The fold that it is tested on, where recordings were divided into folds."""
+
+    @classmethod
+    def of(cls, units: str, labels: LabelBudget | float, seed: int, splits: SplitConfig) -> Origin:
+        """That of a fit with these options."""
+        fold = None if splits.folds is None else splits.fold
+        return cls(units=units, labels=LabelBudget.of(labels).text, seed=seed, fold=fold)
+
+
 class FittedDecoder(ABC):
     """Something that answers a task from windows of a recording."""
 
@@ -173,6 +195,8 @@ class FittedDecoder(ABC):
         self.question = question
         self.fit: Fit | None = None
         """Curves and seconds, where a network was fitted in this process."""
+        self.origin = Origin()
+        """How it came about, where that was said before it was saved."""
 
     def __repr__(self) -> str:
         question = self.question
@@ -213,10 +237,15 @@ class FittedDecoder(ABC):
         """Inverse of ``state``."""
 
     def save(self, directory: str | Path) -> None:
-        """Writes weights, config and units; see :func:`poyo_ssl.decoders.network.load_decoder`."""
+        """Writes weights, config and units; see :func:`poyo_ssl.decoders.loading.load_decoder`."""
         settings, tensors = self.state()
         save_checkpoint(
             directory,
             {**self.question.tensors(), **tensors},
-            {"kind": self.KIND, **self.question.settings(), **settings},
+            {
+                "kind": self.KIND,
+                "origin": asdict(self.origin),
+                **self.question.settings(),
+                **settings,
+            },
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from poyo_ssl.decoders import network, reference_decoders, value_decoders
-from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
 
 MODULES = (network, reference_decoders, value_decoders)
@@ -29,7 +29,9 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
             "Give a directory that 'poyo-ssl finetune' or 'run' wrote."
         )
     try:
-        return kind.of(Question.of(settings, tensors), settings, tensors)
+        decoder = kind.of(Question.of(settings, tensors), settings, tensors)
+        decoder.origin = Origin(**settings.get("origin", {}))
+        return decoder
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, AssertionError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,14 @@ from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
 from poyo_ssl.windows.task_windows import TaskWindows, find_windows
 from poyo_ssl.windows.tasks import Task, can_answer, presentations
+
+PREDICTIONS = (
+    "recording", "task", "arm", "units", "labels", "seed", "fold",
+    "trial", "onset", "truth", "answer", "scores", "metric", "value",
+)  # fmt: skip
+"""Columns of ``predictions.csv``: which decoder; the row of the trial in its table of presentations
+and when it began (s); what was right, what was decoded, and the scores, as
+:class:`poyo_ssl.windows.answers.Written` says; the main metric of this trial alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +45,8 @@ class Evaluation:
     is_trained: np.ndarray
     """Whether the decoder was trained on windows of the same class, (num_windows,); True where
     there are no classes."""
+    predictions: pd.DataFrame
+    """One row a window: ``PREDICTIONS`` lists the columns."""
 
     @property
     def num_untrained(self) -> int:
@@ -52,7 +62,7 @@ class Scores:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a recording: ``recording_id``, every metric, ``chance`` and ``num_windows``.
+        """One row a recording: ``recording_id``, every metric, ``chance`` and ``num_test``.
 
         Where classes were tested that training never showed, ``num_untrained`` counts their
         windows and ``trained`` is the main metric over all others.
@@ -63,7 +73,7 @@ class Scores:
                     "recording_id": e.recording_id,
                     **e.scores,
                     "chance": np.nan if e.chance is None else e.chance,
-                    "num_windows": len(e.target),
+                    "num_test": len(e.target),
                     **self._apart(e),
                 }
                 for e in self.evaluations
@@ -78,6 +88,11 @@ class Scores:
             "num_untrained": evaluation.num_untrained,
             "trained": float(others.mean()) if len(others) else np.nan,
         }
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Every answer, one row a test window: ``PREDICTIONS`` lists the columns."""
+        return pd.concat([e.predictions for e in self.evaluations], ignore_index=True)
 
     def mean(self) -> dict[str, float]:
         """Every metric, averaged over recordings."""
@@ -158,19 +173,6 @@ def evaluate_recording(
     if pictures is None and task.answer.needs_pictures and task.stimulus in recording.templates:
         pictures = resize_pictures(recording.templates[task.stimulus]).numpy()
     answers = decoder.predict(recording, windows.first_timestep)
-    return score(task, recording, windows, answers, pictures, question.classes, question.untrained)
-
-
-def score(
-    task: Task,
-    recording: Recording,
-    windows: TaskWindows,
-    answers: np.ndarray,
-    pictures: np.ndarray | None,
-    classes: np.ndarray,
-    untrained: tuple[int, ...] = (),
-) -> Evaluation:
-    """Turns answers into metrics, as the kind of answer says."""
     frame_period = presentation_period(recording, task)
     scored = task.answer.score(answers, windows.target, Shown(frame_period, pictures))
     return Evaluation(
@@ -179,9 +181,37 @@ def score(
         predicted=scored.predicted,
         per_window=scored.per_window,
         scores=scored.scores,
-        chance=task.answer.chance(classes, frame_period),
-        is_trained=~np.isin(windows.target, untrained),
+        chance=task.answer.chance(question.classes, frame_period),
+        is_trained=~np.isin(windows.target, question.untrained),
+        predictions=_tabulate(decoder, recording, windows, answers, scored.per_window),
     )
+
+
+def _tabulate(
+    decoder: FittedDecoder,
+    recording: Recording,
+    windows: TaskWindows,
+    answers: np.ndarray,
+    per_window: np.ndarray,
+) -> pd.DataFrame:
+    """One row a window, as ``PREDICTIONS`` says."""
+    question = decoder.question
+    table = presentations(recording, question.task)
+    assert table is not None
+    assert windows.trial is not None
+    written = question.task.answer.written(answers, windows.target, question.classes)
+    columns = {
+        "recording": recording.recording_id,
+        "task": question.task.name,
+        "arm": question.arm,
+        **asdict(decoder.origin),
+        "trial": windows.trial,
+        "onset": table["start"].to_numpy()[windows.trial],
+        **written._asdict(),
+        "metric": question.task.answer.metric,
+        "value": per_window,
+    }
+    return pd.DataFrame(columns, columns=list(PREDICTIONS))
 
 
 def presentation_period(recording: Recording, task: Task) -> float:
@@ -199,23 +229,32 @@ def chance_level(task: Task, recording: Recording, classes: np.ndarray) -> float
     return task.answer.chance(classes, presentation_period(recording, task))
 
 
-def score_decoder(
-    decoder: FittedDecoder, recording: Recording, splits: Splits | None, about: dict[str, Any]
+def describe_evaluation(
+    decoder: FittedDecoder, recording: Recording, splits: Splits | None, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """One row of scores."""
+    """One row of scores of a decoder on a recording, JSON-ready: what every command saves."""
     question = decoder.question
     known = question.known_units(recording)
-    evaluation = evaluate_recording(decoder, recording, splits)
     return {
-        "recording_id": recording.recording_id,
+        "recording_id": evaluation.recording_id,
         "task": question.task.name,
+        "split": question.task.split,
         "arm": question.arm,
-        **about,
+        **asdict(decoder.origin),
         "part": "whole recording" if splits is None else "test",
         "scores": evaluation.scores,
         "chance": evaluation.chance,
-        "num_windows": len(evaluation.target),
+        "num_test": len(evaluation.target),
+        "num_untrained": evaluation.num_untrained,
         "num_known_units": len(known),
         "missing_units": question.missing_units(recording),
         "unknown_units": sorted(set(recording.unit_ids.tolist()) - set(known)),
     }
+
+
+def score_decoder(
+    decoder: FittedDecoder, recording: Recording, splits: Splits | None
+) -> dict[str, Any]:
+    """Scores a decoder on a recording, or its test part: one row of scores."""
+    evaluation = evaluate_recording(decoder, recording, splits)
+    return describe_evaluation(decoder, recording, splits, evaluation)

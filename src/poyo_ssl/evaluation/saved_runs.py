@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.loading import load_decoder
-from poyo_ssl.evaluation.evaluate import score_decoder
+from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
+from poyo_ssl.file_names import DECODERS, EXPERIMENT, SPLITS
 from poyo_ssl.model.checkpoints import CONFIG
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.whole_files import write_json
+from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.windows.divide import DividedRecording
-from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.splits import Splits
 from poyo_ssl.windows.tasks import Task, can_answer
 
@@ -41,7 +42,8 @@ def evaluate_run(
     Args:
         run: Directory that ``poyo-ssl run`` or ``poyo-ssl finetune`` wrote.
         files: Recordings.
-        output: JSON of the scores.
+        output: JSON of the scores. Every answer goes beside it: ``scores.predictions.csv`` for
+            ``scores.json``.
         source: What the files do not say about themselves.
 
     Returns:
@@ -62,8 +64,8 @@ def evaluate_run(
                 "other times; it is scored whole, as a part that was never seen.",
                 recording_id,
             )
-    rows, problems = [], []
-    for directory, decoder in _decoders(run):
+    rows, tables, problems = [], [], []
+    for decoder in _decoders(run):
         for recording in recordings:
             task = decoder.question.task
             if not can_answer(recording, task):
@@ -74,25 +76,28 @@ def evaluate_run(
                 parts = None if name is None else learned.parts(name, task)
                 # under the name that the decoder knows it by, it has the statistics of its own
                 known = recording if name is None else replace(recording, recording_id=name)
-                row = score_decoder(decoder, known, parts, _describe(run, directory))
-                rows.append({**row, "recording_id": recording.recording_id})
+                found = evaluate_recording(decoder, known, parts)
             except RecordingError as error:
                 problems.append(str(error))
+                continue
+            row = describe_evaluation(decoder, known, parts, found)
+            rows.append({**row, "recording_id": recording.recording_id})
+            tables.append(found.predictions.assign(recording=recording.recording_id))
     if not rows:
         raise ValueError(
             f"No decoder in '{run}' could be scored: " + " ".join(dict.fromkeys(problems))
         )
     for problem in dict.fromkeys(problems):
         logger.warning("Not scored: %s", problem)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(output.with_suffix(".predictions.csv"), pd.concat(tables))
     write_json(output, {"run": str(run), "files": [str(f) for f in files], "scores": rows})
     return rows
 
 
-def _decoders(run: Path) -> Iterator[tuple[Path, FittedDecoder]]:
+def _decoders(run: Path) -> Iterator[FittedDecoder]:
     """Every fitted decoder below a directory, in order of name."""
     configs = sorted(
-        path for path in [run / CONFIG, *run.glob(f"decoders/**/{CONFIG}")] if path.is_file()
+        path for path in [run / CONFIG, *run.glob(f"{DECODERS}/**/{CONFIG}")] if path.is_file()
     )
     if not configs:
         raise ValueError(
@@ -100,7 +105,7 @@ def _decoders(run: Path) -> Iterator[tuple[Path, FittedDecoder]]:
             "'poyo-ssl finetune' wrote."
         )
     for path in configs:
-        yield path.parent, load_decoder(path.parent)
+        yield load_decoder(path.parent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +126,7 @@ class LearnedFrom:
         Raises:
             ValueError: If it says nothing.
         """
-        missing = [
-            name for name in ("experiment.json", "splits.json") if not (run / name).is_file()
-        ]
+        missing = [name for name in (EXPERIMENT, SPLITS) if not (run / name).is_file()]
         if missing:
             found = sorted(path.name for path in run.glob("*"))[:8] if run.is_dir() else []
             raise ValueError(
@@ -131,10 +134,10 @@ class LearnedFrom:
                 f"(found: {', '.join(found) or 'nothing'}). Give the directory that 'poyo-ssl run' "
                 "or 'poyo-ssl finetune' wrote, not one inside it."
             )
-        experiment = json.loads((run / "experiment.json").read_text())
+        experiment = json.loads((run / EXPERIMENT).read_text())
         digests = {**experiment["recordings"], **experiment.get("earlier", {})}
         segments, splits = {}, {}
-        for row in json.loads((run / "splits.json").read_text()):
+        for row in json.loads((run / SPLITS).read_text()):
             intervals = {
                 name: np.array(row[name], dtype=float).reshape(-1, 2)
                 for name in ("segments", "train", "valid", "test", "guard")
@@ -177,22 +180,6 @@ class LearnedFrom:
                 "that the run did not learn from, or run again with that task."
             )
         return self.splits[name, task.name]
-
-
-def _describe(run: Path, directory: Path) -> dict[str, Any]:
-    """Units, labels and seed of a decoder: from its place in a run, or as it was told."""
-    parts = directory.relative_to(run).parts
-    if len(parts) < 6:
-        about: dict[str, Any] = json.loads((run / "experiment.json").read_text())["decoder"]
-        return about
-    _, _, units, _, labels, seed = parts
-    return {
-        "units": units,
-        "labels": LabelBudget.from_text(
-            labels.removeprefix("labels-").replace("-per-class", " per class")
-        ).text,
-        "seed": int(seed.removeprefix("seed-")),
-    }
 
 
 def describe_splits(divided: DividedRecording) -> list[dict[str, Any]]:

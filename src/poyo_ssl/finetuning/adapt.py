@@ -163,9 +163,10 @@ def adapt(
             **directories("finetuning"),
         )
     assert decoder.fit is not None
+    decoder.origin = config.origin
     curves["finetuning"] = decoder.fit.curves
     with _timing(seconds, "scoring"):
-        scores = list(_score(decoder, population, config))
+        scores = list(_score(decoder, population))
     return decoder, Adaptation(
         seconds=seconds,
         num_units=len(population.unit_ids),
@@ -183,15 +184,13 @@ def _choose_units(divided: Divided, config: AdaptationConfig) -> Mapping[str, li
     return partition.choose(divided, config.units)
 
 
-def _score(
-    decoder: FittedDecoder, population: Population, config: AdaptationConfig
-) -> Iterator[dict[str, Any]]:
+def _score(decoder: FittedDecoder, population: Population) -> Iterator[dict[str, Any]]:
     """A row of scores for every recording that has a test part."""
     task = decoder.question.task
     for divided in population.divided.answering(task):
         splits = divided.splits[task.name]
         if len(splits.test):
-            yield score_decoder(decoder, divided.recording, splits, config.about)
+            yield score_decoder(decoder, divided.recording, splits)
 
 
 @contextmanager

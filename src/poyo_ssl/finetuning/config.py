@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
+from poyo_ssl.decoders.fitted_decoder import Origin
 from poyo_ssl.predictability.partition import find_group
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.training.config import TrainingConfig
@@ -106,6 +107,6 @@ class DecodingConfig(ABC):
         """Labelled training windows to learn from."""
 
     @property
-    def about(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """What tells the decoder from others in results."""
-        return {"units": self.units, "labels": self.budget.text, "seed": self.seed}
+        return Origin.of(self.units, self.budget, self.seed, self.splits)

@@ -33,6 +33,8 @@ _FULL_COLOUR = 20.0
 that is tried by default, so that what changes in proportion to the threshold stands out."""
 _WHITE_NUMBERS_ABOVE = 12.0
 """Percent, where dark numbers can no longer be read."""
+_LONGEST_NAME = 40
+"""Letters of a Cre line that are shown."""
 _LINEAR_BELOW = 1.0
 """Where a logarithmic axis turns linear to pass through zero: skewness can be negative."""
 
@@ -87,7 +89,9 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
         axes.set_xticks(range(table.shape[1]), [f"{change:+.0%}" for change in table.columns])
         axes.set_title("both thresholds" if moved == "both" else f"{moved} threshold")
     panels[0].set_yticks(
-        range(len(lines)), [f"{line} ({num_units[line]:,})" for line in lines], fontsize="small"
+        range(len(lines)),
+        [f"{_plain(line)} ({num_units[line]:,})" for line in lines],
+        fontsize="small",
     )
     figure.colorbar(
         image,
@@ -102,6 +106,14 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def _plain(text: object) -> str:
+    """Short text; matplotlib takes what stands between dollars for mathematics."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    if len(shown) > _LONGEST_NAME:
+        shown = f"{shown[: _LONGEST_NAME - 1]}…"
+    return shown.replace("$", r"\$")
 
 
 def _draw_changes(axes: Axes, percent: np.ndarray) -> AxesImage:
@@ -227,7 +239,7 @@ def _annotate_line_means(axes: Axes, line_means: pd.DataFrame) -> None:
     for index, line in enumerate(line_means.itertuples()):
         is_right = index % 2 == 0
         axes.annotate(
-            str(line.cre_line).split("-")[0],
+            _plain(str(line.cre_line).split("-")[0]),
             (line.skewness, line.kurtosis),
             xytext=(6, -4) if is_right else (-6, 2),
             textcoords="offset points",
@@ -288,7 +300,7 @@ def _draw_line_means(figure: SubFigure, partition: Partition) -> None:
             fontsize="small",
             color=_INK,
         )
-        labels = [f"{line.cre_line} ({line.num_units:,})" for line in ordered.itertuples()]
+        labels = [f"{_plain(line.cre_line)} ({line.num_units:,})" for line in ordered.itertuples()]
         axes.set_yticks(places, labels, fontsize="small")
         axes.set_xlabel(f"mean {statistic} of the line's units")
         axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)

@@ -12,6 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from poyo_ssl.collected_warnings import collect_warnings
+from poyo_ssl.file_names import is_own_result
 from poyo_ssl.recordings.dandi.remote import open_remote
 from poyo_ssl.recordings.formats.arrays import ARRAYS
 from poyo_ssl.recordings.formats.format import Format
@@ -36,7 +38,8 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
 
     Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
     planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
-    depth; hidden files are left out. A file that is named twice is returned once.
+    depth; hidden files, and what a run saved there, are left out. A file that is named twice is
+    returned once.
 
     Returns:
         Paths in alphabetical order.
@@ -52,7 +55,9 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     problems = []
     for path in map(Path, given):
         if path.is_dir():
-            inside = [item for item in path.rglob("*") if item.is_file()]
+            inside = [
+                item for item in path.rglob("*") if item.is_file() and not is_own_result(item)
+            ]
             files = [item for item in inside if _is_recording_name(item)]
             files += [folder for known in FORMATS for folder in known.find_folders(inside)]
             if not files:
@@ -76,6 +81,8 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     torch-brain and brainsets HDF5, suite2p folders and ``.npz`` arrays. A web address of an NWB
     file is read where it lies; only what is needed is fetched (``pip install 'poyo-ssl[remote]'``).
 
+    What is warned of meanwhile is said once and stays with the recording, in ``warnings``.
+
     Args:
         path: A file, a folder of suite2p or a web address.
         source: What it does not say about itself.
@@ -83,6 +90,16 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     Raises:
         RecordingError: If it is none of these, or is damaged.
     """
+    with collect_warnings("poyo_ssl.recordings") as said:
+        recording = _load(path, source)
+        if source.sessions_apart:
+            recording = recording.with_own_units()
+    if not said:
+        return recording
+    return replace(recording, warnings=tuple(dict.fromkeys([*recording.warnings, *said])))
+
+
+def _load(path: str | Path, source: SourceConfig) -> Recording:
     if isinstance(path, str) and path.startswith(("http://", "https://")):
         with closing(open_remote(path)) as remote, open_hdf5(remote, name=path) as file:
             read = _identify_hdf5(file).read_hdf5
@@ -90,10 +107,8 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
                 raise RecordingError(
                     f"'{path}' cannot be read where it lies: it is no NWB file. Download it first."
                 )
-            recording = read(file, source)
-    else:
-        recording = identify_format(path).read(path, source)
-    return recording.with_own_units() if source.sessions_apart else recording
+            return read(file, source)
+    return identify_format(path).read(path, source)
 
 
 def identify(path: str | Path) -> str:
@@ -220,14 +235,14 @@ def _with_unique_ids(recordings: list[Recording], files: Sequence[Path]) -> list
     renamed = []
     for recording, file in zip(recordings, files, strict=True):
         if file in names:
-            logger.warning(
-                "'%s' holds recording '%s', as another file does; it is called '%s' here. "
-                "If it is the same session, remove one: what one trains on, the other tests.",
-                file,
-                recording.recording_id,
-                names[file],
+            warning = (
+                f"'{file}' holds recording '{recording.recording_id}', as another file does; it is "
+                f"called '{names[file]}' here. If it is the same session, remove one: what one "
+                "trains on, the other tests."
             )
+            logger.warning("%s", warning)
             recording = _rename(recording, names[file], file)
+            recording = replace(recording, warnings=(*recording.warnings, warning))
         renamed.append(recording)
     return renamed
 

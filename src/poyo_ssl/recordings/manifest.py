@@ -85,7 +85,10 @@ def read_manifest(directory: str | Path) -> pd.DataFrame:
     if table[_NEVER_EMPTY].isna().any(axis=None) or table["source"].duplicated().any():
         raise _damaged(path, "a source is named twice, or lacks its name, state or status")
     files = table["file"].dropna()
-    if any(Path(file).name != file for file in files) or files.duplicated().any():
+    if (
+        any(Path(file).name != file or file[-3:] != ".h5" for file in files)
+        or files.duplicated().any()
+    ):
         raise _damaged(path, "a file is named twice or lies elsewhere")
     return table
 

@@ -69,6 +69,8 @@ class Recording:
     """What the source calls the session's stimulus set, such as ``three_session_A``."""
     source: str | None = None
     """The file or the simulation that the recording came from."""
+    warnings: tuple[str, ...] = ()
+    """What was warned of when it was read, each once."""
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.file_names import file_name
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.torch_brain_form import (
     FORMAT,
@@ -34,8 +35,7 @@ logger = logging.getLogger(__name__)
 
 TEMPLATES = "templates"
 """Folder beside the recordings that holds the pictures shown in them."""
-_FILE_NAME = re.compile(r"\w[\w.+@= -]{0,150}(?<![. ])")
-_TEMPLATE_NAME = re.compile(r"\w{1,100}-[0-9a-f]{32}\.npy")
+_TEMPLATE_NAME = re.compile(r"[\w%~]{1,130}-[0-9a-f]{32}\.npy")
 _BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
 
 
@@ -50,11 +50,12 @@ def save_recording(recording: Recording, directory: str | Path) -> Path:
         The path of the file.
 
     Raises:
-        RecordingError: If the id is no safe file name, or the recording holds something that
-            torch-brain's form cannot; all such problems at once.
+        RecordingError: If the recording holds something that torch-brain's form cannot; all such
+            problems at once.
     """
+    staged = stage_recording(recording, directory)
     path = recording_path(recording.recording_id, directory)
-    publish(stage_recording(recording, directory), path)
+    publish(staged, path)
     return path
 
 
@@ -65,11 +66,6 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
         A complete hidden file, ready for ``publish``.
     """
     problems = list(storage_problems(recording))
-    if not _FILE_NAME.fullmatch(recording.recording_id):
-        problems.append(
-            "its id is no safe file name; make it of letters, digits and . _ + @ = - "
-            "(dataclasses.replace(recording, recording_id=...))."
-        )
     if problems:
         raise RecordingError(
             f"Recording '{recording.recording_id}' cannot be stored: " + " ".join(problems)
@@ -86,8 +82,12 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
 
 
 def recording_path(recording_id: str, directory: str | Path) -> Path:
-    """Where a recording is stored in a directory."""
-    return Path(directory) / f"{recording_id}.h5"
+    """Where a recording is stored in a directory: in ``<recording_id>.h5``, as torch-brain expects.
+
+    What no file can be called is written as :func:`file_name` does. Ids that differ in case alone
+    are one file on some disks; ``prepare`` refuses the second.
+    """
+    return Path(directory) / f"{file_name(recording_id, marks_case=False)}.h5"
 
 
 def open_recording(path: str | Path) -> Recording:
@@ -135,6 +135,7 @@ def _read_recording(file: h5py.File, path: Path) -> Recording:
         container_id=extras.get("container_id", subject if is_brainsets else None),
         session_type=extras.get("session_type"),
         source=extras.get("source", None if extras else str(path)),
+        warnings=tuple(json.loads(extras.get("warnings", "[]"))),
     )
 
 
@@ -193,7 +194,8 @@ def _map_or_read(dataset: h5py.Dataset) -> np.ndarray:
 def _save_pictures(stimulus: str, pictures: np.ndarray, directory: Path) -> str:
     """Stores pictures unless they are there already; returns the name of their file."""
     pictures = np.ascontiguousarray(pictures)
-    path = directory / f"{stimulus}-{_hash_content(pictures)}.npy"
+    name = file_name(stimulus, marks_case=False)
+    path = directory / f"{name}-{_hash_content(pictures)}.npy"
     if not path.is_file():
         with partial_file(path) as partial, partial.open("xb") as handle:
             np.save(handle, pictures, allow_pickle=False)

@@ -55,6 +55,11 @@ _RESERVED_COLUMNS = ("id", "timestamps", "original_row", "domain")
 
 def storage_problems(recording: Recording) -> Iterator[str]:
     """What of a recording torch-brain's form cannot hold, as sentences."""
+    if not recording.recording_id or not _is_utf8(recording.recording_id):
+        yield (
+            "its id must be text (UTF-8, no NUL) and not empty; "
+            "dataclasses.replace(recording, recording_id=...) gives it another."
+        )
     if recording.num_units == 0:
         yield "it has no units."
     num_timesteps = _grid_index(recording)[-1] + 1  # gaps included
@@ -168,6 +173,7 @@ def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> di
             columns=json.dumps(columns),
             text=json.dumps(text),
             series=json.dumps(series),
+            warnings=json.dumps(recording.warnings),
         ),
     }
 

@@ -53,6 +53,7 @@ from poyo_ssl.report.tables import (
     tabulate_per_recording,
     tabulate_recordings,
     tabulate_scores,
+    tabulate_warnings,
 )
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def write_report(run_directory: str | Path, output: str | Path | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.write_text(page, "utf-8", errors="backslashreplace", newline="\n")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -145,6 +146,7 @@ def render_page(results: RunResults) -> str:
         headlines=compute_headlines(results),
         has_summary=results.summary is not None,
         recordings=tabulate_recordings(results.recordings) if results.recordings else None,
+        warnings=_warnings(results),
         timeline=_timeline(results),
         predictability=_predictability(results),
         curves=_curves(results, styles),
@@ -184,6 +186,12 @@ def _figure(figure: go.Figure, caption: str, notes: list[str] | None = None) -> 
         caption=caption,
         notes=notes or [],
     )
+
+
+def _warnings(results: RunResults) -> Table | None:
+    if results.warnings is None or results.warnings.empty:
+        return None
+    return tabulate_warnings(results.warnings)
 
 
 def _timeline(results: RunResults) -> Figure | None:

@@ -8,14 +8,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.file_names import file_name
+
 _WRITE_ONE = "Write a run with 'poyo-ssl run ... --output DIR'"
 _TEXT_COLUMNS = {
     "recording_id", "unit_id", "cre_line", "area", "excluded", "is_predictable", "task", "split",
-    "units", "arm", "kind", "metric", "stage", "fit", "labels", "baseline",
+    "units", "arm", "kind", "metric", "stage", "fit", "labels", "baseline", "part",
+    "recording", "warning",
 }  # fmt: skip
 _NEEDED_COLUMNS = {
     "scores.csv": {"recording_id", "task", "split", "units", "arm", "kind", "label_fraction",
@@ -25,6 +29,7 @@ _NEEDED_COLUMNS = {
                     "num_recordings", "num_test", "gain_over_scratch", "gain_low", "gain_high",
                     "p_value"},
     "units.csv": {"recording_id", "unit_id", "skewness", "kurtosis", "is_predictable", "excluded"},
+    "warnings.csv": {"recording", "warning"},
     "curves.csv": {"stage", "task", "units", "arm", "label_fraction", "seed", "step", "metric",
                    "value"},
 }  # fmt: skip
@@ -88,6 +93,8 @@ class RunResults:
     summary: pd.DataFrame | None
     """One row per task, split, units, arm, label fraction and metric, with intervals."""
     recordings: list[dict[str, Any]] | None
+    warnings: pd.DataFrame | None
+    """``recording`` and ``warning``."""
     units: pd.DataFrame | None
     predictability: dict[str, Any] | None
     splits: list[dict[str, Any]] | None
@@ -158,6 +165,7 @@ def load_results(run_directory: str | Path) -> RunResults:
     scores = _read_table(directory / "scores.csv")
     if scores is None or scores.empty:
         raise ReportError(f"{directory / 'scores.csv'} has no rows. {_WRITE_ONE} to completion.")
+    known = _arm_files(scores)
     return RunResults(
         directory=directory,
         run=run,
@@ -165,16 +173,17 @@ def load_results(run_directory: str | Path) -> RunResults:
         scores=scores,
         summary=_read_table(directory / "summary.csv"),
         recordings=_read_recordings(directory / "recordings.json"),
+        warnings=_read_table(directory / "warnings.csv"),
         units=_read_units(directory / "units.csv"),
         predictability=_read_predictability(directory / "predictability.json"),
         splits=_read_splits(directory / "splits.json"),
         curves=_read_table(directory / "curves.csv"),
         confusions={
-            _arm_file(path): _read_confusion(path)
+            _arm_file(path, known): _read_confusion(path)
             for path in sorted((directory / "confusion").glob("*.csv"))
         },
         movies={
-            _arm_file(path): _read_movie(path)
+            _arm_file(path, known): _read_movie(path)
             for path in sorted((directory / "movie").glob("*.npz"))
         },
     )
@@ -314,8 +323,16 @@ def _read_units(path: Path) -> pd.DataFrame | None:
     return units.assign(excluded=reason)
 
 
-def _arm_file(path: Path) -> ArmFile:
-    match path.stem.split("__"):
+def _arm_files(scores: pd.DataFrame) -> dict[str, ArmFile]:
+    """What files of everything that has scores are called, even where names were too long."""
+    keys = scores[["task", "units", "arm"]].drop_duplicates().itertuples(index=False, name=None)
+    return {file_name(*key): ArmFile(task=key[0], units=key[1], arm=key[2]) for key in keys}
+
+
+def _arm_file(path: Path, known: dict[str, ArmFile]) -> ArmFile:
+    if path.stem in known:
+        return known[path.stem]
+    match [unquote(name) for name in path.stem.split("__")]:
         case [task, units, arm]:
             return ArmFile(task=task, units=units, arm=arm)
         case [task, split, units, arm]:

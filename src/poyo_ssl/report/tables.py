@@ -101,6 +101,15 @@ def _recording_details(recording: dict[str, Any]) -> list[str]:
     return lines + [str(note) for note in recording.get("notes") or []]
 
 
+def tabulate_warnings(warnings: pd.DataFrame) -> Table:
+    """What was warned of, one row a warning and recording."""
+    rows = [
+        Row(cells=[recording or "–", warning])
+        for recording, warning in warnings[["recording", "warning"]].itertuples(index=False)
+    ]
+    return Table(columns=["Recording", "Warning"], rows=rows, num_text_columns=2)
+
+
 def tabulate_lines(predictability: dict[str, Any]) -> Table | None:
     """Mean skewness and kurtosis of every Cre line; None where none is known."""
     lines = predictability.get("line_means") or []

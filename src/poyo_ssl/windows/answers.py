@@ -6,6 +6,7 @@ a kind; how a network learns it is in :mod:`poyo_ssl.finetuning.answering`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from poyo_ssl.metrics.labels import balanced_accuracy
 from poyo_ssl.metrics.pictures import (
@@ -49,6 +51,17 @@ class Shown(NamedTuple):
     """Seconds between presentations."""
     pictures: np.ndarray | None = None
     """The pictures in [0, 1], (num_pictures, 64, 128), where needed."""
+
+
+class Written(NamedTuple):
+    """Answers as a table for readers holds them, each (num_windows,)."""
+
+    truth: list[str]
+    """What was right: the class by name, movie frame or value."""
+    answer: list[str]
+    """What was decoded, in the same way; empty for pictures."""
+    scores: list[str]
+    """Labels: JSON of log-probabilities by class; values and frames: what was decoded."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,17 @@ class Answer(ABC):
             shown: When, and which pictures.
         """
 
+    def written(self, answers: np.ndarray, target: np.ndarray, classes: np.ndarray) -> Written:
+        """Answers and targets as text, numbers with ten digits.
+
+        Args:
+            answers: As :meth:`poyo_ssl.decoders.fitted_decoder.FittedDecoder.predict` gives them.
+            target: (num_windows,).
+            classes: Every possible answer, (num_classes,).
+        """
+        decoded = _as_text(answers)
+        return Written(_as_text(target), decoded, decoded)
+
     @abstractmethod
     def chance(self, classes: np.ndarray, frame_period: float) -> float | None:
         """Expected main metric of guessing; None where the mean picture takes its place."""
@@ -145,6 +169,16 @@ class Labels(Answer):
             "balanced_accuracy": balanced_accuracy(predicted, target),
         }
         return Scored(predicted, per_window, scores)
+
+    def written(self, answers: np.ndarray, target: np.ndarray, classes: np.ndarray) -> Written:
+        """Names of classes, and the softmax of the scores as log-probabilities."""
+        names = class_names(classes)
+        scores = [
+            json.dumps(dict(zip(names, row, strict=True)))
+            for row in np.round(log_softmax(answers.astype(float), axis=1), 4).tolist()
+        ]
+        predicted = answers.argmax(axis=1)
+        return Written([names[k] for k in target], [names[k] for k in predicted], scores)
 
     def chance(self, classes: np.ndarray, frame_period: float) -> float:
         """One over the number of classes."""
@@ -246,6 +280,11 @@ class Pictures(_ShownInOrder):
         }
         return Scored(answers, per_window, scores)
 
+    def written(self, answers: np.ndarray, target: np.ndarray, classes: np.ndarray) -> Written:
+        """The movie frame shown; a picture is no text."""
+        nothing = [""] * len(target)
+        return Written(_as_text(target), nothing, nothing)
+
     def chance(self, classes: np.ndarray, frame_period: float) -> None:
         """Unknown; the mean picture is a reference decoder."""
         return None
@@ -255,6 +294,15 @@ ANSWERS: Mapping[str, type[Answer]] = MappingProxyType(
     {"labels": Labels, "values": Values, "frames": Frames, "images": Pictures}
 )
 """``Task.kind`` to what it means."""
+
+
+def class_names(classes: np.ndarray) -> list[str]:
+    """What results call the classes: text as it is, numbers with up to ten digits."""
+    return classes.tolist() if classes.dtype.kind == "U" else _as_text(classes)
+
+
+def _as_text(numbers: np.ndarray) -> list[str]:
+    return [f"{number:.10g}" for number in numbers.tolist()]
 
 
 def _frames_near(frame_period: float) -> int:

@@ -29,6 +29,9 @@ class TaskWindows:
     target: np.ndarray
     """Index of the right answer among the classes (labels), movie frame, or the value asked for,
     (num_windows,)."""
+    trial: np.ndarray | None = None
+    """Row of every window in the table of presentations, (num_windows,); None where windows belong
+    to no presentation."""
 
     def __len__(self) -> int:
         return len(self.first_timestep)
@@ -39,6 +42,7 @@ class TaskWindows:
             first_timestep=self.first_timestep[index],
             num_timesteps=self.num_timesteps,
             target=self.target[index],
+            trial=None if self.trial is None else self.trial[index],
         )
 
 
@@ -89,6 +93,7 @@ def find_windows(
         first_timestep=first[order],
         num_timesteps=num_timesteps,
         target=target[order],
+        trial=order,
     )
 
 

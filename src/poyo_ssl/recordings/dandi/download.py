@@ -18,7 +18,7 @@ from poyo_ssl.recordings.dandi.resumable_http import DownloadError, Patience, Tr
 from poyo_ssl.recordings.formats.nwb import recording_from_nwb
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
-from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.recordings.storage import recording_path, save_recording
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 
 _DEFAULT_SOURCE = SourceConfig()
@@ -112,7 +112,7 @@ def stream_sessions(
         ImportError: If remfile is not installed.
     """
     patience = Patience(retries=retries, timeout=timeout)
-    paths = {asset: Path(directory) / f"{asset.recording_id}.h5" for asset in as_assets(assets)}
+    paths = {asset: recording_path(asset.recording_id, directory) for asset in as_assets(assets)}
 
     def stream(asset: Asset, path: Path) -> None:
         if not path.exists():
