@@ -203,7 +203,7 @@ def gain_lines(rows: pd.DataFrame) -> list[str]:
 
 
 def score(row: pd.Series) -> str:
-    return interval(row["mean"], row["seed_low"], row["seed_high"], ".3f")
+    return interval(row["mean"], row["low"], row["high"], ".3f")
 
 
 def interval(mean: float, low: float, high: float, form: str) -> str:

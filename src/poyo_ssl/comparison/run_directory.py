@@ -187,7 +187,9 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
             for metric, value in found.items():
                 scores.append({**keys, **row, "seed": fit.seed, "metric": metric, "value": value})
             with np.load(folder / f"{row['recording_id']}.npz", allow_pickle=False) as arrays:
-                per_window = arrays["per_window"]
+                per_window, target = arrays["per_window"], arrays["target"]
+                # of pictures a few were kept to look at
+                predicted = np.nan if task.answer.needs_pictures else arrays["predicted"]
             windows.append(
                 pd.DataFrame(
                     {
@@ -197,6 +199,8 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
                         "metric": task.answer.metric,
                         "window": np.arange(len(per_window)),
                         "value": per_window,
+                        "target": np.nan if task.answer.needs_pictures else target,
+                        "predicted": predicted,
                     }
                 )
             )

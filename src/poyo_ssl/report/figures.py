@@ -12,13 +12,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from poyo_ssl.predictability.figure import PREDICTABLE_COLOR, UNPREDICTABLE_COLOR
 from poyo_ssl.report.formatting import format_number, is_number, units_title
 from poyo_ssl.report.results import RunResults, with_most_labels
 from poyo_ssl.report.style import (
     INK,
     PART_COLORS,
-    PREDICTABLE_COLOR,
-    UNPREDICTABLE_COLOR,
     ArmStyle,
     finish,
     plain,
@@ -287,6 +286,7 @@ def _curve_traces(curve: pd.DataFrame, arm: str, metric: str, style: ArmStyle) -
             go.Scatter(
                 x=np.concatenate([x, x[::-1]]),
                 y=np.concatenate([high, low[::-1]]),
+                mode="lines",  # else plotly marks the corners of a short band
                 fill="toself",
                 fillcolor=transparent(style.color, 0.10 if is_train else 0.18),
                 line={"width": 0},

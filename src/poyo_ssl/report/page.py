@@ -136,6 +136,7 @@ def render_page(results: RunResults) -> str:
     scripts = environment.get_template("draw_figures.html.j2").render()
     plotly_script = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     styles = style_arms(_arms(results))
+    main_metrics = {results.main_metric(task) for task in results.tasks}
     return environment.get_template("report.html.j2").render(
         run={**dict.fromkeys(_RUN_FACTS), **results.run},
         plotly_script=Markup(plotly_script),
@@ -148,8 +149,11 @@ def render_page(results: RunResults) -> str:
         timeline=_timeline(results),
         predictability=_predictability(results),
         curves=_curves(results, styles),
+        has_networks=results.curves is None or not results.curves.empty,
         scores=[_task_scores(results, task, styles) for task in results.tasks],
         confusions=_confusions(results),
+        has_labels="accuracy" in main_metrics,
+        has_movie="ssim" in main_metrics,
         galleries=_galleries(results),
         metrics=[
             text
@@ -261,7 +265,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
             _figure(
                 draw_scores(results, task, styles),
                 f"{metric_title(metric).capitalize() if metric != 'ssim' else 'SSIM'} with all "
-                "labels the run used. Thick bar: 95 % over seeds; thin bar: 95 % over trials; "
+                "labels the run used. Thin bar: 95 %; thick bar: 95 % over seeds alone; "
                 f"faint dots: single recordings{chance}.",
             )
         )
@@ -270,8 +274,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
             figures.append(
                 _figure(
                     efficiency,
-                    "With fewer labels. Bars: 95 % over seeds, for reference decoders over "
-                    f"trials{chance}.",
+                    f"With fewer labels. Bars: 95 %{chance}.",
                 )
             )
         table = tabulate_scores(results, task)
