@@ -29,7 +29,7 @@ from poyo_ssl.metrics.intervals import (
 )
 from poyo_ssl.metrics.scales import scale_of
 
-REPEATS = 4000
+REPEATS = 2000
 SHARES = (0.125, 0.3, 0.5, 0.7, 0.9, 0.97)
 COLUMNS = ("interval", "of", "covered", "width", "nominal")
 ACCURACY, SSIM = scale_of("accuracy"), scale_of("ssim")
@@ -274,7 +274,7 @@ def format_markdown(result: dict) -> str:
         f"`{result['command']}`",
         "",
         f"95 % intervals on {result['repeats']} simulated experiments each (standard error of a "
-        "coverage 0.003). True accuracies from 0.125 to 0.97. Rows marked with * break an assumption.",
+        "coverage 0.005). True accuracies from 0.125 to 0.97. Rows marked with * break an assumption.",
         "",
         "| interval of | data | covered | mean width |",
         "|---|---|---|---|",
@@ -287,7 +287,7 @@ def format_markdown(result: dict) -> str:
     lines += [
         "",
         f"Test against chance of answers that know nothing and drift, {result['repeats'] // 4} "
-        "experiments each (standard error 0.007).",
+        "experiments each (standard error 0.01).",
         "",
         "| labels | p ≤ 0.05 |",
         "|---|---|",

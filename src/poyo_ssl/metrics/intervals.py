@@ -193,7 +193,8 @@ def _wilson(share: float, num_trials: float, quantile: float) -> Interval:
     centre = (share + weight / 2) / (1 + weight)
     variance = share * (1 - share) / num_trials + weight / (4 * num_trials)
     half = quantile * math.sqrt(variance) / (1 + weight)
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0))
+    # by rounding alone a bound could pass the share itself where all or none are right
+    return Interval(share, max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0))
 
 
 def _t_interval(mean: float, spread: Spread, scale: Scale, confidence: float) -> Interval:

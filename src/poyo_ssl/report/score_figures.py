@@ -316,11 +316,10 @@ def draw_confusions(
         classes = [plain(name) for name in counts.columns]
         is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
         totals = counts.sum(axis=1)
-        cell = "%{customdata}" if totals.max() < FEW_TRIALS else "%{z:.2f}"
+        cell = "%{text}" if totals.max() < FEW_TRIALS else "%{z:.2f}"
         figure.add_heatmap(
             z=share.to_numpy(),
-            text=counts.to_numpy(),
-            customdata=_counts_of_totals(counts),
+            text=_counts_of_totals(counts),
             zmin=0,
             zmax=1,
             colorscale=[[0, "#ffffff"], [0.5, "#7fa8cc"], [1, "#0b3a66"]],
@@ -334,7 +333,7 @@ def draw_confusions(
                 "len": 0.9,
                 "title": {"text": "share of<br>true class", "font": {"size": 12}},
             },
-            hovertemplate="true %{y}, decoded %{x}: %{z:.2f} (%{text:.0f} trials)<extra></extra>",
+            hovertemplate="true %{y}, decoded %{x}: %{z:.2f} (%{text} trials)<extra></extra>",
             row=1,
             col=column,
         )
