@@ -138,9 +138,9 @@ def _draw_threshold(
         add_line(threshold, line={"dash": "dash", "width": 1.2, "color": INK})
         # plotly places lines on a logarithmic axis by value, but text by its logarithm
         at = float(np.log10(threshold))
-        where = {"x": at, "xshift": 4} if is_x else {"y": at, "yshift": 9}
-        edge = {"yref": "paper", "y": 1} if is_x else {"xref": "paper", "x": 1}
-        anchor = "left" if is_x else "right"
+        where = {"x": at, "xshift": -4} if is_x else {"y": at, "yshift": 9}
+        edge = {"yref": "paper", "y": 1} if is_x else {"xref": "paper", "x": 0}
+        anchor = "right" if is_x else "left"
         text = f"{column} ≤ {threshold:g}"
         figure.add_annotation(**where, **edge, xanchor=anchor, text=text, showarrow=False)
     low, high = 0.8 * min(drawn, default=1.0), 1.25 * max(drawn, default=10.0)

@@ -72,6 +72,8 @@ class Figure:
 
     json: Markup
     height: int
+    has_panels: bool
+    """Whether panels stand side by side, which a phone scrolls through rather than squeezes."""
     caption: str
     notes: list[str] = field(default_factory=list)
 
@@ -185,6 +187,7 @@ def _figure(figure: go.Figure, caption: str, notes: list[str] | None = None) -> 
     return Figure(
         json=Markup(text.translate(_JSON_ESCAPES)),
         height=figure.layout.height,
+        has_panels="xaxis2" in figure.to_plotly_json()["layout"],
         caption=caption,
         notes=notes or [],
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from poyo_ssl.report.formatting import (
     FEW_TRIALS,
+    NOTHING,
     format_count,
     format_duration,
     format_interval,
@@ -181,7 +182,7 @@ def tabulate_scores(results: RunResults, task: Task) -> Table:
                 *_score_cells(row, metric),
             ]
             table.rows.append(Row(cells=cells, role="best" if is_best else "plain"))
-    return table
+    return _without_empty_columns(table)
 
 
 def tabulate_all_scores(results: RunResults, task: Task) -> Table:
@@ -218,7 +219,24 @@ def tabulate_all_scores(results: RunResults, task: Task) -> Table:
                 *_score_cells(row, row["metric"]),
             ]
             table.rows.append(Row(cells=cells))
-    return table
+    return _without_empty_columns(table)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """The table without what none of its arms has, such as gains where nothing was pretrained."""
+    arms = [row.cells for row in table.rows if row.role in ("best", "plain")]
+    kept = [at for at in range(len(table.columns)) if any(cells[at] != NOTHING for cells in arms)]
+    rows = [
+        Row(cells=[row.cells[at] for at in kept], role=row.role)
+        if row.role in ("best", "plain")
+        else row
+        for row in table.rows
+    ]
+    return Table(
+        columns=[table.columns[at] for at in kept],
+        rows=rows,
+        num_text_columns=table.num_text_columns,
+    )
 
 
 def _other_baseline(rows: pd.DataFrame) -> str | None:
