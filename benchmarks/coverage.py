@@ -274,7 +274,8 @@ def format_markdown(result: dict) -> str:
         f"`{result['command']}`",
         "",
         f"95 % intervals on {result['repeats']} simulated experiments each (standard error of a "
-        "coverage 0.005). True accuracies from 0.125 to 0.97. Rows marked with * break an assumption.",
+        "coverage 0.005). True accuracies from 0.125 to 0.97. Rows marked with * break an "
+        "assumption.",
         "",
         "| interval of | data | covered | mean width |",
         "|---|---|---|---|",
