@@ -306,3 +306,10 @@ def test_few_test_trials_of_a_class_are_warned_of_and_counted(run_directory):
 
 def test_enough_test_trials_need_no_warning(page):
     assert "of the rarest class" not in page.text
+
+
+def test_a_phone_scrolls_panels_and_shows_no_buttons_over_them(page, page_path):
+    plots = [a["class"] for tag, a in page.elements if "plot" in (a.get("class") or "").split()]
+    # all but the timeline and predictability have panels side by side
+    assert plots.count("plot panels") == len(plots) - 2
+    assert 'displayModeBar: window.innerWidth < narrow ? false : "hover"' in page_path.read_text()
