@@ -169,7 +169,7 @@ def score_lines(rows: pd.DataFrame) -> list[str]:
         for arm in rows["arm"].unique()
     ]
     return [
-        f"Mean [95 % interval over seeds]; {rows['metric'].iloc[0]} on "
+        f"Mean [95 % interval]; {rows['metric'].iloc[0]} on "
         f"{int(rows['num_test'].max())} test windows.",
         "",
         *table(["decoder", *(f"{units}, labels {labels}" for units, labels in columns)], cells),
@@ -195,7 +195,7 @@ def gain_lines(rows: pd.DataFrame) -> list[str]:
         line += [number(row["pretraining_seconds"], ".0f"), number(row["seconds"], ".0f")]
         cells.append(line)
     return [
-        "Gains are paired by seed (Student t). Seconds are means over seeds and those of one of "
+        "Gains are paired by seed and test window. Seconds are means over seeds and those of one of "
         "the fits that ran at a time; an encoder is pretrained once for all lines of an arm.",
         "",
         *table(names, cells),
@@ -203,7 +203,7 @@ def gain_lines(rows: pd.DataFrame) -> list[str]:
 
 
 def score(row: pd.Series) -> str:
-    return interval(row["mean"], row["seed_low"], row["seed_high"], ".3f")
+    return interval(row["mean"], row["low"], row["high"], ".3f")
 
 
 def interval(mean: float, low: float, high: float, form: str) -> str:

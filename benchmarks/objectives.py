@@ -118,10 +118,10 @@ def summarize(scores: pd.DataFrame) -> list[dict]:
             {
                 "objective": name,
                 **interval_of(group["accuracy"]),
-                "gain": gain["mean_difference"],
-                "gain_low": gain["low"],
-                "gain_high": gain["high"],
-                "p_value": gain["p_value"],
+                "gain": gain.mean,
+                "gain_low": gain.low,
+                "gain_high": gain.high,
+                "p_value": gain.p_value,
                 "seconds": float(group["seconds"].mean()),
             }
         )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.stats
 import skimage.metrics
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poyo_ssl.metrics.intervals import bootstrap_interval, paired_gain, seed_interval
 from poyo_ssl.metrics.labels import (
     accuracy,
     balanced_accuracy,
@@ -227,97 +225,3 @@ def test_labels_that_cannot_be_compared_are_refused(score):
 def test_labels_beyond_the_classes_are_refused(bad):
     with pytest.raises(ValueError, match=r"true labels must lie in 0 to 7 for 8 classes"):
         confusion_matrix(np.array([0, 1]), np.array([0, bad]), 8)
-
-
-# uncertainty -----------------------------------------------------------------------------------
-
-
-def test_the_interval_of_three_seeds_is_known_by_hand():
-    # mean 2, standard error 1 / sqrt(3), t quantile of 2 degrees of freedom 4.302653
-    interval = seed_interval(np.array([1.0, 2.0, 3.0]))
-    assert interval == pytest.approx((2.0, 2.0 - 4.302653 / 3**0.5, 2.0 + 4.302653 / 3**0.5))
-    assert interval == (interval.mean, interval.low, interval.high)
-
-
-def test_one_seed_has_a_mean_but_no_bounds():
-    for interval in (seed_interval(np.array([0.5])), bootstrap_interval(np.array([0.5]), seed=0)):
-        assert interval.mean == 0.5
-        assert np.isnan(interval.low)
-        assert np.isnan(interval.high)
-
-
-def test_equal_seeds_have_an_interval_of_no_width():
-    assert seed_interval(np.full(4, 0.25)) == (0.25, 0.25, 0.25)
-    assert bootstrap_interval(np.full(4, 0.25), seed=0) == (0.25, 0.25, 0.25)
-
-
-def test_seed_intervals_cover_the_truth_as_often_as_they_say(rng):
-    hits = [
-        low <= 1.0 <= high
-        for _, low, high in (
-            seed_interval(rng.normal(1.0, 2.0, size=5), confidence=0.8) for _ in range(500)
-        )
-    ]
-    assert np.mean(hits) == pytest.approx(0.8, abs=0.06)
-
-
-def test_bootstrap_intervals_agree_with_the_normal_approximation_on_many_trials(rng):
-    values = rng.random(400)
-    mean, low, high = bootstrap_interval(values, seed=1)
-    half = 1.96 * scipy.stats.sem(values)
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
-
-
-def test_bootstrap_intervals_repeat_with_the_seed_and_widen_with_confidence(rng):
-    values = rng.random(50)
-    one = bootstrap_interval(values, seed=3, num_resamples=500)
-    assert one == bootstrap_interval(values, seed=3, num_resamples=500)
-    assert one != bootstrap_interval(values, seed=4, num_resamples=500)
-    wider = bootstrap_interval(values, seed=3, confidence=0.99, num_resamples=500)
-    assert wider.low < one.low < one.high < wider.high
-
-
-def test_a_paired_gain_is_known_by_hand():
-    gain = paired_gain(np.array([0.55, 0.60, 0.65]), np.array([0.50, 0.50, 0.50]))
-    assert gain["mean_difference"] == pytest.approx(0.1)
-    assert gain["relative_gain"] == pytest.approx(0.2)
-    half = 4.302653 * 0.05 / 3**0.5
-    assert (gain["low"], gain["high"]) == pytest.approx((0.1 - half, 0.1 + half))
-    # t = 0.1 / (0.05 / sqrt(3)) = 2 sqrt(3) with 2 degrees of freedom: p = 1 - t / sqrt(t² + 2)
-    t = 2 * 3**0.5
-    assert gain["p_value"] == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
-
-
-def test_pairing_by_seed_sees_a_small_gain_under_a_large_spread_of_seeds(rng):
-    baseline = rng.normal(0.5, 0.2, size=8)
-    arm = baseline + rng.normal(0.03, 0.01, size=8)
-    assert paired_gain(arm, baseline)["p_value"] < 0.001
-    assert scipy.stats.ttest_ind(arm, baseline).pvalue > 0.1
-
-
-def test_what_pairs_cannot_tell_is_nan():
-    single = paired_gain(np.array([0.6]), np.array([0.5]))
-    assert single["relative_gain"] == pytest.approx(0.2)
-    assert np.isnan([single["low"], single["high"], single["p_value"]]).all()
-    same = paired_gain(np.array([0.5, 0.6]), np.array([0.5, 0.6]))
-    assert same["mean_difference"] == 0.0
-    assert np.isnan(same["p_value"])
-    assert np.isnan(paired_gain(np.array([0.1, 0.2]), np.zeros(2))["relative_gain"])
-
-
-@pytest.mark.parametrize("interval", [seed_interval, lambda values: bootstrap_interval(values, 0)])
-def test_scores_that_cannot_be_averaged_are_refused(interval):
-    with pytest.raises(ValueError, match="non-empty"):
-        interval(np.array([]))
-    with pytest.raises(ValueError, match="non-empty"):
-        interval(np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
-        interval(np.array([0.1, np.nan]))
-
-
-def test_gains_of_different_seeds_or_impossible_confidence_are_refused():
-    with pytest.raises(ValueError, match="same seeds"):
-        paired_gain(np.zeros(3), np.zeros(2))
-    with pytest.raises(ValueError, match="confidence"):
-        seed_interval(np.zeros(3), confidence=95)

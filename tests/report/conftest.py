@@ -287,6 +287,7 @@ def _summary(num_recordings: int) -> pd.DataFrame:
     for task, units, arm, kind, fraction, metric, mean in _conditions():
         is_network = kind == "network"
         is_compared = is_network and arm != "scratch"
+        is_movie = task["kind"] == "images"
         key = task["split"] if task["kind"] == "images" else task["name"]
         gain = mean - means[(task["name"], task["split"], units, fraction, metric)]
         half = GAIN_HALF_WIDTH[key]
@@ -298,6 +299,11 @@ def _summary(num_recordings: int) -> pd.DataFrame:
                 "seed_high": mean + 0.012 if is_network else np.nan,
                 "trial_low": mean - 0.026 if arm != "chance" else np.nan,
                 "trial_high": mean + 0.026 if arm != "chance" else np.nan,
+                "low": mean - (0.031 if is_network else 0.026) if arm != "chance" else np.nan,
+                "high": mean + (0.031 if is_network else 0.026) if arm != "chance" else np.nan,
+                "chance_p_value": np.nan if is_movie else 1.0 if arm == "chance" else 0.0005,
+                "num_right": np.nan if is_movie else 192 * mean,
+                "fewest_of_a_class": np.nan if is_movie else 20,
                 "num_seeds": len(SEEDS) if is_network else 1,
                 "num_recordings": num_recordings, "num_test": 192,
                 "gain_over_scratch": gain if is_compared else np.nan,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.predictability.figure import PREDICTABLE_COLOR, UNPREDICTABLE_COLOR
 from poyo_ssl.report.figures import (
     MAX_TIMELINE_ROWS,
     curve_panels,
@@ -140,7 +141,7 @@ def test_the_figure_of_scores_shows_the_means_and_their_intervals(results, style
     points = [trace for trace in figure.data if trace.error_x.array is not None]
     of_pretrained = [trace for trace in points if "pretrained: 0.898" in trace.text[0]]
     half_widths = sorted(float(trace.error_x.array[0]) for trace in of_pretrained)
-    np.testing.assert_allclose(half_widths, [0.012, 0.026])
+    np.testing.assert_allclose(half_widths, [0.012, 0.031])
     assert {shape.x0 for shape in figure.layout.shapes} == {0.125}
 
 
@@ -172,3 +173,48 @@ def test_rows_of_a_confusion_matrix_sum_to_one_and_an_absent_class_is_blank(resu
     shares = np.array(draw_confusions(results, task, "unpredictable", chosen).data[0].z)
     assert np.all(np.isnan(shares[0]))
     np.testing.assert_allclose(shares[1:].sum(axis=1), 1)
+
+
+def test_axes_end_where_scores_do(run_directory, styles):
+    path = run_directory / "summary.csv"
+    summary = pd.read_csv(path)
+    summary[["mean", "high", "seed_high"]] = 1.0
+    summary[["low", "seed_low", "trial_low"]] = 0.0
+    summary.to_csv(path, index=False)
+    scores = pd.read_csv(run_directory / "scores.csv")
+    scores.assign(value=0.5).to_csv(run_directory / "scores.csv", index=False)
+    results = load_results(run_directory)
+    task = results.tasks[0]
+    assert list(draw_scores(results, task, styles).layout.xaxis.range) == [0.0, 1.0]
+    efficiency = draw_label_efficiency(results, task, styles)
+    assert list(efficiency.layout.yaxis.range) == [0.0, 1.0]
+    assert all(trace.cliponaxis is False for trace in efficiency.data)
+
+
+def test_a_short_band_of_a_learning_curve_has_no_dots(run_directory, styles):
+    curves = pd.DataFrame(
+        {"stage": "pretrain", "fit": "f", "task": "", "units": "all", "arm": "pretrained",
+         "label_fraction": np.nan, "seed": [0, 0, 1, 1], "step": [1, 2, 1, 2],
+         "metric": "train/loss", "value": [1.0, 0.5, 0.9, 0.6]}
+    )  # fmt: skip
+    curves.to_csv(run_directory / "curves.csv", index=False)
+    band, line = draw_learning_curves(load_results(run_directory), styles).data
+    assert (band.fill, band.mode, line.mode) == ("toself", "lines", "lines")
+
+
+def test_few_trials_of_a_class_are_counted_in_its_confusion_matrix(results):
+    task = results.tasks[0]
+    chosen = best_of_each_kind(results, task, "unpredictable", results.confusions)
+    counts = pd.DataFrame([[1.0, 1.0], [0.0, 16.0]], index=["0", "45"], columns=["0", "45"])
+    few = replace(results, confusions={**results.confusions, chosen[0]: counts})
+    matrix = draw_confusions(few, task, "unpredictable", chosen).data[0]
+    assert matrix.texttemplate == "%{text}"
+    assert np.array(matrix.text).tolist() == [["1/2", "1/2"], ["0/16", "16/16"]]
+    many = replace(results, confusions={**results.confusions, chosen[0]: 100 * counts})
+    assert draw_confusions(many, task, "unpredictable", chosen).data[0].texttemplate == "%{z:.2f}"
+
+
+def test_units_have_the_same_colours_in_the_report_and_in_the_saved_figure(results):
+    drawn = draw_predictability(results.units, results.predictability).data
+    colors = {trace.name.split(" ")[0]: trace.marker.color for trace in drawn}
+    assert colors == {"predictable": PREDICTABLE_COLOR, "unpredictable": UNPREDICTABLE_COLOR}

@@ -36,7 +36,7 @@ def test_a_headline_gives_the_gain_the_arms_and_the_best_reference_decoder(run_d
     )
     assert headline.gain == "Pretraining helped: +0.056 [+0.035, +0.077] over scratch, p = 0.004."
     assert headline.scores == (
-        "Pretrained 0.898 [0.886, 0.910]; from scratch 0.842 [0.830, 0.854]; "
+        "Pretrained 0.898 [0.867, 0.929]; from scratch 0.842 [0.811, 0.873]; "
         "best reference decoder (ridge) 0.914 [0.888, 0.940]; chance 0.125."
     )
     assert "0.016 below the best reference decoder (ridge)" in headline.against_reference
@@ -66,9 +66,49 @@ def test_a_run_of_reference_decoders_alone_has_a_headline(run_directory):
     assert headline.against_reference == headline.elsewhere == ""
 
 
-def test_a_single_seed_shows_the_interval_over_trials(run_directory):
-    summary = pd.read_csv(run_directory / "summary.csv")
+def test_an_older_summary_shows_the_interval_over_seeds_or_for_one_that_over_trials(run_directory):
+    path = run_directory / "summary.csv"
+    new = ["low", "high", "chance_p_value", "num_right", "fewest_of_a_class"]
+    summary = pd.read_csv(path).drop(columns=new)
+    summary.to_csv(path, index=False)
+    headline = compute_headlines(load_results(run_directory))[0]
+    assert "Pretrained 0.898 [0.886, 0.910]" in headline.scores
     summary["num_seeds"] = 1
     summary.to_csv(run_directory / "summary.csv", index=False)
     headline = compute_headlines(load_results(run_directory))[0]
     assert "Pretrained 0.898 [0.872, 0.924]" in headline.scores
+
+
+def test_a_gain_without_an_interval_is_said_with_what_to_do(run_directory):
+    summary = pd.read_csv(run_directory / "summary.csv")
+    summary[["gain_low", "gain_high", "p_value"]] = float("nan")
+    summary.to_csv(run_directory / "summary.csv", index=False)
+    headline = compute_headlines(load_results(run_directory))[0]
+    assert headline.verdict == "not compared"
+    assert headline.gain.startswith("+0.056 over scratch, which is too little data to say")
+    assert "more seeds" in headline.gain
+
+
+@pytest.mark.parametrize(
+    ("p_value", "sentence"),
+    [
+        (0.0005, "ridge decodes above chance, p < 0.001."),
+        (0.2, "ridge is not surely above chance, p = 0.20."),
+    ],
+)
+def test_where_nothing_learned_the_best_decoder_is_held_against_chance(
+    run_directory, p_value, sentence
+):
+    summary = pd.read_csv(run_directory / "summary.csv")
+    summary = summary[summary["kind"] == "reference"].assign(chance_p_value=p_value)
+    summary.to_csv(run_directory / "summary.csv", index=False)
+    assert compute_headlines(load_results(run_directory))[0].gain == sentence
+
+
+def test_small_numbers_show_their_counts(run_directory):
+    summary = pd.read_csv(run_directory / "summary.csv")
+    summary["num_test"] = 16
+    summary["num_right"] = 15
+    summary.to_csv(run_directory / "summary.csv", index=False)
+    headline = compute_headlines(load_results(run_directory))[0]
+    assert "(ridge) 0.914 (15/16) [0.888, 0.940]" in headline.scores

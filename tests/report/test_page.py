@@ -88,9 +88,9 @@ def hostile_page_path(hostile_run) -> Path:
         "constant ΔF/F 4",
         # scores
         "Unpredictable units: 192 test samples of 2 recordings",
-        "pretrained 3 0.898 [0.886, 0.910] [0.872, 0.924] +0.056 [+0.035, +0.077] 0.004",
-        "ridge 1 0.914 – [0.888, 0.940] – – –",
-        "all accuracy scratch 10% 3 0.698",
+        "pretrained 3 0.898 [0.867, 0.929] < 0.001 +0.056 [+0.035, +0.077] 0.004",
+        "ridge 1 0.914 [0.888, 0.940] < 0.001 – – –",
+        "all accuracy scratch 10% 3 [0.686, 0.710] [0.672, 0.724] 0.698 [0.667, 0.729] < 0.001",
         "PSNR (dB)",
         # movie
         "whole test part: SSIM 0.571",
@@ -278,3 +278,38 @@ def test_a_browser_draws_every_figure_without_complaint(hostile_page_path, tmp_p
     assert not [title for title in buttons if "Share" in title]  # would upload the figure
     assert EVIL in drawn.text
     assert "error" not in drawn.text.lower()
+
+
+def test_a_run_of_labels_alone_has_no_section_of_movies(run_directory):
+    for name in ("scores.csv", "summary.csv"):
+        table = pd.read_csv(run_directory / name)
+        table[table["task"] == "direction"].to_csv(run_directory / name, index=False)
+    page = read_page(run_directory)
+    assert "Confusion matrices" in page.text
+    assert "Decoded movie" not in page.text
+
+
+def test_a_run_without_networks_has_no_section_of_learning_curves(run_directory):
+    curves = pd.read_csv(run_directory / "curves.csv")
+    curves.iloc[:0].to_csv(run_directory / "curves.csv", index=False)
+    assert "Learning curves" not in read_page(run_directory).text
+
+
+def test_few_test_trials_of_a_class_are_warned_of_and_counted(run_directory):
+    summary = pd.read_csv(run_directory / "summary.csv")
+    few = summary.assign(num_test=16, num_right=summary["num_right"] / 12, fewest_of_a_class=2)
+    few.to_csv(run_directory / "summary.csv", index=False)
+    text = read_page(run_directory).text
+    assert "Only 2 test trials of the rarest class (below 10)" in text
+    assert "ridge 1 14.6/16 0.914 [0.888, 0.940]" in text
+
+
+def test_enough_test_trials_need_no_warning(page):
+    assert "of the rarest class" not in page.text
+
+
+def test_a_phone_scrolls_panels_and_shows_no_buttons_over_them(page, page_path):
+    plots = [a["class"] for tag, a in page.elements if "plot" in (a.get("class") or "").split()]
+    # all but the timeline and predictability have panels side by side
+    assert plots.count("plot panels") == len(plots) - 2
+    assert 'displayModeBar: window.innerWidth < narrow ? false : "hover"' in page_path.read_text()

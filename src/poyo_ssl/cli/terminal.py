@@ -103,7 +103,7 @@ def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> Non
     main = summary[summary["metric"].isin(["accuracy", "r2", "within_1s", "ssim"])]
     for task, rows in main.groupby("task", sort=False):
         metric = rows["metric"].iloc[0]
-        table = Table(title=f"{task}: {metric} [95 % interval over seeds]", title_justify="left")
+        table = Table(title=f"{task}: {metric} [95 % interval]", title_justify="left")
         for column in ("units", "labels", "decoder"):
             table.add_column(column)
         for column in (metric, "gain over scratch"):
@@ -115,7 +115,7 @@ def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> Non
         ).itertuples():
             table.add_row(
                 str(row.units), str(row.labels), str(row.arm),
-                _interval(row.mean, row.seed_low, row.seed_high),
+                _interval(row.mean, row.low, row.high),
                 _interval(row.gain_over_scratch, row.gain_low, row.gain_high, signed=True),
             )  # fmt: skip
         console.print(table)

@@ -219,7 +219,7 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
         }
         seconds = float(pretrainings.get((fit.arm, fit.seed), 0.0))
         scores += [{**row, **keys, "pretraining_seconds": seconds} for row in rows]
-        windows.append(_read_windows(directory / fit.name, rows[0], keys))
+        windows.append(_read_windows(experiment, fit, rows[0], keys))
         curve = pd.read_csv(directory / fit.name / CURVES)
         curves.append(
             curve.assign(
@@ -269,12 +269,20 @@ def read_predictions(path: Path, columns: list[str]) -> pd.DataFrame:
     )
 
 
-def _read_windows(directory: Path, row: dict[str, Any], keys: dict[str, Any]) -> pd.DataFrame:
-    """The main metric of every test window of a fit, for its interval over trials."""
-    found = read_predictions(directory / PREDICTIONS, ["recording", "trial", "metric", "value"])
+def _read_windows(
+    experiment: Experiment, fit: PlannedFit, row: dict[str, Any], keys: dict[str, Any]
+) -> pd.DataFrame:
+    """Every test window of a fit, its answers as numbers: what intervals and p values are of."""
+    columns = ["recording", "trial", "metric", "value", "truth", "answer"]
+    found = read_predictions(experiment.directory / fit.name / PREDICTIONS, columns)
+    task = experiment.divided.task(fit.task)
+    classes = experiment.divided.classes(task)
+    target, predicted = (task.answer.numbers(found[name], classes) for name in ("truth", "answer"))
     named = {name: row[name] for name in ("task", "split", "units", "arm", "labels", "seed")}
-    return found.rename(columns={"recording": "recording_id", "trial": "window"}).assign(
-        **named, **keys
+    return (
+        found.drop(columns=["truth", "answer"])
+        .rename(columns={"recording": "recording_id", "trial": "window"})
+        .assign(target=target, predicted=predicted, **named, **keys)
     )
 
 

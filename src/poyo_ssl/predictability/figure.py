@@ -19,8 +19,11 @@ from poyo_ssl.predictability.knees import KneeBootstrap
 from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.predictability.sensitivity import ALL_UNITS, MOVED, Sensitivity
 
-_STYLES = {"predictable": ("#0072B2", "o"), "unpredictable": ("#D55E00", "^")}
-"""Group to colour and marker: two Okabe-Ito colours that all colour-blind readers tell apart."""
+PREDICTABLE_COLOR, UNPREDICTABLE_COLOR = "#009E73", "#AA4499"
+"""Two colours that all colour-blind readers tell apart, in every figure of units; the report gives
+blue and orange to networks."""
+_STYLES = {"predictable": (PREDICTABLE_COLOR, "o"), "unpredictable": (UNPREDICTABLE_COLOR, "D")}
+"""Group to colour and marker."""
 _INK = "#333333"
 _BAND: dict[str, Any] = {"color": "#888888", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 """Of a threshold's bootstrap interval."""

@@ -29,10 +29,19 @@ SPLITS = {
 INTERVALS = [
     "Mean: over recordings of the mean over seeds. Every arm is tested on the same recordings, "
     "units and test samples.",
-    "95 % over seeds: how far the mean would move if the networks were trained again from other "
-    "random seeds. Reference decoders have no seed.",
-    "95 % over trials: how far the mean would move with other test samples of the same "
-    "recordings (bootstrap: the test samples are drawn again with replacement).",
+    "95 %: how far the mean would move with other test samples; from three seeds on, also with "
+    "networks of other random seeds; from three recordings on, also with other recordings. Below "
+    "three, it is about these networks and these recordings alone. It never leaves the possible "
+    "values.",
+    "Over seeds: how far the mean would move if the networks were trained again from other random "
+    "seeds (Student's t, from three seeds on). Reference decoders have no seed.",
+    "Over trials: how far the mean of these networks would move with other test samples and, from "
+    "three on, other recordings. Of right and wrong trials these are Wilson's intervals; "
+    "neighbouring samples of movies and of values are averaged before.",
+    "p of chance: how often the answers would fit as well if the labels of the test part had come "
+    "in another order (permutation test, one-sided; labels that resemble their neighbours move in "
+    "blocks). There is none for pictures: compare with the mean frame.",
+    "Right: test trials decoded correctly, the mean over seeds.",
     "Gain over scratch: the score minus that of the same network trained from scratch, paired: "
     "the same recordings, test samples and, for networks, seeds. Pretraining is said to help "
     "or to hurt only if the 95 % interval of the gain lies on one side of zero.",

@@ -12,13 +12,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from poyo_ssl.predictability.figure import PREDICTABLE_COLOR, UNPREDICTABLE_COLOR
 from poyo_ssl.report.formatting import format_number, is_number, units_title
 from poyo_ssl.report.results import RunResults, with_most_labels
 from poyo_ssl.report.style import (
     INK,
     PART_COLORS,
-    PREDICTABLE_COLOR,
-    UNPREDICTABLE_COLOR,
     ArmStyle,
     finish,
     plain,
@@ -139,9 +138,9 @@ def _draw_threshold(
         add_line(threshold, line={"dash": "dash", "width": 1.2, "color": INK})
         # plotly places lines on a logarithmic axis by value, but text by its logarithm
         at = float(np.log10(threshold))
-        where = {"x": at, "xshift": 4} if is_x else {"y": at, "yshift": 9}
-        edge = {"yref": "paper", "y": 1} if is_x else {"xref": "paper", "x": 1}
-        anchor = "left" if is_x else "right"
+        where = {"x": at, "xshift": -4} if is_x else {"y": at, "yshift": 9}
+        edge = {"yref": "paper", "y": 1} if is_x else {"xref": "paper", "x": 0}
+        anchor = "right" if is_x else "left"
         text = f"{column} ≤ {threshold:g}"
         figure.add_annotation(**where, **edge, xanchor=anchor, text=text, showarrow=False)
     low, high = 0.8 * min(drawn, default=1.0), 1.25 * max(drawn, default=10.0)
@@ -287,6 +286,7 @@ def _curve_traces(curve: pd.DataFrame, arm: str, metric: str, style: ArmStyle) -
             go.Scatter(
                 x=np.concatenate([x, x[::-1]]),
                 y=np.concatenate([high, low[::-1]]),
+                mode="lines",  # else plotly marks the corners of a short band
                 fill="toself",
                 fillcolor=transparent(style.color, 0.10 if is_train else 0.18),
                 line={"width": 0},

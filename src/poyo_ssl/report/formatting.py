@@ -9,6 +9,9 @@ from typing import TypeGuard
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
 
+FEW_TRIALS = 100
+"""Below as many, a score is shown with its counts: 15/16, not 0.938 alone."""
+
 _DIGITS = {"psnr": 2}
 _METRIC_TITLES = {
     "r2": "R²",
@@ -62,6 +65,13 @@ def format_number(value: float | None, digits: int = 3, *, signed: bool = False)
 def format_score(value: float | None, metric: str, *, signed: bool = False) -> str:
     """A score or a difference of scores with the digits that its metric deserves."""
     return format_number(value, _DIGITS.get(metric, 3), signed=signed)
+
+
+def format_right(num_right: float, num_test: float) -> str:
+    """How many of how many, where a share of so few says too much; else a dash."""
+    if not is_number(num_right) or num_test >= FEW_TRIALS:
+        return NOTHING
+    return f"{num_right:.3g}/{num_test:.0f}"
 
 
 def format_interval(low: float, high: float, metric: str, *, signed: bool = False) -> str:

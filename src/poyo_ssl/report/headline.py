@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from poyo_ssl.report.formatting import (
+    NOTHING,
     format_interval,
     format_p_value,
+    format_right,
     format_score,
     is_number,
     metric_title,
@@ -87,7 +89,7 @@ def _headline(task: Task, metric: str, rows: pd.DataFrame, pretrained_name: str 
         parts.append(f"best reference decoder ({best.name}) {_with_interval(best, metric)}")
     if is_number(task.chance):
         parts.append(f"chance {format_score(task.chance, metric)}")
-    verdict, gain = "not compared", "There is no pretrained network to compare with scratch."
+    verdict, gain = "not compared", _without_pretraining(here, metric)
     if pretrained is not None:
         verdict = verdict_of(pretrained["gain_low"], pretrained["gain_high"])
         gain = _gain_sentence(verdict, pretrained, metric)
@@ -119,17 +121,18 @@ def _pretrained_arm(results: RunResults) -> str | None:
 
 
 def _with_interval(row: pd.Series, metric: str) -> str:
-    """The mean with the interval over seeds or, for a decoder without seeds, over trials."""
-    low, high = row["seed_low"], row["seed_high"]
-    if not (is_number(low) and is_number(high) and row["num_seeds"] > 1):
-        low, high = row["trial_low"], row["trial_high"]
+    """The mean with its interval, and the counts where they are small."""
+    low, high = row["low"], row["high"]
     score = format_score(row["mean"], metric)
+    counts = format_right(row["num_right"], row["num_test"])
+    if counts != NOTHING:
+        score = f"{score} ({counts})"
     return f"{score} {format_interval(low, high, metric)}" if is_number(low) else score
 
 
 def _gain_sentence(verdict: str, pretrained: pd.Series, metric: str) -> str:
     if verdict == "not compared":
-        return "No paired interval of the gain over scratch was saved."
+        return _gain_without_interval(pretrained, metric)
     words = {
         "helped": "Pretraining helped",
         "hurt": "Pretraining hurt",
@@ -137,10 +140,35 @@ def _gain_sentence(verdict: str, pretrained: pd.Series, metric: str) -> str:
     }[verdict]
     gain = format_score(pretrained["gain_over_scratch"], metric, signed=True)
     interval = format_interval(pretrained["gain_low"], pretrained["gain_high"], metric, signed=True)
-    p_value = format_p_value(pretrained["p_value"])
-    p_text = f", p {p_value}" if p_value.startswith("<") else f", p = {p_value}"
-    known_p = p_text if is_number(pretrained["p_value"]) else ""
-    return f"{words}: {gain} {interval} over scratch{known_p}."
+    return f"{words}: {gain} {interval} over scratch{_p_text(pretrained['p_value'])}."
+
+
+def _gain_without_interval(pretrained: pd.Series, metric: str) -> str:
+    gain = pretrained["gain_over_scratch"]
+    if not is_number(gain):
+        return "The pretrained network was not compared with scratch."
+    return (
+        f"{format_score(gain, metric, signed=True)} over scratch, which is too little data to say "
+        "whether pretraining helped: run it with more seeds."
+    )
+
+
+def _without_pretraining(rows: pd.DataFrame, metric: str) -> str:
+    """The best decoder against chance, where nothing was pretrained."""
+    tested = rows[rows["chance_p_value"].notna()]
+    if tested.empty or rows["arm"].eq(SCRATCH).any():
+        return "There is no pretrained network to compare with scratch."
+    best = tested.sort_values("mean").iloc[-1]
+    p_text = _p_text(best["chance_p_value"])
+    verdict = "decodes above" if best["chance_p_value"] < 0.05 else "is not surely above"
+    return f"{best['arm']} {verdict} chance{p_text}."
+
+
+def _p_text(p_value: float) -> str:
+    if not is_number(p_value):
+        return ""
+    text = format_p_value(p_value)
+    return f", p {text}" if text.startswith("<") else f", p = {text}"
 
 
 def _against_reference(networks: pd.DataFrame, best: pd.Series | None, metric: str) -> str:

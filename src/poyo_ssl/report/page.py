@@ -73,6 +73,8 @@ class Figure:
 
     json: Markup
     height: int
+    has_panels: bool
+    """Whether panels stand side by side, which a phone scrolls through rather than squeezes."""
     caption: str
     notes: list[str] = field(default_factory=list)
 
@@ -137,6 +139,7 @@ def render_page(results: RunResults) -> str:
     scripts = environment.get_template("draw_figures.html.j2").render()
     plotly_script = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     styles = style_arms(_arms(results))
+    main_metrics = {results.main_metric(task) for task in results.tasks}
     return environment.get_template("report.html.j2").render(
         run={**dict.fromkeys(_RUN_FACTS), **results.run},
         plotly_script=Markup(plotly_script),
@@ -150,8 +153,11 @@ def render_page(results: RunResults) -> str:
         timeline=_timeline(results),
         predictability=_predictability(results),
         curves=_curves(results, styles),
+        has_networks=results.curves is None or not results.curves.empty,
         scores=[_task_scores(results, task, styles) for task in results.tasks],
         confusions=_confusions(results),
+        has_labels="accuracy" in main_metrics,
+        has_movie="ssim" in main_metrics,
         galleries=_galleries(results),
         metrics=[
             text
@@ -183,6 +189,7 @@ def _figure(figure: go.Figure, caption: str, notes: list[str] | None = None) -> 
     return Figure(
         json=Markup(text.translate(_JSON_ESCAPES)),
         height=figure.layout.height,
+        has_panels="xaxis2" in figure.to_plotly_json()["layout"],
         caption=caption,
         notes=notes or [],
     )
@@ -269,7 +276,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
             _figure(
                 draw_scores(results, task, styles),
                 f"{metric_title(metric).capitalize() if metric != 'ssim' else 'SSIM'} with all "
-                "labels the run used. Thick bar: 95 % over seeds; thin bar: 95 % over trials; "
+                "labels the run used. Thin bar: 95 %; thick bar: 95 % over seeds alone; "
                 f"faint dots: single recordings{chance}.",
             )
         )
@@ -278,8 +285,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
             figures.append(
                 _figure(
                     efficiency,
-                    "With fewer labels. Bars: 95 % over seeds, for reference decoders over "
-                    f"trials{chance}.",
+                    f"With fewer labels. Bars: 95 %{chance}.",
                 )
             )
         table = tabulate_scores(results, task)

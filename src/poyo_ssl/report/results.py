@@ -33,6 +33,7 @@ _NEEDED_COLUMNS = {
     "curves.csv": {"stage", "task", "units", "arm", "label_fraction", "seed", "step", "metric",
                    "value"},
 }  # fmt: skip
+_NEW_IN_SUMMARIES = ("chance_p_value", "num_right", "fewest_of_a_class")
 _MAIN_METRICS = ("accuracy", "r2", "within_1s", "ssim")
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
@@ -305,11 +306,25 @@ def _read_table(path: Path) -> pd.DataFrame | None:
             table[column] = pd.to_numeric(table[column].replace({"": None, "nan": None}))
         except ValueError as error:
             raise _malformed(path, f"column '{column}' must be numbers ({error}).") from error
+    if path.name == "summary.csv":
+        table = _with_what_older_summaries_lack(table)
     if "label_fraction" in table:
         table["label_fraction"] = table["label_fraction"].astype(float).fillna(1.0)
         if "labels" not in table:  # written before budgets had names
             table["labels"] = [f"{100 * fraction:g}%" for fraction in table["label_fraction"]]
     return table
+
+
+def _with_what_older_summaries_lack(summary: pd.DataFrame) -> pd.DataFrame:
+    """Summaries once had an interval over seeds and one over trials, and no test against chance."""
+    if "low" not in summary:
+        is_over_seeds = summary["seed_low"].notna() & (summary["num_seeds"] > 1)
+        summary = summary.assign(
+            low=summary["seed_low"].where(is_over_seeds, summary["trial_low"]),
+            high=summary["seed_high"].where(is_over_seeds, summary["trial_high"]),
+        )
+    absent = [column for column in _NEW_IN_SUMMARIES if column not in summary]
+    return summary.assign(**dict.fromkeys(absent, np.nan))
 
 
 def _read_units(path: Path) -> pd.DataFrame | None:

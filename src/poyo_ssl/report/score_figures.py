@@ -8,8 +8,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from poyo_ssl.metrics.scales import scale_of
 from poyo_ssl.report.formatting import (
+    FEW_TRIALS,
+    NOTHING,
     format_interval,
+    format_right,
     format_score,
     is_number,
     metric_title,
@@ -44,8 +48,8 @@ def _with_chance_as_line(rows: pd.DataFrame, task: Task) -> pd.DataFrame:
 def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -> go.Figure:
     """Scores of all arms with the most labels; a panel per subset of units.
 
-    The thick bar is the interval over seeds, the thin one the bootstrap over trials, and each
-    faint dot one recording (mean over seeds).
+    The thin bar is the interval over all there is (trials; seeds and recordings from three on), the
+    thick one that over seeds alone, and each faint dot one recording (mean over seeds).
     """
     assert results.summary is not None
     metric = results.main_metric(task)
@@ -70,7 +74,7 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
                 task.chance, row=1, col=column, line={"dash": "dash", "width": 1.2, "color": MUTED}
             )
         figure.update_xaxes(title_text=metric_title(metric), row=1, col=column)
-        figure.update_xaxes(range=_padded_range(drawn), row=1, col=column)
+        figure.update_xaxes(range=_padded_range(drawn, metric), row=1, col=column)
     names = [f"<b>{title}</b>" if not arm else plain(arm) for title, arm in _arm_labels(height_of)]
     figure.update_yaxes(
         tickvals=list(height_of.values()),
@@ -82,16 +86,17 @@ def draw_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) ->
     return finish(figure, height=110 + 27 * len(height_of), showlegend=False)
 
 
-def _padded_range(drawn: Iterable[float | None]) -> list[float]:
-    """An axis from the lowest to the highest of the values and a little further."""
+def _padded_range(drawn: Iterable[float | None], metric: str) -> list[float]:
+    """An axis from the lowest to the highest of the values and a little further, where possible."""
     finite = [value for value in drawn if is_number(value)]
     low, high = min(finite), max(finite)
     margin = 0.05 * ((high - low) or 1.0)
-    return [low - margin, high + margin]
+    scale = scale_of(metric)
+    return [scale.clip(low - margin), scale.clip(high + margin)]
 
 
 def _interval_ends(rows: pd.DataFrame) -> list[float]:
-    columns = ["mean", "seed_low", "seed_high", "trial_low", "trial_high"]
+    columns = ["mean", "seed_low", "seed_high", "low", "high"]
     return rows[columns].to_numpy().ravel().tolist()
 
 
@@ -143,6 +148,7 @@ def _point_traces(
                 x=per_recording.to_numpy(),
                 y=[height] * len(per_recording),
                 mode="markers",
+                cliponaxis=False,
                 marker={"color": style.color, "symbol": style.symbol, "size": 6, "opacity": 0.35},
                 text=[f"{plain(name)}: {value:.3f}" for name, value in per_recording.items()],
                 hovertemplate="%{text}<extra></extra>",
@@ -150,7 +156,7 @@ def _point_traces(
         )
     text = _describe_score(row, metric)
     for low, high, thickness, cap in (
-        (row["trial_low"], row["trial_high"], 1.2, 4),
+        (row["low"], row["high"], 1.2, 4),
         (row["seed_low"], row["seed_high"], 4.5, 0),
     ):
         traces.append(
@@ -159,6 +165,7 @@ def _point_traces(
                 y=[height],
                 error_x=_error_bar(row["mean"], low, high, style.color, thickness, cap),
                 mode="markers",
+                cliponaxis=False,  # a score of 1 lies on the edge of what is possible
                 marker={"color": style.color, "symbol": style.symbol, "size": 8,
                         "line": {"color": "white", "width": 1}},
                 text=[text],
@@ -171,9 +178,13 @@ def _point_traces(
 def _describe_score(row: pd.Series, metric: str) -> str:
     lines = [
         f"{plain(row['arm'])}: {format_score(row['mean'], metric)}",
-        f"over seeds {format_interval(row['seed_low'], row['seed_high'], metric)}",
-        f"over trials {format_interval(row['trial_low'], row['trial_high'], metric)}",
+        f"95 % {format_interval(row['low'], row['high'], metric)}",
+        f"over seeds alone {format_interval(row['seed_low'], row['seed_high'], metric)}",
+        f"over trials alone {format_interval(row['trial_low'], row['trial_high'], metric)}",
     ]
+    right = format_right(row["num_right"], row["num_test"])
+    if right != NOTHING:
+        lines.append(f"{right} right")
     return "<br>".join(lines)
 
 
@@ -232,7 +243,7 @@ def draw_label_efficiency(
             col=column,
         )
     figure.update_yaxes(title_text=metric_title(metric), row=1, col=1)
-    figure.update_yaxes(range=_padded_range([*_interval_ends(rows), task.chance]))
+    figure.update_yaxes(range=_padded_range([*_interval_ends(rows), task.chance], metric))
     return finish(
         figure,
         height=400,
@@ -244,21 +255,19 @@ def _efficiency_trace(
     curve: pd.DataFrame, arm: str, metric: str, style: ArmStyle, is_in_legend: bool
 ) -> go.Scatter:
     curve = curve.sort_values("label_fraction")
-    by_seed = curve["seed_low"].notna() & curve["seed_high"].notna()
-    low = curve["seed_low"].where(by_seed, curve["trial_low"])
-    high = curve["seed_high"].where(by_seed, curve["trial_high"])
     return go.Scatter(
         x=curve["label_fraction"],
         y=curve["mean"],
         error_y={
             "type": "data",
             "symmetric": False,
-            "array": (high - curve["mean"]).fillna(0),
-            "arrayminus": (curve["mean"] - low).fillna(0),
+            "array": (curve["high"] - curve["mean"]).fillna(0),
+            "arrayminus": (curve["mean"] - curve["low"]).fillna(0),
             "thickness": 1.2,
             "width": 3,
         },
         mode="lines+markers",
+        cliponaxis=False,
         name=plain(arm),
         legendgroup=arm,
         showlegend=is_in_legend,
@@ -295,7 +304,7 @@ def best_of_each_kind(
 def draw_confusions(
     results: RunResults, task: Task, units: str, chosen: list[ArmFile]
 ) -> go.Figure:
-    """Row-normalised confusion matrices side by side."""
+    """Row-normalised confusion matrices side by side, with counts where a row has few."""
     figure = make_subplots(
         cols=2,  # a lone matrix keeps the size of a pair
         horizontal_spacing=0.14,
@@ -306,13 +315,15 @@ def draw_confusions(
         share = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0)
         classes = [plain(name) for name in counts.columns]
         is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
+        totals = counts.sum(axis=1)
+        cell = "%{text}" if totals.max() < FEW_TRIALS else "%{z:.2f}"
         figure.add_heatmap(
             z=share.to_numpy(),
-            text=counts.to_numpy(),
+            text=_counts_of_totals(counts),
             zmin=0,
             zmax=1,
             colorscale=[[0, "#ffffff"], [0.5, "#7fa8cc"], [1, "#0b3a66"]],
-            texttemplate="%{z:.2f}" if is_labelled else None,
+            texttemplate=cell if is_labelled else None,
             textfont={"size": 11},
             xgap=1 if is_labelled else 0,
             ygap=1 if is_labelled else 0,
@@ -322,7 +333,7 @@ def draw_confusions(
                 "len": 0.9,
                 "title": {"text": "share of<br>true class", "font": {"size": 12}},
             },
-            hovertemplate="true %{y}, decoded %{x}: %{z:.2f} (%{text:.0f} trials)<extra></extra>",
+            hovertemplate="true %{y}, decoded %{x}: %{z:.2f} (%{text} trials)<extra></extra>",
             row=1,
             col=column,
         )
@@ -340,3 +351,10 @@ def draw_confusions(
         figure.update_xaxes(visible=False, row=1, col=column)
         figure.update_yaxes(visible=False, row=1, col=column)
     return finish(figure, height=430)
+
+
+def _counts_of_totals(counts: pd.DataFrame) -> list[list[str]]:
+    """``15/16`` in every cell of a confusion matrix."""
+    return [
+        [f"{count:.0f}/{row.sum():.0f}" for count in row] for row in counts.to_numpy(dtype=float)
+    ]

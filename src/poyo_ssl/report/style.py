@@ -24,8 +24,6 @@ _REFERENCE_SYMBOLS = ("square", "diamond", "triangle-up", "cross", "star", "x")
 _NETWORK_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "star")
 """As many as have no divisor in common with the colours: 55 pairs before one comes again."""
 
-PREDICTABLE_COLOR = "#009E73"
-UNPREDICTABLE_COLOR = "#AA4499"
 PART_COLORS = {
     "recorded": "#E3E6EA",
     "train": "#88B4D8",

@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 
 from poyo_ssl.report.formatting import (
+    FEW_TRIALS,
+    NOTHING,
     format_count,
     format_duration,
     format_interval,
     format_number,
     format_p_value,
+    format_right,
     format_score,
     metric_title,
     units_title,
@@ -25,6 +28,9 @@ from poyo_ssl.report.results import (
     with_most_labels,
 )
 from poyo_ssl.report.score_figures import rows_of
+
+ENOUGH_OF_A_CLASS = 10
+"""Test trials of a class, below which the page warns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,14 @@ class Table:
     columns: list[str]
     rows: list[Row] = field(default_factory=list)
     num_text_columns: int = 1
+
+
+def few_of_a_class(fewest: float) -> str:
+    """The warning where a class was tested so rarely that its accuracy means little."""
+    return (
+        f"Only {format_count(fewest)} test trial{'' if fewest == 1 else 's'} of the rarest class "
+        f"(below {ENOUGH_OF_A_CLASS}): read the intervals, not the means."
+    )
 
 
 def tabulate_recordings(recordings: list[dict[str, Any]]) -> Table:
@@ -147,7 +161,9 @@ def tabulate_scores(results: RunResults, task: Task) -> Table:
     metric = results.main_metric(task)
     rows = rows_of(results.summary, task, metric)
     rows = with_most_labels(rows)
-    table = Table(columns=["Arm", "Seeds", *_score_columns(metric, rows)])
+    has_counts = bool(rows["num_right"].notna().any() and (rows["num_test"] < FEW_TRIALS).any())
+    counts = ["Right"] if has_counts else []
+    table = Table(columns=["Arm", "Seeds", *counts, *_score_columns(metric, rows)])
     for units in in_order_of_interest(rows["units"].unique()):
         here = rows[rows["units"] == units].sort_values("kind", ascending=False, kind="stable")
         first = here.iloc[0]
@@ -161,11 +177,21 @@ def tabulate_scores(results: RunResults, task: Task) -> Table:
                 role="group",
             )
         )
+        if first["fewest_of_a_class"] < ENOUGH_OF_A_CLASS:
+            table.rows.append(
+                Row(cells=[few_of_a_class(first["fewest_of_a_class"])], role="detail")
+            )
         for _, row in here.iterrows():
             is_best = row["mean"] == here["mean"].max()
-            cells = [row["arm"], format_count(row["num_seeds"]), *_score_cells(row, metric)]
+            counts = [format_right(row["num_right"], row["num_test"])] if has_counts else []
+            cells = [
+                row["arm"],
+                format_count(row["num_seeds"]),
+                *counts,
+                *_score_cells(row, metric),
+            ]
             table.rows.append(Row(cells=cells, role="best" if is_best else "plain"))
-    return table
+    return _without_empty_columns(table)
 
 
 def tabulate_all_scores(results: RunResults, task: Task) -> Table:
@@ -174,7 +200,16 @@ def tabulate_all_scores(results: RunResults, task: Task) -> Table:
     summary = results.summary
     here = summary[(summary["task"] == task.name) & (summary["split"] == task.split)]
     table = Table(
-        columns=["Units", "Metric", "Arm", "Labels", "Seeds", *_score_columns("", here)],
+        columns=[
+            "Units",
+            "Metric",
+            "Arm",
+            "Labels",
+            "Seeds",
+            "Over seeds",
+            "Over trials",
+            *_score_columns("", here),
+        ],
         num_text_columns=3,
     )
     for units in in_order_of_interest(here["units"].unique()):
@@ -188,10 +223,29 @@ def tabulate_all_scores(results: RunResults, task: Task) -> Table:
                 row["arm"],
                 row["labels"],
                 format_count(row["num_seeds"]),
+                format_interval(row["seed_low"], row["seed_high"], row["metric"]),
+                format_interval(row["trial_low"], row["trial_high"], row["metric"]),
                 *_score_cells(row, row["metric"]),
             ]
             table.rows.append(Row(cells=cells))
-    return table
+    return _without_empty_columns(table)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """The table without what none of its arms has, such as gains where nothing was pretrained."""
+    arms = [row.cells for row in table.rows if row.role in ("best", "plain")]
+    kept = [at for at in range(len(table.columns)) if any(cells[at] != NOTHING for cells in arms)]
+    rows = [
+        Row(cells=[row.cells[at] for at in kept], role=row.role)
+        if row.role in ("best", "plain")
+        else row
+        for row in table.rows
+    ]
+    return Table(
+        columns=[table.columns[at] for at in kept],
+        rows=rows,
+        num_text_columns=table.num_text_columns,
+    )
 
 
 def _other_baseline(rows: pd.DataFrame) -> str | None:
@@ -204,8 +258,8 @@ def _score_columns(metric: str, rows: pd.DataFrame) -> list[str]:
     name = metric_title(metric) if metric else "mean"
     columns = [
         name[:1].upper() + name[1:],
-        "95 % over seeds",
-        "95 % over trials",
+        "95 %",
+        "p of chance",
         "Gain over scratch",
         "95 % of the gain",
         "p",
@@ -218,8 +272,8 @@ def _score_columns(metric: str, rows: pd.DataFrame) -> list[str]:
 def _score_cells(row: pd.Series, metric: str) -> list[str]:
     cells = [
         format_score(row["mean"], metric),
-        format_interval(row["seed_low"], row["seed_high"], metric),
-        format_interval(row["trial_low"], row["trial_high"], metric),
+        format_interval(row["low"], row["high"], metric),
+        format_p_value(row["chance_p_value"]),
         format_score(row["gain_over_scratch"], metric, signed=True),
         format_interval(row["gain_low"], row["gain_high"], metric, signed=True),
         format_p_value(row["p_value"]),

@@ -122,6 +122,10 @@ class Answer(ABC):
         decoded = _as_text(answers)
         return Written(_as_text(target), decoded, decoded)
 
+    def numbers(self, text: pd.Series, classes: np.ndarray) -> np.ndarray:
+        """What :meth:`written` made of answers or targets, as numbers again; NaN for no text."""
+        return pd.to_numeric(text).to_numpy(dtype=float)
+
     @abstractmethod
     def chance(self, classes: np.ndarray, frame_period: float) -> float | None:
         """Expected main metric of guessing; None where the mean picture takes its place."""
@@ -179,6 +183,11 @@ class Labels(Answer):
         ]
         predicted = answers.argmax(axis=1)
         return Written([names[k] for k in target], [names[k] for k in predicted], scores)
+
+    def numbers(self, text: pd.Series, classes: np.ndarray) -> np.ndarray:
+        """The index of every class that is named."""
+        place = {name: index for index, name in enumerate(class_names(classes))}
+        return text.map(place).to_numpy(dtype=float)
 
     def chance(self, classes: np.ndarray, frame_period: float) -> float:
         """One over the number of classes."""
