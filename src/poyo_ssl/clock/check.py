@@ -147,7 +147,9 @@ def _check(
         check = replace(check, profile=profile, best_lag=profile.best_lag, lag_range=(low, high))
     elif num_responding:
         check = replace(check, note="its lag cannot be told: other lags fit as well")
-    return replace(check, warning=_warn(recording, activity, design, check))
+    fitting = design.fit_p_values(activity, lag)
+    num_fitting = 0 if fitting is None else count_responding(fitting)
+    return replace(check, warning=_warn(recording, activity, design, check, num_fitting))
 
 
 def _warn_of_outside(recording: Recording, name: str, table: pd.DataFrame) -> str:
@@ -180,15 +182,21 @@ def _is_imaged(recording: Recording, times: np.ndarray) -> np.ndarray:
     return (segment >= 0) & (times < intervals[np.maximum(segment, 0), 1])
 
 
-def _warn(recording: Recording, activity: BinnedActivity, design: Design, check: ClockCheck) -> str:
+def _warn(
+    recording: Recording,
+    activity: BinnedActivity,
+    design: Design,
+    check: ClockCheck,
+    num_fitting: int,
+) -> str:
     """What is wrong with the clock of a stimulus that was imaged, or nothing."""
-    if check.best_lag is not None or _are_many(check):
+    if check.best_lag is not None or num_fitting > _FEW * check.num_units:
         speed = _warn_of_speed(activity, design, check.stimulus)
         if speed or check.best_lag is None or _is_plausible(check.profile):
             return speed
         return _warn_of_shift(activity, design, check, check.best_lag)
     found = find_other_clock(recording, activity, design, LAGS)
-    if found is not None and found.num_responding > 2 * (check.num_responding or 0):
+    if found is not None and found.num_responding > 2 * num_fitting:
         return (
             f"{_name_trouble(check)} If the listed times are {found.meaning}, "
             f"{found.num_responding} do: at {found.scale:.6g} x time {found.shift:+.4g} s. "
@@ -201,11 +209,6 @@ def _warn(recording: Recording, activity: BinnedActivity, design: Design, check:
         "clock helps. Check that the table belongs to this recording; if it does, these units "
         "do not tell what was shown."
     )
-
-
-def _are_many(check: ClockCheck) -> bool:
-    """Whether more units respond than a wrong clock would leave."""
-    return (check.num_responding or 0) > _FEW * check.num_units
 
 
 def _name_trouble(check: ClockCheck) -> str:
@@ -225,14 +228,14 @@ def _is_plausible(profile: LagProfile | None) -> bool:
 
 
 def _warn_of_shift(activity: BinnedActivity, design: Design, check: ClockCheck, best: float) -> str:
-    p_values = design.p_values(activity, best)
+    p_values = design.fit_p_values(activity, best)
     num = "?" if p_values is None else count_responding(p_values, len(LAGS))
     side = "after" if best > 0 else "before"
     return (
         f"The units respond to {check.stimulus} {abs(best):.2g} s {side} its listed onsets, not "
         f"0 to {MAX_RESPONSE_LAG:g} s after them ({num} of {check.num_units} units then, "
         f"{check.num_responding} at the listed times). Its clock seems to be off: add about "
-        f"{best - _USUAL_LAG:+.2g} s to start and end, or look for an event that both clocks share."
+        f"{best - _USUAL_LAG:+.1f} s to start and end, or look for an event that both clocks share."
     )
 
 

@@ -78,6 +78,10 @@ class Design(ABC):
             Shape (num_units,); None where too little was imaged.
         """
 
+    def fit_p_values(self, activity: BinnedActivity, lag: float) -> np.ndarray | None:
+        """Tests whether each unit fits at a lag, by what :meth:`profile` compares lags by."""
+        return self.p_values(activity, lag)
+
     @abstractmethod
     def profile(self, activity: BinnedActivity, lags: np.ndarray) -> LagProfile | None:
         """The fit at every lag; None where no lag can be told from another one."""
@@ -168,16 +172,20 @@ class Trials(Onsets):
 
     def p_values(self, activity: BinnedActivity, lag: float) -> np.ndarray | None:
         """By the condition (Kruskal-Wallis) or the onset (paired t); the smaller one, doubled."""
+        by_condition = self.fit_p_values(activity, lag)
+        by_onset = super().p_values(activity, lag) if self.gap >= MIN_GAP else None
+        if by_condition is None or by_onset is None:
+            return by_condition
+        return np.minimum(2 * np.minimum(by_condition, by_onset), 1.0)
+
+    def fit_p_values(self, activity: BinnedActivity, lag: float) -> np.ndarray | None:
+        """By the condition alone: onsets at equal distances look alike a period off."""
         windows = activity.over(self.duration)
         first, is_imaged = windows.at(self.starts + lag)
         if is_imaged.sum() < MIN_PRESENTATIONS:
             return None
         ranks = stats.rankdata(windows.means[first[is_imaged]], axis=0)
-        by_condition = variance_explained(ranks, self.condition[is_imaged])[1]
-        by_onset = super().p_values(activity, lag) if self.gap >= MIN_GAP else None
-        if by_onset is None:
-            return by_condition
-        return np.minimum(2 * np.minimum(by_condition, by_onset), 1.0)
+        return variance_explained(ranks, self.condition[is_imaged])[1]
 
     def profile(self, activity: BinnedActivity, lags: np.ndarray) -> LagProfile | None:
         """By the variance that the condition explains."""

@@ -85,7 +85,7 @@ def _most_responding(
         moved = design.moved(scale, shift)
         profile = moved.profile(activity, lags)
         best = 0.0 if profile is None else profile.best_lag
-        p_values = moved.p_values(activity, best)
+        p_values = moved.fit_p_values(activity, best)
         if p_values is not None:
             num = count_responding(p_values, _NUM_TRIED)
             found.append(
@@ -186,5 +186,5 @@ def find_drift(
 
 def responds_at_best(design: Design, activity: BinnedActivity, profile: LagProfile) -> bool:
     """Whether units respond at the best lag, although it was chosen among many."""
-    p_values = design.p_values(activity, profile.best_lag)
+    p_values = design.fit_p_values(activity, profile.best_lag)
     return p_values is not None and count_responding(p_values, len(profile.lags)) > 0

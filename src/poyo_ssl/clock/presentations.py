@@ -44,7 +44,7 @@ def find_design(table: pd.DataFrame) -> Design:
             starts=starts, duration=duration, gap=gap, max_lag=max_lag, condition=condition
         )
     if gap < MIN_GAP:
-        raise NotComparableError("nothing was shown twice, and there is no pause before onsets")
+        raise NotComparableError("nothing came back often, and there is no pause before onsets")
     return Onsets(starts=starts, duration=duration, gap=gap, max_lag=period / 2)
 
 
