@@ -31,6 +31,8 @@ MAX_RESPONSE_LAG = 1.0
 in 0.1 s, and calcium follows within some tenths."""
 _FEW = 0.1
 """Part of the units that may respond by chance or to a neighbouring presentation."""
+_MIN_SPAN = 0.005
+"""Part of the imaging that a stimulus takes at least: less comes of a wrong unit."""
 _USUAL_LAG = 0.3
 """Seconds after the onset at which responses are usually largest."""
 LAGS = np.concatenate(
@@ -163,6 +165,7 @@ def _warn_of_outside(recording: Recording, name: str, table: pd.DataFrame) -> st
         (scale, unit)
         for scale, unit in unit_clocks(recording)
         if _is_imaged(recording, scale * starts).mean() > 0.5
+        and scale * np.ptp(starts) > _MIN_SPAN * (last - first)
     ]
     if likely:
         scale, unit = max(likely)
