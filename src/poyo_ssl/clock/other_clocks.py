@@ -20,7 +20,7 @@ _MIN_BLOCK = 300
 _NUM_TRIED = 10_000
 """Clocks that a search tries, at most, about: the number its tests are corrected for."""
 _MIN_UNITS = 3
-"""Units that must respond by another clock for it to be named."""
+"""Units that must respond for a lag, or another clock, to be named."""
 _MIN_DRIFT = 0.5
 """Seconds between the lags of both halves of the presentations that are worth a warning."""
 
@@ -185,6 +185,8 @@ def find_drift(
 
 
 def responds_at_best(design: Design, activity: BinnedActivity, profile: LagProfile) -> bool:
-    """Whether units respond at the best lag, although it was chosen among many."""
+    """Whether some units respond at the best lag, although it was chosen among many."""
     p_values = design.fit_p_values(activity, profile.best_lag)
-    return p_values is not None and count_responding(p_values, len(profile.lags)) > 0
+    if p_values is None:
+        return False
+    return count_responding(p_values, len(profile.lags)) >= _MIN_UNITS
