@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli
+from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli, with_clock
+from poyo_ssl.clock.check import ClockCheck
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.recording import Recording
 
@@ -110,3 +111,16 @@ def test_what_can_be_decoded_or_is_lacking_is_said():
     )
     facts = summarize_recording(make_recording())
     assert "nothing: it has no known stimulus" in facts["can decode"]
+
+
+def test_a_doubted_clock_is_told_below_its_stimulus():
+    check = ClockCheck(
+        recording_id="day1", stimulus="films", num_units=9, num_responding=4, warning="It is off."
+    )
+    told = with_clock({"films": "3 presentations", "grey": "once"}, [check])
+    assert told["grey"] == "once"
+    assert told["films"].split("\n") == [
+        "3 presentations",
+        "4 of 9 units respond",
+        "WARNING: It is off. --clock_pictures DIR draws it.",
+    ]

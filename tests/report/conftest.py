@@ -79,6 +79,7 @@ def write_run(
     _write_json(directory / "run.json", _run(is_simulated))
     _write_json(directory / "recordings.json", [_recording(name) for name in recording_ids])
     _write_json(directory / "splits.json", _splits(recording_ids))
+    _write_json(directory / "clock.json", [_clock(name) for name in recording_ids])
     units = _units(recording_ids, rng)
     units.to_csv(directory / "units.csv", index=False)
     _write_json(directory / "predictability.json", _predictability(units))
@@ -91,6 +92,24 @@ def write_run(
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _clock(recording_id: str) -> dict[str, object]:
+    """Of a recording whose gratings are answered 2.3 s late."""
+    lags = np.arange(-15, 15.5, 0.5)
+    return {
+        "recording_id": recording_id,
+        "stimulus": "drifting_gratings",
+        "num_units": 40,
+        "num_responding": 31,
+        "best_lag": 2.3,
+        "lag_range": [2.2, 2.5],
+        "fit_name": "variance explained by the condition",
+        "lags": lags.tolist(),
+        "fit": [None, *np.exp(-np.square(lags[1:] - 2.3)).tolist()],
+        "warning": f"The units of {recording_id} respond 2.3 s after the listed onsets.",
+        "note": "",
+    }
 
 
 def _run(is_simulated: bool) -> dict[str, object]:

@@ -109,15 +109,15 @@ def test_the_page_says_what_the_run_saved(page, expected):
 
 
 def test_every_section_has_its_figures(page):
-    # timeline, predictability, curves, 4 x scores, 2 x label efficiency, 2 x confusion
-    assert len(page.figures) == 11
+    # timeline, clock, predictability, curves, 4 x scores, 2 x label efficiency, 2 x confusion
+    assert len(page.figures) == 12
     assert sum(tag == "img" for tag, _ in page.elements) == 8 * (1 + 5) + 8 * (1 + 2)
 
 
 def test_every_entry_of_the_contents_leads_somewhere(page):
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
-    assert len(links) == 9
+    assert len(links) == 10
     assert {link.removeprefix("#") for link in links} <= ids
 
 
@@ -150,6 +150,7 @@ def test_only_simulated_data_carry_the_badge(page, hostile_page_path):
         },
         {
             "splits.json": "no splits.json, so the parts of each recording",
+            "clock.json": "no clock.json, so how many units respond, and when, is not shown",
             "predictability.json": "no units.csv or no predictability.json, so the predictability",
             "confusion": "no confusion matrices, so they are not shown",
         },

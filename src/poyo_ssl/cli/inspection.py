@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.clock.check import ClockCheck
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.tasks import TASKS, can_answer
 
@@ -30,6 +31,17 @@ def summarize_stimuli(recording: Recording) -> dict[str, str]:
     """Every stimulus by name, in order of its first presentation; a line for each column."""
     by_start = sorted(recording.stimuli.items(), key=lambda item: item[1]["start"].min())
     return {name: _summarize_stimulus(recording, name, table) for name, table in by_start}
+
+
+def with_clock(stimuli: dict[str, str], checks: list[ClockCheck]) -> dict[str, str]:
+    """The stimuli with a line each on the units that respond, and what is wrong with the clock."""
+    told = dict(stimuli)
+    for check in checks:
+        lines = [check.summary] if check.summary else []
+        if check.warning:
+            lines.append(f"WARNING: {check.warning} --clock_pictures DIR draws it.")
+        told[check.stimulus] = "\n".join([told[check.stimulus], *lines])
+    return told
 
 
 def _summarize_stimulus(recording: Recording, name: str, table: pd.DataFrame) -> str:

@@ -113,23 +113,40 @@ def _stream(assets: pd.DataFrame, options: Namespace) -> list[Path]:
 
 def _add_inspect(parser: ArgumentParser) -> None:
     add_files(parser)
+    parser.add_argument(
+        "--clock_pictures",
+        type=Path,
+        help="directory for a picture of how each recording's activity fits its stimuli in time",
+    )
 
 
 def _inspect(options: Namespace) -> None:
-    from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli
+    from poyo_ssl.cli.inspection import (
+        summarize_recording,
+        summarize_stimuli,
+        with_clock,
+    )
+    from poyo_ssl.clock.check import check_clock
+    from poyo_ssl.clock.figure import plot_clock
     from poyo_ssl.recordings.loading import find_recording_files, identify, load_recording
     from poyo_ssl.recordings.recording import RecordingError
 
     source = read_source(options)
     broken = []
-    for path in find_recording_files(options.files):
+    for number, path in enumerate(find_recording_files(options.files), start=1):
         try:
             recording = load_recording(path, source)
         except RecordingError as error:
             broken.append(str(error))
             continue
         facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
-        print_facts(facts | summarize_stimuli(recording))
+        checks = check_clock(recording)
+        print_facts(facts | with_clock(summarize_stimuli(recording), checks))
+        if options.clock_pictures is not None:
+            options.clock_pictures.mkdir(parents=True, exist_ok=True)
+            picture = options.clock_pictures / f"{number}_{path.stem}_clock.png"
+            plot_clock(checks, picture)
+            say(f"picture of its clock: {picture}")
         console.print()
     if broken:
         raise RecordingError(f"{len(broken)} cannot be read:\n- " + "\n- ".join(broken))
@@ -167,7 +184,8 @@ def _prepare(options: Namespace) -> None:
 INSPECT = Command(
     _add_inspect,
     _inspect,
-    "Shows what recordings hold. Units, imaging, stimuli, what can be decoded and what is missing.",
+    "Shows what recordings hold. Units, imaging, stimuli, what can be decoded and what is missing; "
+    "how many units respond to each stimulus, when, and whether its clock seems to be off.",
     reads_source=True,
 )
 DOWNLOAD = Command(

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from poyo_ssl.clock.check import check_clock
 from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation, chance_level
@@ -126,13 +127,15 @@ def _as_bytes(pictures: np.ndarray) -> np.ndarray:
 def write_recordings(experiment: Experiment) -> None:
     """What was recorded, who is predictable, and which part is what."""
     directory, partition = experiment.directory, experiment.partition
-    recordings, splits = [], []
+    recordings, splits, clocks = [], [], []
     for divided in [*experiment.divided, *experiment.earlier]:
         notes = ["Only pretrained on."] if divided in experiment.earlier else []
         recordings.append(_describe_recording(divided.recording, partition, notes))
         splits += describe_splits(divided)
+        clocks += [check.as_dict() for check in check_clock(divided.recording)]
     write_json(directory / "recordings.json", recordings)
     write_json(directory / SPLITS, splits)
+    write_json(directory / "clock.json", clocks)
     write_json(directory / "predictability.json", summarize_partition(partition))
     write_csv(directory / "units.csv", partition.units)
     plot_predictability(partition, directory / "predictability.png")

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from poyo_ssl.report import definitions
+from poyo_ssl.report.clock_section import CAPTION, read_clock_section
 from poyo_ssl.report.figures import (
     MAX_CURVE_PANELS,
     MAX_SCATTER_UNITS,
@@ -151,6 +152,7 @@ def render_page(results: RunResults) -> str:
         recordings=tabulate_recordings(results.recordings) if results.recordings else None,
         warnings=_warnings(results),
         timeline=_timeline(results),
+        clock=_clock(results),
         predictability=_predictability(results),
         curves=_curves(results, styles),
         has_networks=results.curves is None or not results.curves.empty,
@@ -213,6 +215,15 @@ def _timeline(results: RunResults) -> Figure | None:
         "of units and all statistics saw neither valid, test nor guard time of any task.",
         notes,
     )
+
+
+def _clock(results: RunResults) -> dict[str, Any] | None:
+    section = read_clock_section(results.directory)
+    if section is None:
+        return None
+    notes = [f"{section.num_left_out} more are not drawn."] if section.num_left_out else []
+    figure = None if section.figure is None else _figure(section.figure, CAPTION, notes)
+    return {"table": section.table, "figure": figure, "num_warnings": section.num_warnings}
 
 
 def _predictability(results: RunResults) -> dict[str, Any] | None:
