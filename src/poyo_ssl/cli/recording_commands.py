@@ -116,7 +116,11 @@ def _add_inspect(parser: ArgumentParser) -> None:
 
 
 def _inspect(options: Namespace) -> None:
-    from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli
+    from poyo_ssl.cli.inspection import (
+        summarize_recording,
+        summarize_series,
+        summarize_stimuli,
+    )
     from poyo_ssl.recordings.loading import find_recording_files, identify, load_recording
     from poyo_ssl.recordings.recording import RecordingError
 
@@ -129,7 +133,7 @@ def _inspect(options: Namespace) -> None:
             broken.append(str(error))
             continue
         facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
-        print_facts(facts | summarize_stimuli(recording))
+        print_facts(facts, summarize_series(recording), summarize_stimuli(recording))
         console.print()
     if broken:
         raise RecordingError(f"{len(broken)} cannot be read:\n- " + "\n- ".join(broken))

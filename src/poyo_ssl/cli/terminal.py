@@ -80,10 +80,11 @@ def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]
             progress.stop()
 
 
-def print_facts(facts: dict[str, str]) -> None:
+def print_facts(*parts: dict[str, str]) -> None:
     """Names and facts in two columns; further lines of a fact stand below its first."""
-    width = max(map(len, facts))
-    for name, fact in facts.items():
+    facts = [fact for part in parts for fact in part.items()]
+    width = max(len(name) for name, _ in facts)
+    for name, fact in facts:
         say(f"{name:<{width}}  " + fact.replace("\n", "\n" + " " * (width + 2)))
 
 

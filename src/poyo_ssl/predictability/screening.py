@@ -16,7 +16,11 @@ from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_
 from poyo_ssl.predictability.partition import Partition, partition_measured
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.predictability.unit_statistics import measure_units
-from poyo_ssl.recordings.loading import find_recording_files, load_recording
+from poyo_ssl.recordings.loading import (
+    find_recording_files,
+    how_to_tell_apart,
+    load_recording,
+)
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.windows.splits import (
@@ -110,9 +114,7 @@ def screen(
         elif outcome.value.recording_id in measured:
             left_out[file] = (
                 f"'{file}' holds recording '{outcome.value.recording_id}', as "
-                f"'{first_files[outcome.value.recording_id]}' does. Remove it if it is a copy; "
-                "else rename its folder or file, which suite2p's and .npz recordings are called "
-                "after."
+                f"'{first_files[outcome.value.recording_id]}' does. {how_to_tell_apart(file)}"
             )
         else:
             measured[outcome.value.recording_id] = outcome.value

@@ -118,6 +118,24 @@ def identify_format(path: str | Path) -> Format:
         return _identify_hdf5(file)
 
 
+def session_folder(path: Path) -> Path:
+    """The folder that the stimulus tables of a source lie in; the file itself need not be whole."""
+    for known in FORMATS:
+        if known.recognises(path):
+            return known.session_folder(path)
+    return path.parent
+
+
+def how_to_tell_apart(path: Path) -> str:
+    """What to do about a file that holds a recording id which another file holds, too."""
+    if identify_format(path).names_units_after_file:
+        return (
+            "Remove it if it is a copy; else rename its folder or file, which the recording is "
+            "called after."
+        )
+    return "Remove it if it is a copy; else give it a call and an output of its own."
+
+
 def _identify_hdf5(file: h5py.File) -> Format:
     for known in FORMATS:
         if known.recognises_hdf5(file):

@@ -15,7 +15,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from poyo_ssl.parallel import iterate_in_parallel
-from poyo_ssl.recordings.loading import find_recording_files, load_recording
+from poyo_ssl.recordings.loading import (
+    find_recording_files,
+    how_to_tell_apart,
+    load_recording,
+)
 from poyo_ssl.recordings.manifest import MANIFEST, Manifest, Source
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -134,8 +138,8 @@ def _name(staged: _Staged, source: Source, manifest: Manifest, directory: Path) 
     problem = None
     if owner not in (None, source.key):
         problem = (
-            f"{holds}, as '{owner}' does, which was prepared before. Remove it if it is a copy; "
-            "else rename its folder or file, which suite2p's and .npz recordings are called after."
+            f"{holds}, as '{owner}' does, which was prepared before. "
+            f"{how_to_tell_apart(source.path)}"
         )
     elif owner is None and path.exists():
         problem = (

@@ -248,5 +248,6 @@ SUITE2P = Format(
     names_units_after_file=True,
     find_folders=find_planes,
     own_folders=("suite2p", COMBINED),
+    session_folder=session_folder,
     recognises=Path.is_dir,
 )
