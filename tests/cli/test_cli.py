@@ -218,7 +218,7 @@ def test_lists_are_written_with_spaces_or_in_brackets():
     assert config.tasks == ("direction",)
 
 
-@pytest.mark.parametrize("command", ["run", "simulate", "predictability", "finetune", "adapt"])
+@pytest.mark.parametrize("command", OPTIONS_OF)
 def test_a_printed_config_is_read_again(call, tmp_path, command):
     given = [] if command == "simulate" else ["x.nwb"]
     given += ["--output", "o"] + (["--pretrained", "p"] if command == "adapt" else [])
