@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version as version_of
 
+from sphinx.application import Sphinx
+
 project = "poyo-ssl"
 author = "The poyo-ssl developers"
 version = release = version_of("poyo-ssl")
