@@ -22,10 +22,13 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "poyo-ssl"
 
+toc_object_entries_show_parents = "hide"
+
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 """Types stand beside the meaning of an argument, as in the docstrings' sections."""
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
+import poyo_ssl as ps
 from documented_folder import build_folder
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
@@ -32,7 +33,11 @@ from poyo_ssl.recordings import preparation
 from poyo_ssl.training.engine import fit
 from shared_data import DATA, ROOT, needs_shared_data
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SHELLS = ("sh", "bash", "console")
 SHARED = "../shared/data"
 PLACEHOLDERS = {
@@ -63,9 +68,13 @@ class Block(NamedTuple):
 def blocks_of(path: Path) -> list[Block]:
     text = path.read_text()
     return [
-        Block(path.name, text[: found.start()].count("\n") + 1, found[1], found[2])
-        for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.M | re.S)
+        Block(name_of(path), text[: found.start()].count("\n") + 1, found[1], found[2])
+        for found in re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, flags=re.M | re.S)
     ]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def spans_of(path: Path) -> list[Block]:
@@ -77,7 +86,9 @@ def spans_of(path: Path) -> list[Block]:
         flags=re.M | re.S,
     )
     return [
-        Block(path.name, text[: found.start()].count("\n") + 1, "sh", " ".join(found[1].split()))
+        Block(
+            name_of(path), text[: found.start()].count("\n") + 1, "sh", " ".join(found[1].split())
+        )
         for found in re.finditer(r"`((?:poyo-ssl|python benchmarks|make) [^`]+)`", text)
     ]
 
@@ -250,7 +261,7 @@ def of_ones_own() -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("block", [b.param for path in DOCUMENTS for b in python_of(path.name)])
+@pytest.mark.parametrize("block", [b.param for path in DOCUMENTS for b in python_of(name_of(path))])
 def test_blocks_of_python_run(block, folder):
     exec(compile(block.text, f"{block.document}:{block.line}", "exec"), of_ones_own())
 
@@ -258,7 +269,7 @@ def test_blocks_of_python_run(block, folder):
 # the documents themselves --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_every_link_to_a_file_and_a_heading_leads_somewhere(path):
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         target, _, heading = link.partition("#")
@@ -279,4 +290,10 @@ def slug(title: str) -> str:
 def test_there_are_blocks_of_every_kind():
     assert {"sh", "bash", "python", "yaml"} <= {block.language for block in BLOCKS}
     known = {*SHELLS, "python", "yaml", "text", "mermaid", ""}
-    assert {block.language for block in BLOCKS} <= known
+    written = {block.language for block in BLOCKS if not block.language.startswith("{")}
+    assert written <= known
+
+
+def test_the_page_of_the_python_interface_names_all_of_it():
+    text = (ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"^\.\. auto\w+:: (\w+)$", text, flags=re.M)) == set(ps.__all__)
