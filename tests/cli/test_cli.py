@@ -632,4 +632,4 @@ def test_ctrl_c_says_that_the_work_can_go_on(call, monkeypatch, tmp_path):
     monkeypatch.setitem(COMMANDS, "report", COMMANDS["report"]._replace(call=interrupt))
     status, _, err = call("report", tmp_path)
     assert status == 130
-    assert "goes on where it stopped" in err
+    assert "resumes where it stopped" in err

@@ -177,7 +177,7 @@ INSPECT = Command(
 DOWNLOAD = Command(
     _add_download,
     _download,
-    "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; goes on "
+    "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; resumes "
     "where it stopped, and checks what it fetched.",
 )
 PREPARE = Command(

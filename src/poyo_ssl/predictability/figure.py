@@ -23,7 +23,7 @@ _STYLES = {"predictable": ("#0072B2", "o"), "unpredictable": ("#D55E00", "^")}
 """Group to colour and marker: two Okabe-Ito colours that all colour-blind readers tell apart."""
 _INK = "#333333"
 _BAND: dict[str, Any] = {"color": "#888888", "alpha": 0.18, "linewidth": 0, "zorder": 0}
-"""Of a threshold's bootstrap interval."""
+"""Style of a threshold's bootstrap interval."""
 _SIDES = LinearSegmentedColormap.from_list(
     "sides", [_STYLES["unpredictable"][0], "#FFFFFF", _STYLES["predictable"][0]]
 )

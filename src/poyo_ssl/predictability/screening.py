@@ -82,7 +82,7 @@ def screen(
 
     Args:
         paths: Files and folders, as for :func:`find_recording_files`. Their order is of no
-            importance. Of files with the same recording id the first by name is measured.
+            importance. Where files have the same recording id, the first by name is measured.
         splits: Valid and test parts of every stimulus, which are not measured.
         predictability: Which units count as predictable.
         source: What the files do not say about themselves.

@@ -181,7 +181,7 @@ def load_recordings(
         sources.append(file)
     if broken and not (skip_broken and recordings):
         option = "skip_broken=True (poyo-ssl run --skip_broken)"
-        hint = "" if skip_broken else f"\nPass {option} to go on with the others."
+        hint = "" if skip_broken else f"\nPass {option} to continue with the others."
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)

@@ -52,7 +52,7 @@ def prepare(
 
     A recording that cannot be read does not stop the others. What the manifest says was prepared
     is left alone while its source and the options stay as they were; so an interrupted
-    preparation goes on where it stopped, at whatever moment it was killed, and what failed is
+    preparation resumes where it stopped, at whatever moment it was killed, and what failed is
     tried again. Memory is that of one recording per worker.
 
     Recordings are named in the alphabetical order of their sources, whatever the number of

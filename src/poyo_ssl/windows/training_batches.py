@@ -306,7 +306,7 @@ class StepParts(IterableDataset[list[Any]]):
     Args:
         steps: What is divided.
         parts: Those of this process, the same in every step.
-        num_parts: Of a whole step.
+        num_parts: Parts of a whole step.
         first_step: Where to begin; later ones need nothing that came before them.
     """
 

@@ -72,7 +72,7 @@ class SplitUnits(Objective):
     Args:
         encoder: What is pretrained.
         config: Modes to remove, labels and training.
-        seed: Of the halves.
+        seed: Seed of the halves.
         num_classes: Answers of the label task; 0 uses no labels.
 
     References:
