@@ -54,7 +54,7 @@ def _summarize_tasks(recording: Recording) -> str:
     known = {task.stimulus for task in TASKS.values()}
     askable = [
         f"{name}/{columns[0]}"
-        for name, table in (recording.stimuli | recording.time_series).items()
+        for name, table in {**recording.stimuli, **recording.time_series}.items()
         if name not in known
         and len(columns := table.columns.drop(["start", "end", "timestamp"], errors="ignore"))
     ]
