@@ -101,7 +101,7 @@ def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
 
 def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> None:
     """The main metric of every arm, one table per task; chance is None where there is none."""
-    main = summary[summary["metric"].isin(["accuracy", "r2", "within_1s", "ssim"])]
+    main = summary[summary["metric"] == summary.groupby("task")["metric"].transform("first")]
     for task, rows in main.groupby("task", sort=False):
         metric = rows["metric"].iloc[0]
         table = Table(title=f"{task}: {metric} [95 % interval over seeds]", title_justify="left")

@@ -28,7 +28,6 @@ _NEEDED_COLUMNS = {
     "curves.csv": {"stage", "task", "units", "arm", "label_fraction", "seed", "step", "metric",
                    "value"},
 }  # fmt: skip
-_MAIN_METRICS = ("accuracy", "r2", "within_1s", "ssim")
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
 UNITS_ORDER = ("unpredictable", "predictable", "all")
@@ -97,10 +96,9 @@ class RunResults:
     movies: dict[ArmFile, MovieFrames]
 
     def main_metric(self, task: Task) -> str:
-        """The metric that a task is judged by."""
+        """The metric that a task is judged by, which stands first; empty without a score."""
         here = (self.scores["task"] == task.name) & (self.scores["split"] == task.split)
-        found = list(self.scores.loc[here, "metric"].unique())
-        return next((metric for metric in _MAIN_METRICS if metric in found), (*found, "")[0])
+        return next(iter(self.scores.loc[here, "metric"]), "")
 
     def units_of(self, task: Task) -> list[str]:
         """The subsets of units that a task was decoded from, in order of interest."""

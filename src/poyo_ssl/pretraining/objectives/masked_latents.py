@@ -118,6 +118,7 @@ class MaskedLatents(Objective):
     """
 
     network: MaskedLatentsNetwork
+    reads = ("hidden_fraction", "target", "teacher_decay")
     shares_windows = True
 
     @classmethod

@@ -80,6 +80,7 @@ class SplitUnits(Objective):
     """
 
     network: SplitUnitsNetwork
+    reads = ("remove_modes",)
 
     @classmethod
     def problems(cls, config: PretrainingConfig) -> list[str]:
