@@ -168,7 +168,7 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
     Args:
         sources: What may be drawn, one entry per recording; all windows are equally long.
         batch_size: Windows in a step.
-        seed: Of order, shifts and unit dropout.
+        seed: Seed of order, shifts and unit dropout.
         jitter: Windows start up to so many timesteps earlier or later.
         unit_dropout: Largest rate at which units are left out.
     """

@@ -126,7 +126,6 @@ class MaskedActivity(Objective):
     """
 
     network: MaskedActivityNetwork
-    reads = ("pattern", "hidden_fraction", "num_queries", "remove_modes")
 
     def __init__(
         self, encoder: Encoder, config: PretrainingConfig, seed: int, num_classes: int

@@ -118,7 +118,6 @@ class MaskedLatents(Objective):
     """
 
     network: MaskedLatentsNetwork
-    reads = ("hidden_fraction", "target", "teacher_decay")
     shares_windows = True
 
     @classmethod

@@ -38,9 +38,6 @@ class Objective(WindowModule):
     """Whether both losses are of the same windows where labels are used. If so,
     :meth:`self_supervised` returns latents of the view that nothing is hidden of."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
-    """Fields of ``PretrainingConfig`` that it alone, or it and some others, read."""
-
     is_trained: ClassVar[bool] = True
     """Whether there is anything to learn by steps."""
 

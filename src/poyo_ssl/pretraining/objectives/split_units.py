@@ -80,7 +80,6 @@ class SplitUnits(Objective):
     """
 
     network: SplitUnitsNetwork
-    reads = ("remove_modes",)
 
     @classmethod
     def problems(cls, config: PretrainingConfig) -> list[str]:
@@ -130,7 +129,7 @@ def split_units(windows: Windows, generator: torch.Generator) -> tuple[Windows, 
 
     Args:
         windows: Of one recording.
-        generator: Of the draw.
+        generator: Decides the draw.
     """
     activity, units = windows
     order = torch.randperm(len(units), generator=generator).to(units.device)
