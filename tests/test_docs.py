@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,11 +233,17 @@ def source_of_recordings() -> str:
 
 @pytest.mark.parametrize("block", params("yaml"))
 def test_a_block_of_yaml_is_read_by_its_bare_name(block, folder):
-    """Each is the ``source.yaml`` of a recording."""
-    (folder / "source.yaml").write_text(block.text)
-    words = ["poyo-ssl", "inspect", "mouse989", "--source", "source.yaml"]
+    """Each is the ``source.yaml`` of a recording, or a config of ``run``."""
+    (folder / "block.yaml").write_text(block.text)
+    written = yaml.safe_load(block.text)
+    if not set(written) <= {field.name for field in fields(ps.SourceConfig)}:
+        require_parsed(
+            ["poyo-ssl", "run", "session.nwb", "--output", "o", "--config", "block.yaml"]
+        )
+        return
+    words = ["poyo-ssl", "inspect", "mouse989", "--source", "block.yaml"]
     require_parsed(words)
-    if "suite2p" in yaml.safe_load(block.text):
+    if "suite2p" in written:
         assert main(words[1:]) == 0
 
 
