@@ -90,7 +90,7 @@ class WindowModule(L.LightningModule):
         """Makes what is random from here on a function of these numbers.
 
         Args:
-            seed: Of the fit.
+            seed: Seed of the fit.
             entropy: Step and part.
         """
         seed_torch(seed, *entropy)

@@ -128,7 +128,7 @@ def split_units(windows: Windows, generator: torch.Generator) -> tuple[Windows, 
     """Two disjoint random halves of the units of the same windows; a lone unit is in both.
 
     Args:
-        windows: Of one recording.
+        windows: Windows of one recording.
         generator: Decides the draw.
     """
     activity, units = windows
