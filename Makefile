@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench peer clean
+.PHONY: help setup demo test check format docs bench peer clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets
@@ -37,6 +37,10 @@ format: setup  ## Rewrites the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: setup  ## Builds the documentation: docs/_build/index.html
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build
+
 DATA ?= ../shared/data
 bench: setup peer  ## Reproduces the tables of the README (an hour), times SSIM and encoders; benchmarks/results
 	$(BIN)/python benchmarks/ssim.py
@@ -52,5 +56,5 @@ $(PEER)/.installed:
 	$(PEER)/bin/pip install --quiet "torch-brain==0.1.2"
 	touch $(PEER)/.installed
 
-clean:  ## Removes .venv, .peer and runs/
-	rm -rf $(VENV) $(PEER) runs
+clean:  ## Removes .venv, .peer, runs/ and the built documentation
+	rm -rf $(VENV) $(PEER) runs docs/_build docs/measured

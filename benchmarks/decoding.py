@@ -4,8 +4,8 @@
 
 Each experiment is one `poyo-ssl run` with a config of configs/, preceded by `poyo-ssl simulate`
 where its recordings are simulated. Its results go to runs/NAME, its summary, scores and facts to
-benchmarks/results/NAME.json, and Markdown tables of the summary to NAME.md. What was begun goes on
-where it stopped. If none is named, the three of the README are run.
+benchmarks/results/NAME.json, and Markdown tables of the summary to NAME.md. What was begun
+resumes where it stopped. If none is named, the three of the README are run.
 """
 
 import argparse

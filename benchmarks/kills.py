@@ -87,7 +87,7 @@ def make_source(name: str, seed: int) -> WindowSource:
 
 
 def train(directory: Path) -> None:
-    """Fits the decoder, or goes on with it."""
+    """Fits the decoder, or resumes its fit."""
     torch.manual_seed(0)
     config = EncoderConfig(
         dim=32,

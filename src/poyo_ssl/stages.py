@@ -66,7 +66,7 @@ class PretrainStage:
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     """Objective and training."""
     seed: int = 0
-    """Of weights, masks and batches."""
+    """Seed of weights, masks and batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ def pretrain_encoder(
 ) -> None:
     """Pretrains an encoder on the predictable units of the recordings and saves it.
 
-    Stopped or killed, the same call goes on from ``output/checkpoints``.
+    Stopped or killed, the same call resumes from ``output/checkpoints``.
     """
     recordings = load_recordings(files, source)
     divided = divide(recordings, stimulus_tasks(recordings), options.splits)
@@ -200,8 +200,8 @@ def finetune_decoder(
 ) -> list[dict[str, Any]]:
     """Fits a decoder, saves it, and scores it on the test part of every recording.
 
-    Stopped or killed, the same call goes on from ``output/checkpoints``. Of several processes
-    only the first saves and scores; the others return no scores.
+    Stopped or killed, the same call resumes from ``output/checkpoints``. Where there
+    are several processes, only the first saves and scores; the others return no scores.
     """
     divided = divide(load_recordings(files, source), options.task, options.splits)
     task = divided.task(options.task)
@@ -255,8 +255,8 @@ def adapt_decoder(
 ) -> Adaptation:
     """Brings a pretrained encoder to recordings, and saves the decoder and what it took.
 
-    Stopped or killed, the same call goes on from ``output/checkpoints``. Of several processes
-    only the first saves.
+    Stopped or killed, the same call resumes from ``output/checkpoints``. Where there
+    are several processes, only the first saves.
 
     Args:
         files: Recordings; see ``find_recording_files``.

@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.cli.inspection import summarize_recording, summarize_stimuli, with_clock
+from poyo_ssl.cli.inspection import (
+    summarize_recording,
+    summarize_series,
+    summarize_stimuli,
+    with_clock,
+)
 from poyo_ssl.clock.check import ClockCheck
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.recording import Recording
@@ -66,10 +71,34 @@ def test_traces_that_are_all_broken_have_no_range():
     assert facts["ΔF/F"] == "20 units hold NaN or Inf"
 
 
-def test_samples_of_behaviour_are_counted():
-    running = pd.DataFrame({"timestamp": [0.0, 1.0], "speed": [2.0, 3.0]})
+def test_samples_of_behaviour_are_told_by_number_times_and_values():
+    running = pd.DataFrame({"timestamp": [0.0, 30.0], "speed": [2.0, 3.0]})
     facts = summarize_recording(make_recording(running=running))
-    assert (facts["running"], facts["pupil"]) == ("2 samples", "not recorded")
+    assert facts["running"] == "2 samples, 0.0 to 0.5 min\nspeed 2, 3"
+    assert facts["pupil"] == "not recorded"
+    empty = summarize_recording(make_recording(running=running[:0]))
+    assert empty["running"] == "0 samples"
+
+
+def test_every_other_time_series_is_told_with_the_question_it_answers():
+    series = pd.DataFrame({"timestamp": [6.0, 12.0, 18.0], "value": [1.5, np.nan, 0.5]})
+    recording = make_recording(series={"lick_rate": series})
+    assert summarize_series(recording) == {"lick_rate": "3 samples, 0.1 to 0.3 min\nvalue 0.5, 1.5"}
+    assert summarize_recording(recording)["can decode"] == "any column, such as lick_rate/value"
+    both = make_recording(series={"lick_rate": series}, stimuli={"drifting_gratings": GRATINGS})
+    assert summarize_recording(both)["can decode"].split("\n") == [
+        "direction, temporal_frequency",
+        "any column, such as lick_rate/value",
+    ]
+
+
+def test_a_column_that_is_always_filled_hides_no_blank_sweep():
+    numbered = GRATINGS.assign(trial=range(4))
+    told = summarize_stimuli(make_recording(stimuli={"drifting_gratings": numbered}))
+    assert told["drifting_gratings"].startswith("4 presentations, 1 blank,")
+    unheard = pd.DataFrame({"start": [1.0, 3.0], "end": [2.0, 4.0], "tone": [5.0, np.nan]})
+    told = summarize_stimuli(make_recording(stimuli={"tones": unheard}))
+    assert told["tones"].startswith("2 presentations, 1 blank,")
 
 
 def test_a_stimulus_is_told_by_its_times_blank_sweeps_and_values():

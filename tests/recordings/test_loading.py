@@ -15,9 +15,11 @@ from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.loading import (
     FORMATS,
     find_recording_files,
+    how_to_tell_apart,
     identify,
     load_recording,
     load_recordings,
+    session_folder,
 )
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import (
@@ -192,6 +194,20 @@ def test_suite2p_sessions_of_one_name_are_other_recordings_of_other_cells(tmp_pa
     ]
     assert recordings[0].unit_ids.tolist() == [f"mouse1-day1-plane0/{unit}" for unit in range(3)]
     assert not set(recordings[0].unit_ids) & set(recordings[1].unit_ids)
+
+
+def test_what_to_do_about_files_of_one_id_depends_on_what_names_them(tmp_path, simple):
+    plane = tmp_path / "day1" / "suite2p" / "plane0"
+    write_suite2p(plane)
+    assert "else rename its folder or file" in how_to_tell_apart(plane)
+    assert "else give it a call and an output of its own" in how_to_tell_apart(simple)
+
+
+def test_the_tables_of_a_source_lie_beside_the_session(tmp_path, simple):
+    plane = tmp_path / "day1" / "suite2p" / "plane0"
+    write_suite2p(plane)
+    assert session_folder(plane) == tmp_path / "day1"
+    assert session_folder(simple) == simple.parent
 
 
 def test_planes_are_recordings_unless_suite2p_combined_them(tmp_path):

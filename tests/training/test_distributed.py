@@ -149,7 +149,7 @@ def test_a_rank_that_dies_ends_the_run_which_goes_on_from_its_last_checkpoint(re
     rank, message = results.get(timeout=10)
     assert rank == 0
     assert message.startswith("Another process of this fit died")
-    assert "The same command goes on from the last checkpoint" in message
+    assert "The same command resumes from the last checkpoint" in message
     assert max(path.name for path in tmp_path.iterdir()) == "step-00000008.ckpt"
     [resumed, _] = fit_in(2, results, dropout=0.5, directory=tmp_path)
     assert resumed == through

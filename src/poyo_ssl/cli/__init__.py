@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         COMMANDS[options.command].call(options[options.command])
     except KeyboardInterrupt:
-        messages.print("Interrupted. The same command goes on where it stopped.")
+        messages.print("Interrupted. The same command resumes where it stopped.")
         return 130
     except (ValueError, OSError, ImportError) as error:
         messages.print("[bold red]Error:[/] ", end="")

@@ -188,7 +188,7 @@ def _add_run(parser: ArgumentParser) -> None:
         help="other recordings to pretrain encoders on, which are not decoded",
     )
     parser.add_argument(
-        "--skip_broken", action="store_true", help="go on without recordings that cannot be read"
+        "--skip_broken", action="store_true", help="continue without recordings that cannot be read"
     )
     parser.add_argument(
         "--quick",

@@ -21,10 +21,15 @@ def summarize_recording(recording: Recording) -> dict[str, str]:
         "units": _summarize_units(recording),
         "imaging": _summarize_imaging(recording),
         "ΔF/F": _summarize_activity(recording),
-        "running": _summarize_samples(recording.running),
-        "pupil": _summarize_samples(recording.pupil),
+        "running": _summarize_samples(recording, recording.running),
+        "pupil": _summarize_samples(recording, recording.pupil),
         "can decode": _summarize_tasks(recording),
     }
+
+
+def summarize_series(recording: Recording) -> dict[str, str]:
+    """Every time series besides running and pupil by name; a line for each column."""
+    return {name: _summarize_samples(recording, table) for name, table in recording.series.items()}
 
 
 def summarize_stimuli(recording: Recording) -> dict[str, str]:
@@ -50,7 +55,7 @@ def _summarize_stimulus(recording: Recording, name: str, table: pd.DataFrame) ->
     first, last = (table[["start", "end"]].to_numpy() - recording.timestamps[0])[[0, -1], [0, 1]]
     blank = f", {num_blank} blank" if num_blank else ""
     facts = [f"{len(table)} presentations{blank}, {first / 60:.1f} to {last / 60:.1f} min"]
-    facts += [f"{column} {_list(columns[column])}" for column in columns]
+    facts += _summarize_columns(columns)
     if name in recording.templates:
         facts.append(f"pictures {' x '.join(map(str, recording.templates[name].shape))}")
     return "\n".join(facts)
@@ -58,8 +63,16 @@ def _summarize_stimulus(recording: Recording, name: str, table: pd.DataFrame) ->
 
 def _summarize_tasks(recording: Recording) -> str:
     able = [name for name, task in TASKS.items() if can_answer(recording, task)]
-    if able:
-        return ", ".join(able)
+    known = {task.stimulus for task in TASKS.values()}
+    askable = [
+        f"{name}/{columns[0]}"
+        for name, table in {**recording.stimuli, **recording.time_series}.items()
+        if name not in known
+        and len(columns := table.columns.drop(["start", "end", "timestamp"], errors="ignore"))
+    ]
+    if able or askable:
+        by_column = f"any column, such as {askable[0]}" if askable else ""
+        return "\n".join(filter(None, [", ".join(able), by_column]))
     lacking = {
         f"{task.stimulus}/{task.column}"
         for task in TASKS.values()
@@ -116,14 +129,27 @@ def _summarize_activity(recording: Recording) -> str:
     return ", ".join(parts)
 
 
-def _summarize_samples(table: pd.DataFrame | None) -> str:
-    return "not recorded" if table is None else f"{len(table)} samples"
+def _summarize_samples(recording: Recording, table: pd.DataFrame | None) -> str:
+    if table is None:
+        return "not recorded"
+    if table.empty:
+        return "0 samples"
+    first, last = (table["timestamp"].iloc[[0, -1]] - recording.timestamps[0]) / 60
+    facts = [f"{len(table)} samples, {first:.1f} to {last:.1f} min"]
+    return "\n".join(facts + _summarize_columns(table.drop(columns="timestamp")))
 
 
-def _is_blank(name: str, columns: pd.DataFrame) -> pd.Series:
-    if name == "natural_scenes":
-        return columns["image"] < 0
-    return columns.isna().all(axis=1) & (columns.shape[1] > 0)
+def _summarize_columns(columns: pd.DataFrame) -> list[str]:
+    return [f"{column} {_list(columns[column])}" for column in columns]
+
+
+def _is_blank(name: str, columns: pd.DataFrame) -> np.ndarray:
+    """Which presentations answer no question: none that has a name, or else none at all."""
+    asked = {task.column: task.answer for task in TASKS.values() if task.stimulus == name}
+    answers = [asked[column].clean(columns[column]) for column in columns if column in asked]
+    if answers:
+        return np.all([pd.isna(answer) for answer in answers], axis=0)
+    return (columns.isna().all(axis=1) & (columns.shape[1] > 0)).to_numpy()
 
 
 def _list(values: pd.Series) -> str:

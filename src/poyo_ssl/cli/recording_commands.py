@@ -123,6 +123,7 @@ def _add_inspect(parser: ArgumentParser) -> None:
 def _inspect(options: Namespace) -> None:
     from poyo_ssl.cli.inspection import (
         summarize_recording,
+        summarize_series,
         summarize_stimuli,
         with_clock,
     )
@@ -141,7 +142,8 @@ def _inspect(options: Namespace) -> None:
             continue
         facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
         checks = check_clock(recording)
-        print_facts(facts | with_clock(summarize_stimuli(recording), checks))
+        stimuli = with_clock(summarize_stimuli(recording), checks)
+        print_facts(facts, summarize_series(recording), stimuli)
         if options.clock_pictures is not None:
             options.clock_pictures.mkdir(parents=True, exist_ok=True)
             picture = options.clock_pictures / f"{number}_{path.stem}_clock.png"
@@ -191,7 +193,7 @@ INSPECT = Command(
 DOWNLOAD = Command(
     _add_download,
     _download,
-    "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; goes on "
+    "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; resumes "
     "where it stopped, and checks what it fetched.",
 )
 PREPARE = Command(

@@ -80,10 +80,11 @@ def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]
             progress.stop()
 
 
-def print_facts(facts: dict[str, str]) -> None:
+def print_facts(*parts: dict[str, str]) -> None:
     """Names and facts in two columns; further lines of a fact stand below its first."""
-    width = max(map(len, facts))
-    for name, fact in facts.items():
+    facts = [fact for part in parts for fact in part.items()]
+    width = max(len(name) for name, _ in facts)
+    for name, fact in facts:
         say(f"{name:<{width}}  " + fact.replace("\n", "\n" + " " * (width + 2)))
 
 
@@ -100,7 +101,7 @@ def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
 
 def print_summary(summary: pd.DataFrame, chance: dict[str, float | None]) -> None:
     """The main metric of every arm, one table per task; chance is None where there is none."""
-    main = summary[summary["metric"].isin(["accuracy", "r2", "within_1s", "ssim"])]
+    main = summary[summary["metric"] == summary.groupby("task")["metric"].transform("first")]
     for task, rows in main.groupby("task", sort=False):
         metric = rows["metric"].iloc[0]
         table = Table(title=f"{task}: {metric} [95 % interval]", title_justify="left")

@@ -34,6 +34,7 @@ from poyo_ssl.finetuning.teachers import (
 )
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.fit import NO_CURVES
+from poyo_ssl.windows.answers import ANSWERS
 from poyo_ssl.windows.tasks import Task
 
 Curves = pd.DataFrame
@@ -195,7 +196,7 @@ def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None =
     """
     return Arm(
         partial(fit_network_arm, name=name, is_pretrained=is_pretrained, teacher=teacher),
-        TEACHERS[teacher].kinds if teacher else ("labels", "values", "frames", "images"),
+        TEACHERS[teacher].kinds if teacher else tuple(ANSWERS),
         is_reference=False,
         needs_tuning=teacher is not None and TEACHERS[teacher].needs_tuning,
     )

@@ -69,7 +69,7 @@ class RunConfig:
     static-grating orientation and movie reconstruction of held-out frames, as far as the
     recordings show them."""
     own_tasks: dict[str, Task] = field(default_factory=dict)
-    """Questions of one's own by name, decoded beside ``tasks``: stimulus, column, kind, split and
+    """Your own questions by name, decoded beside ``tasks``: stimulus, column, kind, split and
     window."""
     units: tuple[str, ...] = ("unpredictable", "all")
     """Units to decode: unpredictable, predictable, all."""

@@ -114,7 +114,7 @@ def choose_units(
         diet: A name of :data:`DIETS`.
         partition: Who is predictable and who is excluded; excluded units are in no diet.
         recordings: Those to take units from.
-        seed: Of the random draws, for the diets that have any.
+        seed: Seed of the random draws, for the diets that have any.
         lines: Cre lines to take units from, such as ``Sst`` or ``Sst-IRES-Cre``; none: all.
 
     Returns:

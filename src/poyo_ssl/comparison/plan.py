@@ -353,7 +353,7 @@ def claim(experiment: Experiment) -> None:
                 f"'{directory}' holds a run of other recordings or another config. Choose a new "
                 "output directory, or delete it to start over."
             )
-        logger.info("Going on with the run in %s", directory)
+        logger.info("Resuming the run in %s", directory)
         return
     directory.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)

@@ -51,7 +51,7 @@ def run(
     Units are partitioned within the training part; encoders are pretrained on the units that the
     config names; every arm is fitted on the same windows of the same units and scored on the same
     test windows, beside reference decoders. What was already fitted with the same recordings and
-    config is not fitted again, so an interrupted run goes on where it stopped.
+    config is not fitted again, so an interrupted run resumes where it stopped.
 
     Args:
         recordings: At least one, all of one sampling rate; decoders are fitted to them.
@@ -114,7 +114,7 @@ def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int],
 
 
 def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
-    """Pretrains one encoder; stopped or killed, it goes on from its checkpoints."""
+    """Pretrains one encoder; stopped or killed, it resumes from its checkpoints."""
     directory = experiment.pretrained_directory(arm, seed)
     checkpoints = directory / "checkpoints"
     torch.set_num_threads(1)

@@ -50,7 +50,7 @@ PRETRAINING_FACTS = "pretraining.json"
 
 
 def seconds_spent(experiment: Experiment) -> float:
-    """Seconds that a run which is now gone on with, or extended, had taken before."""
+    """Seconds that a run which is now resumed, or extended, had taken before."""
     path = experiment.directory / "run.json"
     return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
 

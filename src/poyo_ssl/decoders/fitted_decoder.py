@@ -209,7 +209,7 @@ class FittedDecoder(ABC):
 
         Args:
             recording: Any recording that shares units with the decoder.
-            first_timestep: Of every window, (num_windows,).
+            first_timestep: First sample of every window, (num_windows,).
 
         Returns:
             Label tasks: scores, (num_windows, num_classes), larger is likelier. Value tasks: the

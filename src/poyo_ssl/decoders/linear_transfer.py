@@ -57,7 +57,7 @@ def fit_semi_supervised_ridge(
         target: Class of each window, (num_windows,).
         num_classes: Classes in all.
         unit_ids: Units of the features.
-        modes: Of unlabelled windows of the training part.
+        modes: Modes of unlabelled windows of the training part.
         prior: Weights ``W0`` known before, (num_units, num_classes); None for zero.
     """
     centred = without_shared_mode(features, modes)

@@ -122,7 +122,7 @@ def fit_ridge_to_pixels(
         valid_features: Validation windows, (num_valid, num_bins * num_units).
         valid_frame: (num_valid,).
         pictures: All pictures in [0, 1], (num_pictures, height, width).
-        components: Of the pictures shown in training; see :func:`find_components`.
+        components: Components of the pictures shown in training; see :func:`find_components`.
         unit_ids: Units of the features.
 
     Returns:

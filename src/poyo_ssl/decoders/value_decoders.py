@@ -182,7 +182,7 @@ class ValueNetwork(FittedDecoder):
     Args:
         question: What is asked.
         networks: Encoder, query and a readout of one number; one at least, of the same units.
-        mean: Of the training values.
+        mean: Mean of the training values.
         sd: Their standard deviation.
     """
 

@@ -108,7 +108,7 @@ def adapt(
         config: Units, way to transfer and training.
         unit_ids: Recording id to the ids of the units to decode from, in column order; None
             takes those that the config says.
-        checkpoint_directory: Where the fits can be gone on with; None keeps no checkpoints.
+        checkpoint_directory: Where the fits can be resumed from; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw progress bars.
 

@@ -51,9 +51,9 @@ class Member:
     encoder: Encoder
     """What it starts from."""
     rates: LearningRates
-    """Of the encoder."""
+    """Learning rates of the encoder."""
     seed: int
-    """Of its query and readout, batches and dropout."""
+    """Seeds of its query and readout, batches and dropout."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

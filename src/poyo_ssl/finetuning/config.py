@@ -96,7 +96,7 @@ class DecodingConfig(ABC):
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
     """Way to transfer, loss and training."""
     seed: int = 0
-    """Of weights, batches and the choice of labels."""
+    """Seed of weights, batches and the choice of labels."""
 
     def __post_init__(self) -> None:
         find_group(self.units)

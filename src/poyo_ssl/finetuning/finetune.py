@@ -49,13 +49,13 @@ def finetune(
             embeddings; what else transfers, and what of it learns on, the config says.
         config: Loss, training, and way to transfer.
         arm: Name of the decoder in results; empty: ``scratch`` or ``pretrained``.
-        seed: Of weights, batches and the choice of labels.
+        seed: Seed of weights, batches and the choice of labels.
         labels: Labelled training windows that may be used; a number is the fraction of every
             class.
         teacher: Closed-form decoder fitted on the same labels. Label tasks: the network learns
             its answers on unlabelled windows too, and is added to it. Image tasks: the network
             corrects its pictures.
-        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
+        checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 

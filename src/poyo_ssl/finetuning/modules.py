@@ -19,7 +19,7 @@ class TransferringModule(WindowModule):
     Args:
         network: Encoder, query and readout.
         config: Loss and training.
-        rates: Of the encoder; None: everything learns.
+        rates: Learning rates of the encoder; None: everything learns.
     """
 
     network: LabelDecoder | MovieDecoder
@@ -60,7 +60,7 @@ class LabelDecoding(TransferringModule):
     Args:
         network: Encoder, query and readout.
         config: Loss and training.
-        rates: Of the encoder; None: everything learns.
+        rates: Learning rates of the encoder; None: everything learns.
     """
 
     network: LabelDecoder
@@ -98,8 +98,8 @@ class ValueDecoding(TransferringModule):
     Args:
         network: Encoder, query and a readout of one number.
         config: Training.
-        rates: Of the encoder; None: everything learns.
-        mean: Of the training values.
+        rates: Learning rates of the encoder; None: everything learns.
+        mean: Mean of the training values.
         sd: Their standard deviation.
     """
 
@@ -131,7 +131,7 @@ class MovieDecoding(TransferringModule):
         network: Encoder, queries and UNet decoder.
         config: Loss and training.
         pictures: What was shown, in [0, 1], (num_pictures, 64, 128).
-        rates: Of the encoder; None: everything learns.
+        rates: Learning rates of the encoder; None: everything learns.
     """
 
     network: MovieDecoder

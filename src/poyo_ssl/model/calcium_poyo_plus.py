@@ -217,7 +217,7 @@ class CalciumPOYOPlus(nn.Module):
 
         Args:
             df_over_f: (B, T, U).
-            timestamps: Of the imaging samples, seconds from the window's start, (T,).
+            timestamps: Times of the imaging samples, seconds from the window's start, (T,).
             unit_index: Rows of the unit embedding, (U,).
 
         Returns:

@@ -125,8 +125,8 @@ def pool_gain_tokens(
     Args:
         patches: Activity, (B, T, U, P).
         units: Embedding of every unit, (U, D).
-        weight: Of the value map, (D, P).
-        bias: Of the value map, (D,).
+        weight: Weight of the value map, (D, P).
+        bias: Bias of the value map, (D,).
         queries: One query per patch time and reader (latent and head), (T, R, D).
         is_left_out: True where a token must not be read, (B, T, U).
 

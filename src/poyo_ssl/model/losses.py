@@ -62,7 +62,7 @@ def barlow_twins_loss(correlation: Tensor, off_diagonal_weight: float) -> Tensor
 
     Args:
         correlation: (num_features, num_features).
-        off_diagonal_weight: Of correlations between different features.
+        off_diagonal_weight: Weight of correlations between different features.
     """
     diagonal = correlation.diagonal()
     others = correlation.square().sum() - diagonal.square().sum()

@@ -87,7 +87,7 @@ def choose_hidden(is_hidden: Tensor, num_chosen: int, generator: torch.Generator
     Args:
         is_hidden: (B, T, U).
         num_chosen: At most so many; fewer where some window hides fewer.
-        generator: Of the draw.
+        generator: Decides the draw.
 
     Returns:
         Flat positions into (T, U), shape (B, Q).

@@ -26,7 +26,7 @@ _STYLES = {"predictable": (PREDICTABLE_COLOR, "o"), "unpredictable": (UNPREDICTA
 """Group to colour and marker."""
 _INK = "#333333"
 _BAND: dict[str, Any] = {"color": "#888888", "alpha": 0.18, "linewidth": 0, "zorder": 0}
-"""Of a threshold's bootstrap interval."""
+"""Style of a threshold's bootstrap interval."""
 _SIDES = LinearSegmentedColormap.from_list(
     "sides", [_STYLES["unpredictable"][0], "#FFFFFF", _STYLES["predictable"][0]]
 )

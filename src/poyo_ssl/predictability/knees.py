@@ -72,7 +72,7 @@ def bootstrap_knees(
         units: Measured units of all recordings, as :func:`measure_units` returns them.
         resampled: What is drawn, with replacement, within every line.
         num_resamples: How often.
-        seed: Of the draws, which do not depend on the order of the units.
+        seed: Seed of the draws, which do not depend on the order of the units.
 
     References:
         Efron and Tibshirani 1993, percentile intervals.
@@ -123,7 +123,7 @@ def _knees_of(means: np.ndarray, lines: Sequence[str]) -> list[tuple[str, float]
     """Line and mean of the knee of every resample that has one.
 
     Args:
-        means: Of one statistic, shape (num_lines, num_resamples).
+        means: Means of one statistic, shape (num_lines, num_resamples).
         lines: Names of the lines.
     """
     found = []

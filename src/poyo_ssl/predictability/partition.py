@@ -175,7 +175,7 @@ def partition_recordings(
     *,
     may_be_empty: bool = False,
 ) -> Partition:
-    """The same of recordings and intervals of one's own.
+    """The same for given recordings and intervals.
 
     Args:
         recordings: What was recorded.

@@ -16,7 +16,11 @@ from poyo_ssl.predictability.activity_statistics import ActivityConfig, measure_
 from poyo_ssl.predictability.partition import Partition, partition_measured
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.predictability.unit_statistics import measure_units
-from poyo_ssl.recordings.loading import find_recording_files, load_recording
+from poyo_ssl.recordings.loading import (
+    find_recording_files,
+    how_to_tell_apart,
+    load_recording,
+)
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.windows.splits import SplitConfig, Splits, training_intervals
@@ -74,7 +78,7 @@ def screen(
 
     Args:
         paths: Files and folders, as for :func:`find_recording_files`. Their order is of no
-            importance. Of files with the same recording id the first by name is measured.
+            importance. Where files have the same recording id, the first by name is measured.
         splits: Valid and test parts of every stimulus, which are not measured.
         predictability: Which units count as predictable.
         source: What the files do not say about themselves.
@@ -106,9 +110,7 @@ def screen(
         elif outcome.value.recording_id in measured:
             left_out[file] = (
                 f"'{file}' holds recording '{outcome.value.recording_id}', as "
-                f"'{first_files[outcome.value.recording_id]}' does. Remove it if it is a copy; "
-                "else rename its folder or file, which suite2p's and .npz recordings are called "
-                "after."
+                f"'{first_files[outcome.value.recording_id]}' does. {how_to_tell_apart(file)}"
             )
         else:
             measured[outcome.value.recording_id] = outcome.value

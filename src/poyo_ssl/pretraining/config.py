@@ -34,7 +34,7 @@ class PretrainingConfig:
     """What the halves of the units do not see."""
     embedding_modes: int = 0
     """New units' embeddings begin as loadings on so many modes of unlabelled activity, in closed
-    form; 0: at random. Every objective may go on from there."""
+    form; 0: at random. Every objective may start from there."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of ``label_task`` beside the objective's own loss; 0 uses no
     labels. Published: 0.01, with masked_latents."""

@@ -36,8 +36,8 @@ def identify_units(
         population: The recordings and their units; known ones are read, too.
         config: Objective and training.
         embeddings: What becomes of those of known units; see ``FinetuningConfig``.
-        seed: Of new embeddings, masks and batches.
-        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
+        seed: Seed of new embeddings, masks and batches.
+        checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 

@@ -53,11 +53,11 @@ def pretrain(
     Args:
         population: The recordings, the units to learn from, and the training part.
         config: Objective, labels and training.
-        encoder: The config of a fresh encoder, or an encoder to go on from, which is copied and
+        encoder: The config of a fresh encoder, or an encoder to start from, which is copied and
             not changed. Units that it does not know get new embeddings.
         rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
-        seed: Of weights, masks and batches.
-        checkpoint_directory: Where the fit can be gone on with; None keeps no checkpoints.
+        seed: Seed of weights, masks and batches.
+        checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
 

@@ -133,6 +133,24 @@ def identify_format(path: str | Path) -> Format:
         return _identify_hdf5(file)
 
 
+def session_folder(path: Path) -> Path:
+    """The folder that the stimulus tables of a source lie in; the file itself need not be whole."""
+    for known in FORMATS:
+        if known.recognises(path):
+            return known.session_folder(path)
+    return path.parent
+
+
+def how_to_tell_apart(path: Path) -> str:
+    """What to do about a file that holds a recording id which another file holds, too."""
+    if identify_format(path).names_units_after_file:
+        return (
+            "Remove it if it is a copy; else rename its folder or file, which the recording is "
+            "called after."
+        )
+    return "Remove it if it is a copy; else give it a call and an output of its own."
+
+
 def _identify_hdf5(file: h5py.File) -> Format:
     for known in FORMATS:
         if known.recognises_hdf5(file):
@@ -178,7 +196,7 @@ def load_recordings(
         sources.append(file)
     if broken and not (skip_broken and recordings):
         option = "skip_broken=True (poyo-ssl run --skip_broken)"
-        hint = "" if skip_broken else f"\nPass {option} to go on with the others."
+        hint = "" if skip_broken else f"\nPass {option} to continue with the others."
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from poyo_ssl.recordings.formats.suite2p import session_folder
+from poyo_ssl.recordings.loading import session_folder
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.whole_files import partial_file, publish
@@ -53,7 +53,7 @@ class Source:
     @staticmethod
     def describe(path: Path, directory: Path, config: SourceConfig) -> Source:
         """Sizes are added up, and the latest time is taken, over all files of the source."""
-        folder = session_folder(path) if path.is_dir() else path.parent
+        folder = session_folder(path)
         tables = [folder / table.table for table in config.stimuli.values()]
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         states = [file.stat() for file in [*files, *tables] if file.is_file()]

@@ -15,7 +15,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from poyo_ssl.parallel import iterate_in_parallel
-from poyo_ssl.recordings.loading import find_recording_files, load_recording
+from poyo_ssl.recordings.loading import (
+    find_recording_files,
+    how_to_tell_apart,
+    load_recording,
+)
 from poyo_ssl.recordings.manifest import MANIFEST, Manifest, Source
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
@@ -48,7 +52,7 @@ def prepare(
 
     A recording that cannot be read does not stop the others. What the manifest says was prepared
     is left alone while its source and the options stay as they were; so an interrupted
-    preparation goes on where it stopped, at whatever moment it was killed, and what failed is
+    preparation resumes where it stopped, at whatever moment it was killed, and what failed is
     tried again. Memory is that of one recording per worker.
 
     Recordings are named in the alphabetical order of their sources, whatever the number of
@@ -134,8 +138,8 @@ def _name(staged: _Staged, source: Source, manifest: Manifest, directory: Path) 
     problem = None
     if owner not in (None, source.key):
         problem = (
-            f"{holds}, as '{owner}' does, which was prepared before. Remove it if it is a copy; "
-            "else rename its folder or file, which suite2p's and .npz recordings are called after."
+            f"{holds}, as '{owner}' does, which was prepared before. "
+            f"{how_to_tell_apart(source.path)}"
         )
     elif owner is None and path.exists():
         problem = (

@@ -34,7 +34,6 @@ _NEEDED_COLUMNS = {
                    "value"},
 }  # fmt: skip
 _NEW_IN_SUMMARIES = ("chance_p_value", "num_right", "fewest_of_a_class")
-_MAIN_METRICS = ("accuracy", "r2", "within_1s", "ssim")
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
 UNITS_ORDER = ("unpredictable", "predictable", "all")
@@ -105,10 +104,9 @@ class RunResults:
     movies: dict[ArmFile, MovieFrames]
 
     def main_metric(self, task: Task) -> str:
-        """The metric that a task is judged by."""
+        """The metric that a task is judged by, which stands first; empty without a score."""
         here = (self.scores["task"] == task.name) & (self.scores["split"] == task.split)
-        found = list(self.scores.loc[here, "metric"].unique())
-        return next((metric for metric in _MAIN_METRICS if metric in found), (*found, "")[0])
+        return next(iter(self.scores.loc[here, "metric"]), "")
 
     def units_of(self, task: Task) -> list[str]:
         """The subsets of units that a task was decoded from, in order of interest."""

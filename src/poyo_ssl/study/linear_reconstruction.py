@@ -72,7 +72,7 @@ def ridge_weights(products: np.ndarray, penalty: float) -> np.ndarray:
     to the weights of the regression of unit u on the others.
 
     Args:
-        products: Of centred patches with each other, (num_units, num_units).
+        products: Products of centred patches with each other, (num_units, num_units).
         penalty: Above zero.
 
     Returns:

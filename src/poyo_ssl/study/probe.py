@@ -30,9 +30,9 @@ class ProbeScores:
     metric: str
     """``accuracy`` of label tasks, ``r2`` of image tasks: variance of the pixels explained."""
     encoder: float
-    """Of the encoder that was asked about."""
+    """Score of the encoder that was asked about."""
     random_initialisation: float
-    """Of one that never learned, of the same config."""
+    """Score of one that never learned, of the same config."""
 
 
 def probe_latents(
@@ -53,11 +53,11 @@ def probe_latents(
     Args:
         encoder: Knows all units of the population.
         population: Recordings, units and parts.
-        task: Of labels or images.
+        task: A task of labels or images.
         part: What is scored.
         remove_modes: Leading components of unlabelled training activity to take from what the
             encoder reads, as the objective split_units does.
-        seed: Of the random initialisation.
+        seed: Seed of the random initialisation.
 
     Raises:
         ValueError: If the task asks for movie frames.

@@ -38,7 +38,7 @@ ESTIMATES = (
     "r2_ridge_above_mean",
 )
 NUM_RESAMPLES = 2000
-"""Of the units, for a bootstrap interval."""
+"""Resamples of the units, for a bootstrap interval."""
 FEWEST_UNITS = 10
 """Below it a rank correlation and its interval mean nothing."""
 BATCH_SIZE = 64
@@ -77,9 +77,9 @@ def measure_reconstruction(
     Args:
         population: Recordings and units. Held out is the time that validates or tests any task
             that the recordings were divided for; nothing is fitted to it.
-        encoder_config: Of a fresh encoder.
+        encoder_config: Config of a fresh encoder.
         pretraining_config: How it learns: masked_activity of hidden units.
-        seed: Of weights, masks and batches, and of which units are hidden together.
+        seed: Seed of weights, masks and batches, and of which units are hidden together.
 
     Returns:
         One row per unit of every recording, in column order: ``recording_id``, ``unit_id``,
@@ -191,8 +191,8 @@ def predict_by_network(
 
     Args:
         network: Knows all units.
-        activity: Of one recording.
-        patches: Of the same; its held-out windows are predicted.
+        activity: Activity of one recording.
+        patches: Patches of the same recording; its held-out windows are predicted.
         groups: Columns of the units that are hidden together; every unit in one group.
 
     Returns:
@@ -237,7 +237,7 @@ def correlate_with_proxies(units: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     Args:
         units: As :func:`measure_reconstruction` returns them, with any of its estimates. Units
             without R² are left out.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         One row per recording, estimate and proxy: ``recording_id``, ``estimate``, ``proxy``,

@@ -110,7 +110,7 @@ def naming_lost_processes(timeout: float) -> Iterator[None]:
         raise LostProcessError(
             f"Another process of this fit died, or did not answer for {timeout:g} s. "
             "Look for its own error above; where a step takes longer, raise rank_timeout. The same "
-            "command goes on from the last checkpoint. "
+            "command resumes from the last checkpoint. "
             f"({str(error).splitlines()[0]})"
         ) from error
 
@@ -121,7 +121,7 @@ class SeedParts(Callback):
     However many processes there are, the same parts are the same.
 
     Args:
-        seed: Of the fit.
+        seed: Seed of the fit.
         parts: Those of this process.
     """
 

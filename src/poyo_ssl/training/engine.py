@@ -45,7 +45,7 @@ from poyo_ssl.windows.training_batches import TrainingSteps, WindowBatch
 
 UNIT_EMBEDDING = "unit_embedding"
 NOT_DECIDING = ("accumulate", "activity_on", "checkpoint_every", "keep_checkpoints", "rank_timeout")
-"""Options that a fit may be gone on with whatever they are: they do not decide what is learned."""
+"""Options that may differ when a fit is resumed: they do not decide what is learned."""
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
@@ -90,7 +90,7 @@ class WindowModule(L.LightningModule):
         """Makes what is random from here on a function of these numbers.
 
         Args:
-            seed: Of the fit.
+            seed: Seed of the fit.
             entropy: Step and part.
         """
         seed_torch(seed, *entropy)
@@ -213,7 +213,7 @@ def fit(
 ) -> Fit:
     """Trains a module in place; on a CPU the same seed gives the same weights.
 
-    With a directory for checkpoints, the same call goes on where an earlier one was stopped or
+    With a directory for checkpoints, the same call resumes where an earlier one was stopped or
     killed, and takes the same steps as if nothing had happened; once finished, it returns at once
     what was fitted. Started by ``torchrun``, processes share the windows of every step.
 
@@ -221,8 +221,8 @@ def fit(
         module: Network and objective.
         train_batches: Steps without end.
         valid_batches: Every validation window once; None trains to the last step.
-        seed: Of dropout and masks; batches carry their own.
-        checkpoint_directory: Of this fit alone; None keeps nothing.
+        seed: Seed of dropout and masks; batches carry their own.
+        checkpoint_directory: A directory for this fit alone; None keeps nothing.
         identity: What else tells this fit from others, such as the encoder that it starts from;
             JSON-ready.
         log_directory: Where TensorBoard finds the curves; None writes none.

@@ -51,7 +51,7 @@ class TrainingCheckpoints(CheckpointIO):
     anything is read from it, and no code in it is executed.
 
     Args:
-        directory: Of this fit alone.
+        directory: A directory for this fit alone.
         fingerprint: What tells this fit from others, JSON-ready.
         num_kept: Newest checkpoints to keep.
     """
@@ -209,7 +209,7 @@ def _explain_unwritten(path: Path, error: OSError) -> str:
     free = shutil.disk_usage(existing).free / 2**20
     return (
         f"'{path}' cannot be written ({reason}; {free:.0f} MiB are free there). What was written "
-        "before is intact: make room or allow writing there and run the same again to go on, or "
+        "before is intact: make room or allow writing there and run the same again to resume, or "
         "give another directory to start over."
     )
 
@@ -284,7 +284,7 @@ class WriteCheckpoints(Callback):
         self._random_state = checkpoint["random_state"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Goes on where the checkpoint was written, and listens for the signals to end."""
+        """Resumes where the checkpoint was written, and listens for the signals to end."""
         if threading.current_thread() is threading.main_thread():
             # Lightning's own handler of SIGTERM, which it takes away after the fit together with
             # this one, would end the fit without a checkpoint
@@ -343,7 +343,7 @@ class WriteCheckpoints(Callback):
         if is_end:
             if trainer.is_global_zero:
                 logger.warning(
-                    "Told to end: saved after step %d. The same command goes on from there.",
+                    "Told to end: saved after step %d. The same command resumes from there.",
                     trainer.global_step,
                 )
             raise SystemExit(STOPPED_BY + (self.told_by or signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""Ways to transfer: what of a pretrained encoder goes on learning, how fast, and whose embeddings.
+"""Ways to transfer: what of a pretrained encoder keeps learning, how fast, and whose embeddings.
 
 A way gives every weight of the encoder a learning rate relative to that of the decoder, whose
 query and readout are always new. A rate of 0 freezes.
@@ -173,7 +173,7 @@ def keep_embeddings(encoder: Encoder, unit_ids: list[str], seed: int) -> Tensor:
     Args:
         encoder: Changed in place.
         unit_ids: Units to be decoded from.
-        seed: Of an exchange; new embeddings are drawn from torch's generator, as everywhere.
+        seed: Seed of an exchange; new embeddings are drawn from torch's generator, as everywhere.
 
     Returns:
         Whether each row of the unit embedding is known, (num_rows,).

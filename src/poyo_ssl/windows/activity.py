@@ -96,7 +96,7 @@ def normalise(df_over_f: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.nda
     Args:
         df_over_f: ΔF/F, shape (..., num_units), dimensionless. A sample that is not a number
             counts as the unit's mean, as a missing unit does.
-        mean: Of every unit, (num_units,).
+        mean: Mean of every unit, (num_units,).
         sd: Standard deviation of every unit, (num_units,), above zero.
 
     Returns:
@@ -186,7 +186,7 @@ class Activity:
         """Gathers windows of some units, or of all, where the activity lies.
 
         Args:
-            first_timestep: Of every window, (num_windows,).
+            first_timestep: First sample of every window, (num_windows,).
             num_timesteps: Imaging samples in a window.
             columns: Positions of the units, (U,); None for all in order.
 
@@ -224,7 +224,7 @@ def gather_in_memory(
 
     Args:
         values: Activity, (num_timesteps of the recording, num_units).
-        first_timestep: Of every window, (num_windows,).
+        first_timestep: First sample of every window, (num_windows,).
         num_timesteps: Imaging samples in a window.
         columns: Positions of the units, (U,); None for all in order.
 

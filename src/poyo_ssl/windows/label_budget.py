@@ -63,7 +63,7 @@ def take_labels(target: np.ndarray, labels: LabelBudget | float, seed: int) -> n
     Args:
         target: Class of every labelled window, shape (num_windows,).
         labels: The budget, or the fraction of the windows of every class.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Sorted positions into ``target``.

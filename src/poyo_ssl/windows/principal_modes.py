@@ -16,7 +16,7 @@ class PrincipalModes:
     loadings: np.ndarray
     """Orthonormal columns, (num_units, num_units)."""
     variance: np.ndarray
-    """Of the activity along every mode, (num_units,)."""
+    """Variance of the activity along every mode, (num_units,)."""
 
     @staticmethod
     def measure(windows: np.ndarray) -> PrincipalModes:

@@ -44,9 +44,9 @@ class Task:
     """Name of the table of the stimulus, or of the time series."""
     column: str
     """Column that holds the answer."""
-    kind: Literal["labels", "values", "frames", "images"] = "labels"
-    """What the answer is: one of several labels, a number, the identity of a movie frame, or the
-    picture itself."""
+    kind: str = "labels"
+    """What the answer is, a name of ``ANSWERS``: one of several ``labels``, a number (``values``),
+    the identity of a movie frame (``frames``), or the picture itself (``images``)."""
     split: Literal["trial", "repeat", "held_out_frames"] = "trial"
     """How presentations are divided into train, valid and test: the last trials of every block
     test, the last repeats, or parts of the movie in every repeat."""

@@ -168,7 +168,7 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
     Args:
         sources: What may be drawn, one entry per recording; all windows are equally long.
         batch_size: Windows in a step.
-        seed: Of order, shifts and unit dropout.
+        seed: Seed of order, shifts and unit dropout.
         jitter: Windows start up to so many timesteps earlier or later.
         unit_dropout: Largest rate at which units are left out.
     """
@@ -306,7 +306,7 @@ class StepParts(IterableDataset[list[Any]]):
     Args:
         steps: What is divided.
         parts: Those of this process, the same in every step.
-        num_parts: Of a whole step.
+        num_parts: Parts of a whole step.
         first_step: Where to begin; later ones need nothing that came before them.
     """
 

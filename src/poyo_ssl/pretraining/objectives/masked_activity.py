@@ -121,7 +121,7 @@ class MaskedActivity(Objective):
     Args:
         encoder: What is pretrained.
         config: Pattern, fraction and modes, labels and training.
-        seed: Of the masks.
+        seed: Seed of the masks.
         num_classes: Answers of the label task; 0 uses no labels.
     """
 

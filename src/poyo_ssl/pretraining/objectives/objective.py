@@ -30,7 +30,7 @@ class Objective(WindowModule):
     Args:
         network: What is trained; its ``encoder`` is what pretraining is for.
         config: Objective, weight of the labels, and training.
-        seed: Of what is hidden.
+        seed: Seed of what is hidden.
         num_classes: Answers of the label task; 0 uses no labels.
     """
 
@@ -120,7 +120,7 @@ class Objective(WindowModule):
         return not self.training or (self.global_step + 1) % LOG_EVERY == 0
 
     def generator(self) -> torch.Generator:
-        """Of what is random in a step; every validation draws the same, to be comparable."""
+        """Decides what is random in a step; every validation draws the same, to be comparable."""
         step = self.global_step if self.training else -1
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 

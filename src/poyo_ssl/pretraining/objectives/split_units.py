@@ -72,7 +72,7 @@ class SplitUnits(Objective):
     Args:
         encoder: What is pretrained.
         config: Modes to remove, labels and training.
-        seed: Of the halves.
+        seed: Seed of the halves.
         num_classes: Answers of the label task; 0 uses no labels.
 
     References:
@@ -128,8 +128,8 @@ def split_units(windows: Windows, generator: torch.Generator) -> tuple[Windows, 
     """Two disjoint random halves of the units of the same windows; a lone unit is in both.
 
     Args:
-        windows: Of one recording.
-        generator: Of the draw.
+        windows: Windows of one recording.
+        generator: Decides the draw.
     """
     activity, units = windows
     order = torch.randperm(len(units), generator=generator).to(units.device)

@@ -38,7 +38,7 @@ def download_sessions(
 ) -> list[Path]:
     """Downloads whole files, each checked against its published SHA-256.
 
-    Whatever ends a download (a cut, a stall, Ctrl-C, a killed process), the same call goes on
+    Whatever ends a download (a cut, a stall, Ctrl-C, a killed process), the same call resumes
     where it stopped; files that are there are checked and not fetched again. A session that
     fails does not stop the others. Several processes may download into one directory.
 

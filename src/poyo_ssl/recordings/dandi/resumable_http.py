@@ -103,7 +103,7 @@ class Patience:
                 if failures > self.retries:
                     raise DownloadError(
                         f"Gave up after {failures} failures in a row; the last: {problem}. Run "
-                        "the same command again later: it goes on where it stopped."
+                        "the same command again later: it resumes where it stopped."
                     ) from problem
                 wait = min(problem.wait or _FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT)
                 logger.info("Trying again in %.1f s: %s.", wait, problem)

@@ -20,6 +20,10 @@ def _finds_nothing(_: Iterable[Path]) -> list[Path]:
     return []
 
 
+def _folder_it_lies_in(path: Path) -> Path:
+    return path.parent
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """One format; each is a constant in the module that reads it, listed in ``FORMATS``.
@@ -41,6 +45,8 @@ class Format:
     """The folders that are recordings, among all the files below some folder."""
     own_folders: tuple[str, ...] = ()
     """Names that the format gives to folders of every session, so that they tell none apart."""
+    session_folder: Callable[[Path], Path] = _folder_it_lies_in
+    """The folder that the stimulus tables of a source lie in, of a file or folder of the format."""
     recognises: Callable[[Path], bool] = _recognises_nothing
     """Whether a path that is no HDF5 file is of this format; its name does not matter."""
     recognises_hdf5: Callable[[h5py.File], bool] = _recognises_nothing

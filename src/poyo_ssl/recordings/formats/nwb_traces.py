@@ -265,7 +265,7 @@ def _is_transposed(
     """Whether traces are ROIs x time, judged by what the file says of their numbers.
 
     Args:
-        shape: Of the stored traces.
+        shape: Shape of the stored traces.
         num_times: How many timestamps the file has for them, None if it does not list them.
         num_rois: How many ROIs, None if unknown.
         where: File and series, for the warning and the error.

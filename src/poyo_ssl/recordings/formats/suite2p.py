@@ -41,8 +41,8 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
     """Reads the cells of one imaging plane and turns their fluorescence into ΔF/F.
 
     - The folder is that of a plane, with ``F.npy``, or one above it: ``suite2p/`` or the folder
-      that holds it. Of several planes suite2p's ``combined`` is read; its planes were imaged at
-      slightly different times, less than one sampling period apart, which is neglected.
+      that holds it. Where there are several planes, ``combined`` is read. Its planes were imaged
+      at slightly different times, less than one sampling period apart, which is neglected.
     - ``recording_id`` is the name of the session's folder: the first one, from the plane upwards,
       that suite2p did not name. One plane of several adds its own name, as in ``day3-plane1``.
     - ``unit_id`` is ``<recording_id>/<ROI's row in F.npy>``.
@@ -248,5 +248,6 @@ SUITE2P = Format(
     names_units_after_file=True,
     find_folders=find_planes,
     own_folders=("suite2p", COMBINED),
+    session_folder=session_folder,
     recognises=Path.is_dir,
 )

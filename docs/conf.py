@@ -1,0 +1,51 @@
+"""How Sphinx builds the documentation: ``make docs``, then open docs/_build/index.html."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version as version_of
+
+from sphinx.application import Sphinx
+
+project = "poyo-ssl"
+author = "The poyo-ssl developers"
+version = release = version_of("poyo-ssl")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinxcontrib.mermaid",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "poyo-ssl"
+
+toc_object_entries_show_parents = "hide"
+
+myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "description"
+"""Types stand beside the meaning of an argument, as in the docstrings' sections."""
+
+_RESULTS = "../benchmarks/results"
+_COPY = "measured"
+"""Sphinx reads nothing outside its folder, so the pages of results are copied into it."""
+
+
+def setup(app: Sphinx) -> None:
+    """Adds the results of benchmarks/ to the site, and leads links to them there."""
+    shutil.copytree(app.srcdir / _RESULTS, app.srcdir / _COPY, dirs_exist_ok=True)
+    app.connect("source-read", _adapt)
+
+
+def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
+    """Links to results lead to their copies, and results without a heading get one."""
+    source[0] = source[0].replace(f"]({_RESULTS}/", f"]({_COPY}/")
+    if page.startswith(_COPY) and not source[0].startswith("# "):
+        title = page.removeprefix(f"{_COPY}/").replace("_", " ").capitalize()
+        source[0] = f"# {title}\n\n{source[0]}"

@@ -1,0 +1,87 @@
+"""The folder that a reader of the documents is in: a checkout, and small data of all kinds."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import poyo_ssl as ps
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.stages import FinetuneStage, finetune_decoder
+from shared_data import DATA, ROOT
+
+SIMULATOR = ps.SimulatorConfig(
+    lines=("Cux2", "Sst"), recordings_per_line=1, units_per_recording=20, sampling_rate=10.0,
+    grating_trials_per_condition=2, blank_sweeps=0, grating_blocks=1, movie_frames=30,
+    movie_repeats=3, include_static_gratings=False, spontaneous_duration=5.0, gap_duration=5.0,
+)  # fmt: skip
+
+
+def build_folder(folder: Path) -> Path:
+    """Everything that the documents name: sessions, folders of them, and what commands wrote."""
+    folder.mkdir()
+    for name in ("configs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    if DATA.is_dir():
+        (folder.parent / "shared").symlink_to(DATA.parent)
+    first, second = map(_with_steady_units, ps.simulate_observatory(SIMULATOR))
+    stored = [ps.save_recording(recording, folder / "data") for recording in (first, second)]
+    ps.prepare(folder / "data", folder / "prepared", source=ps.SourceConfig())
+    for name in ("session.nwb", "later.nwb", "earlier.nwb"):
+        shutil.copy(stored[0], folder / name)  # what a file holds counts, not its name
+    _write_suite2p(folder / "mouse989")
+    _write_arrays(folder / "session.npz")
+    for name, rate in (("encoder", first.sampling_rate), ("static", 30.0)):
+        encoder = Encoder(ps.EncoderConfig(), rate)
+        encoder.add_units([str(unit_id) for unit_id in first.unit_ids])
+        ps.save_encoder(encoder, folder / "runs" / name)
+    finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", FinetuneStage())
+    return folder
+
+
+def _with_steady_units(recording: ps.Recording) -> ps.Recording:
+    """Half of the units become noise, which is predictable; the mouse runs, and sees no movie."""
+    rng = np.random.default_rng(0)
+    traces = recording.df_over_f.copy()
+    traces[:, 10:] = rng.normal(size=(recording.num_timesteps, 10))
+    running = pd.DataFrame(
+        {"timestamp": recording.timestamps, "speed": rng.normal(size=recording.num_timesteps)}
+    )
+    gratings = {"drifting_gratings": recording.stimuli["drifting_gratings"]}
+    return replace(recording, df_over_f=traces, running=running, stimuli=gratings, templates={})
+
+
+def _write_suite2p(mouse: Path) -> None:
+    """Twenty cells at 30 Hz and a log of 80 gratings, as docs/recordings.md draws the folder."""
+    plane = mouse / "suite2p" / "plane0"
+    plane.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    light = 100 + _activity(rng, 7500, 20).T
+    np.save(plane / "F.npy", light)
+    np.save(plane / "Fneu.npy", 0.1 * light)
+    np.save(plane / "iscell.npy", np.ones((20, 2), dtype=np.float32))
+    onsets = 3.0 + 3.0 * np.arange(80)
+    log = {"onset_s": onsets, "offset_s": onsets + 2.0, "direction": np.arange(80) % 8 * 45.0}
+    pd.DataFrame(log).to_csv(mouse / "gratings.csv", index=False)
+
+
+def _write_arrays(path: Path) -> None:
+    """Twenty showings of a sequence of four segments."""
+    rng = np.random.default_rng(0)
+    starts = 2.0 + 2.0 * np.arange(80)
+    table = {"start": starts, "end": starts + 2.0, "segment": np.arange(80) % 4.0}
+    arrays = {f"stimuli/sequence/{name}": values for name, values in table.items()}
+    arrays["stimuli/sequence/repeat"] = np.arange(80) // 4
+    np.savez(path, df_over_f=_activity(rng, 1650, 12), sampling_rate=10.0, **arrays)
+
+
+def _activity(rng: np.random.Generator, num_timesteps: int, num_units: int) -> np.ndarray:
+    """Half of the units have rare, large transients, so they are not predictable."""
+    traces = rng.normal(size=(num_timesteps, num_units))
+    is_rare = rng.random(size=traces.shape) < 0.01
+    traces[:, ::2] += 50 * is_rare[:, ::2]
+    return traces.astype(np.float32)
