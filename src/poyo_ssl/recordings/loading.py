@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from poyo_ssl.recordings.formats.suite2p import SUITE2P
 from poyo_ssl.recordings.formats.torch_brain import TORCH_BRAIN
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.recordings.untrusted_files.absent import explain_absent, explain_os_error
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
 
     Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
     planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
-    depth; hidden files are left out. A file that is named twice is returned once.
+    depth, through links, too; hidden files and folders are left out. A file that is named twice
+    is returned once. Links to what is not there are returned, so that reading them says so.
 
     Returns:
         Paths in alphabetical order.
@@ -51,16 +54,17 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     found: dict[Path, Path] = {}
     problems = []
     for path in map(Path, given):
-        if path.is_dir():
-            inside = [item for item in path.rglob("*") if item.is_file()]
+        if os.path.isdir(path):
+            inside, closed = _files_below(path)
+            problems += closed
             files = [item for item in inside if _is_recording_name(item)]
             files += [folder for known in FORMATS for folder in known.find_folders(inside)]
-            if not files:
+            if not files and not closed:
                 problems.append(_describe_empty(path, inside))
-        elif path.is_file():
+        elif os.path.isfile(path):
             files = [path]
         else:
-            problems.append(f"'{path}' does not exist. Correct the path.")
+            problems.append(explain_absent(path))
             continue
         for file in files:
             found.setdefault(file.resolve(), file)
@@ -111,6 +115,8 @@ def identify_format(path: str | Path) -> Format:
     Raises:
         RecordingError: If it is none of these.
     """
+    if not os.path.exists(path):
+        raise RecordingError(explain_absent(Path(path)))
     for known in FORMATS:
         if known.recognises(Path(path)):
             return known
@@ -172,6 +178,26 @@ def load_recordings(
     for problem in broken:
         logger.warning("Left out: %s", problem)
     return _with_unique_ids(recordings, sources)
+
+
+def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Files and broken links in a folder, and why some folders could not be looked into."""
+    files: list[Path] = []
+    closed: list[str] = []
+    seen: set[str] = set()
+
+    def explain(error: OSError) -> None:
+        place = Path(error.filename or folder)
+        closed.append(explain_os_error(place, error) or f"'{place}': {error.strerror}.")
+
+    for directory, folders, names in os.walk(folder, followlinks=True, onerror=explain):
+        place = os.path.realpath(directory)
+        is_new = place not in seen  # links may lead round in a circle
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+        if is_new:
+            files += [Path(directory, name) for name in sorted(names)]
+    return [item for item in files if item.is_file() or item.is_symlink()], closed
 
 
 def _is_recording_name(path: Path) -> bool:

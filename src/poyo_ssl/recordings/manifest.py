@@ -165,7 +165,8 @@ class Manifest:
 
 
 def _relative(path: Path, directory: Path) -> str:
+    place = path.parent.resolve() / path.name  # of a link itself, not of what it points at
     try:
-        return Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
+        return Path(os.path.relpath(place, directory.resolve())).as_posix()
     except ValueError:  # on another drive
-        return path.resolve().as_posix()
+        return place.as_posix()

@@ -13,6 +13,7 @@ import pandas as pd
 
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +107,11 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         _refuse_other_separators(path, text, separator)
         header, table = _parse(path, text, separator)
     except OSError as error:
-        raise RecordingError(
+        plain = (
             f"'{path.absolute()}' cannot be opened: {error.strerror or error}. Put the table "
             "there, or correct its name in the source's stimuli."
-        ) from error
+        )
+        raise RecordingError(explain_os_error(path.absolute(), error) or plain) from error
     except RecordingError:
         raise
     except (ValueError, csv.Error) as error:  # no text, no columns, no end of a quotation

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
@@ -116,7 +117,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except RecordingError as error:
         raise RecordingError(f"'{path}' is not read: {error}") from error
     except OSError as error:
-        raise RecordingError(f"'{path}' cannot be opened: {error.strerror}.") from error
+        plain = f"'{path}' cannot be opened: {error.strerror or error}."
+        raise RecordingError(explain_os_error(path, error) or plain) from error
     except _MALFORMED as error:
         raise RecordingError(
             f"'{path}' is not read: it is damaged, or no file of settings "
