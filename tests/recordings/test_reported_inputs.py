@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from poyo_ssl.recordings.loading import find_recording_files, load_recording, lo
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, StimulusTable
+from poyo_ssl.windows.splits import SplitConfig, split_by_trial
+from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
 
 RATE = 10.0
 DEFAULT = SourceConfig()
@@ -218,3 +220,284 @@ def test_a_file_that_a_writer_left_open_is_not_called_damaged(tmp_path):
     path.write_bytes(content)
     with pytest.raises(RecordingError, match="h5clear"):
         load_recording(path)
+
+
+# Times of imaging
+
+
+def at(times: np.ndarray) -> Recording:
+    return recording_from_arrays(traces(len(times)), recording_id="day1", timestamps=times)
+
+
+def clock(*parts: tuple[float, float]) -> np.ndarray:
+    """Times of parts of so many seconds at so many Hz, one after the other."""
+    intervals = np.concatenate([np.full(round(s * rate), 1 / rate) for s, rate in parts])
+    return np.append(0.0, np.cumsum(intervals))[:-1]
+
+
+@pytest.mark.parametrize(
+    ("later", "apart"), [(30.0, "33.33"), (60.0, "16.67"), (3.75, "266.7"), (18.0, "55.56")]
+)
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.05])
+def test_a_frame_rate_that_changes_is_refused_with_the_place(later, apart, share):
+    """roiextractors#376, AllenSDK#1762: it doubles or quadruples in the last fifth."""
+    times = clock((400 * (1 - share), 15.0), (400 * share, later))
+    with pytest.raises(RecordingError, match=r"imaging rate changes at timestep \d+") as caught:
+        at(times)
+    message = str(caught.value)
+    place = int(message.split("timestep ")[1].split(" ")[0])
+    if len(times) * share < 4000 and share < 0.5 and later < 60:
+        assert abs(place - 400 * (1 - share) * 15) <= 20
+    assert apart in message or "66.67" in message
+    assert "interpolate" in message
+
+
+@pytest.mark.parametrize("first", [0.033, 0.067])
+def test_alternating_intervals_are_no_steady_rate(first):
+    intervals = np.resize([first, 0.1 - first], 1000)
+    with pytest.raises(RecordingError, match="no steady rate") as caught:
+        at(np.append(0.0, np.cumsum(intervals)))
+    assert "33 ms" in str(caught.value)
+    assert "67 ms" in str(caught.value)
+    assert "sampling_rate" in str(caught.value)
+
+
+def test_three_intervals_that_take_turns_are_no_steady_rate():
+    intervals = np.resize([0.033, 0.033, 0.067], 999)
+    with pytest.raises(RecordingError, match="no steady rate"):
+        at(np.cumsum(intervals))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jitter_lost_frames_and_pauses_are_a_steady_rate(seed):
+    rng = np.random.default_rng(seed)
+    frames = np.flatnonzero(rng.random(6000) > 0.08)  # every twelfth was lost
+    times = frames / 30 + rng.uniform(-0.004, 0.004, len(frames))
+    times += np.floor(np.arange(len(frames)) / 200) * rng.uniform(1, 60)  # a pause per trial
+    assert at(times).sampling_rate == pytest.approx(30, rel=0.02)
+
+
+def test_trials_of_a_few_frames_are_a_steady_rate():
+    trial = np.arange(6) / 30
+    times = np.concatenate([trial + 8.0 * k for k in range(50)])
+    assert len(at(times).segments) == 50
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])
+def test_timestamps_in_ms_are_called_so(scale):
+    with pytest.raises(RecordingError, match="times in ms"):
+        at(np.arange(1300) / RATE * scale)
+
+
+def test_timestamps_that_count_frames_are_read_as_seconds_only_with_a_rate_of_1_hz():
+    """Nothing tells them from a slow microscope: only the presentations will not fit."""
+    assert at(np.arange(1300.0)).sampling_rate == 1.0
+
+
+@pytest.mark.parametrize("rate", [0.033, 0.0, -30.0, np.nan, np.inf])
+def test_a_sampling_rate_that_is_a_period_is_refused(rate):
+    with pytest.raises(RecordingError, match="imaging rate in Hz"):
+        recording_from_arrays(traces(), recording_id="day1", sampling_rate=rate)
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (1, -1)])
+def test_timestamps_in_a_row_or_column_are_read(tmp_path, shape):
+    times = np.arange(1300) / RATE
+    with np.load(write_npz(tmp_path / "a.npz")) as arrays:
+        kept = dict(arrays)
+    del kept["sampling_rate"]
+    np.savez(tmp_path / "a.npz", **kept, timestamps=times.reshape(shape))
+    np.testing.assert_array_equal(load_recording(tmp_path / "a.npz").timestamps, times)
+
+
+def test_timestamps_in_a_column_are_read_from_nwb(tmp_path):
+    path = nwb_files.write_simple(tmp_path / "day1.nwb")
+    with h5py.File(path, "r+") as file:
+        series = file["processing/ophys/DfOverF/DfOverF"]
+        times = series["timestamps"][()]
+        del series["timestamps"]
+        series["timestamps"] = times[:, None]
+    np.testing.assert_array_equal(load_recording(path).timestamps, times)
+
+
+@pytest.mark.parametrize(("more", "said"), [(3, "3 too many"), (-3, "3 too few")])
+def test_timestamps_that_are_three_too_many_are_counted(more, said):
+    with pytest.raises(RecordingError, match=said) as caught:
+        recording_from_arrays(
+            traces(), recording_id="day1", timestamps=np.arange(1300 + more) / RATE
+        )
+    assert "transpose" not in str(caught.value)
+
+
+def test_as_many_timestamps_as_units_are_a_transposed_array():
+    with pytest.raises(RecordingError, match="transpose it"):
+        Recording(
+            recording_id="day1",
+            df_over_f=traces(4, 1300),
+            timestamps=np.arange(1300) / RATE,
+            units=pd.DataFrame({"unit_id": [str(unit) for unit in range(1300)]}),
+        )
+
+
+# Tables of presentations
+
+
+def read(table: pd.DataFrame) -> pd.DataFrame:
+    return session(table).stimulus("drifting_gratings")
+
+
+def directions(*recordings: Recording, **options: Any) -> list[float]:
+    return find_classes(list(recordings), replace(DIRECTION, **options)).tolist()
+
+
+def test_csv_rows_that_end_in_a_comma(tmp_path):
+    """pandas#14124: each column takes the name of the one before it."""
+    lines = gratings(temporal_frequency=2.0).to_csv(index=False).splitlines()
+    text = "\n".join([lines[0], *(line + "," for line in lines[1:])])
+    source = write_table(tmp_path / "trials.csv", text)
+    table = load_recording(write_npz(tmp_path / "a.npz"), source).stimulus("drifting_gratings")
+    pd.testing.assert_frame_equal(table, gratings(temporal_frequency=2.0), check_dtype=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_in_the_encodings_of_spreadsheets(tmp_path, encoding, end):
+    text = gratings(note="45°").to_csv(index=False).replace("\n", end)
+    source = write_table(tmp_path / "trials.csv", text, encoding)
+    table = load_recording(write_npz(tmp_path / "a.npz"), source).stimulus("drifting_gratings")
+    pd.testing.assert_frame_equal(table, gratings(note="45°"), check_dtype=False)
+
+
+def test_csv_in_an_unknown_encoding_says_how_to_save_it(tmp_path):
+    source = write_table(tmp_path / "trials.csv", gratings(note="45°").to_csv(), "cp1252")
+    with pytest.raises(RecordingError, match=r"byte 0xb0 in line 2 is no UTF-8.* 'CSV UTF-8'"):
+        load_recording(write_npz(tmp_path / "a.npz"), source)
+
+
+def test_csv_separated_by_semicolons(tmp_path):
+    text = gratings().to_csv(index=False, sep=";", decimal=",")
+    source = write_table(tmp_path / "trials.csv", text)
+    with pytest.raises(RecordingError, match="separated by semicolons"):
+        load_recording(write_npz(tmp_path / "a.npz"), source)
+
+
+def test_csv_with_a_space_behind_the_name_of_a_column(tmp_path):
+    text = gratings().to_csv(index=False).replace("start,", "start ,").replace("end,", " end ,")
+    source = write_table(tmp_path / "trials.csv", text)
+    table = load_recording(write_npz(tmp_path / "a.npz"), source).stimulus("drifting_gratings")
+    pd.testing.assert_frame_equal(table, gratings(), check_dtype=False)
+
+
+def test_csv_with_two_columns_of_one_name(tmp_path):
+    text = gratings(other=1.0).to_csv(index=False).replace("other", "orientation")
+    source = write_table(tmp_path / "trials.csv", text)
+    with pytest.raises(RecordingError, match="several columns called orientation"):
+        load_recording(write_npz(tmp_path / "a.npz"), source)
+
+
+def test_csv_with_decimal_commas_in_quotes_names_the_row(tmp_path):
+    text = gratings(orientation="22,5").to_csv(index=False)
+    source = write_table(tmp_path / "trials.csv", text)
+    with pytest.raises(RecordingError, match="no number in row 0"):
+        load_recording(write_npz(tmp_path / "a.npz"), source)
+
+
+@pytest.mark.parametrize("error", [3e-6, -2e-7, 4e-4])
+def test_labels_with_rounding_noise_are_one(error):
+    table = gratings()
+    table.loc[3::5, "orientation"] += error
+    assert np.round(directions(session(table)), 2).tolist() == [45.0 * k for k in range(8)]
+
+
+def test_the_direction_360_is_0():
+    table = gratings()
+    table.loc[8, "orientation"] = 360.0
+    table.loc[9, "orientation"] = 45.0 - 360.0
+    assert directions(session(table)) == [45.0 * k for k in range(8)]
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 16])
+def test_radians_are_refused_with_the_value_and_the_remedy(decimals):
+    table = gratings()
+    table["orientation"] = np.round(np.deg2rad(table["orientation"]), decimals)
+    with pytest.raises(RecordingError, match=r"orientation 5\.[45]\d* .*radians.*rad2deg"):
+        session(table)
+
+
+def test_radians_of_a_table_are_turned_into_degrees_where_that_is_said(tmp_path):
+    table = gratings(orientation=np.deg2rad(np.resize(45.0 * np.arange(8), 40)))
+    source = write_table(tmp_path / "a.csv", table.to_csv(index=False), angles="radians")
+    recording = load_recording(write_npz(tmp_path / "a.npz"), source)
+    assert directions(recording, session(gratings())) == [45.0 * k for k in range(8)]
+
+
+@pytest.mark.parametrize(
+    "degrees", [[-2, -1, 0, 1, 2], [0.5, 1, 1.5], [0.0, 1.2, 2.4, 3.6], [0, 90], [1, 2, 4, 6]]
+)
+def test_small_angles_in_degrees_are_no_radians(degrees):
+    table = gratings(orientation=np.resize(np.array(degrees, dtype=float), 40))
+    assert len(directions(session(table))) == len(degrees)
+
+
+@pytest.mark.parametrize("sentinel", [-999.0, 1e6, np.inf])
+def test_what_is_no_angle_is_refused_with_its_row(sentinel):
+    table = gratings()
+    table.loc[5, "orientation"] = sentinel
+    with pytest.raises(RecordingError, match=r"row 5 has orientation .*empty in a blank sweep"):
+        session(table)
+
+
+@pytest.mark.parametrize("blank", [-1, np.nan])
+def test_blanks_of_natural_scenes_are_no_class(blank):
+    """AllenSDK lists a blank sweep as frame -1."""
+    images = np.resize(np.append(np.arange(7.0), blank), 40)
+    recording = session(gratings().drop(columns="orientation").assign(image=images), "natural_scenes")
+    assert recording.stimulus("natural_scenes")["image"].min() == -1
+    assert find_classes([recording], TASKS["scene"]).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    "column", [{"is_blank_sweep": 1}, {"blank": True}, {"contrast": 0.0}, {"orientation": -1.0}]
+)
+def test_blank_sweeps_of_gratings_are_no_direction(column):
+    [(name, value)] = column.items()
+    table = gratings(is_blank_sweep=0, blank=False, contrast=0.8)
+    table.loc[::9, name] = value
+    found = read(table)
+    assert found["orientation"].isna().to_numpy().nonzero()[0].tolist() == list(range(0, 40, 9))
+    assert directions(session(table)) == [45.0 * k for k in range(8)]
+
+
+def test_gratings_that_are_all_of_contrast_0_are_not_all_blank():
+    """Where the column says nothing of the rows, it is no reason to drop them."""
+    assert read(gratings(contrast=0.0))["orientation"].notna().all()
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])
+def test_presentations_in_ms_are_called_so(scale):
+    table = gratings()
+    table[["start", "end"]] *= scale
+    with pytest.raises(RecordingError, match=rf"Divide its times by {scale:g}".replace("+", r"\+")):
+        session(table)
+
+
+def test_the_end_of_a_block_that_was_taken_from_the_next_one(caplog):
+    """openscope_databook#269: two blocks became one."""
+    table = gratings()
+    table.loc[20:, ["start", "end"]] += 5.0  # the pause is too short to end a block by itself
+    table.loc[20:, ["start", "end"]] += 20.0
+    expected = split_by_trial(session(table), "drifting_gratings", SplitConfig())
+    table.loc[19, "end"] = table.loc[20, "start"] + 0.5
+    with caplog.at_level(logging.WARNING):
+        recording = session(table)
+    assert "rows 19 (28.5 s)" in caplog.text
+    found = split_by_trial(recording, "drifting_gratings", SplitConfig())
+    assert len(found.test) == len(expected.test) == 2
+    np.testing.assert_allclose(found.test[:, 0], expected.test[:, 0])
+
+
+def test_presentations_of_any_length_are_not_warned_of(caplog):
+    table = gratings()
+    table["end"] = table["start"] + np.random.default_rng(0).uniform(0.5, 2.5, 40)
+    session(table)
+    assert "last more than" not in caplog.text

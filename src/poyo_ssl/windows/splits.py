@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.presentations import LONGEST_DURATION
 from poyo_ssl.recordings.recording import Recording
 
 Part = Literal["train", "valid", "test"]
@@ -289,17 +290,19 @@ def _blocks_of_trials(
     """Onsets and ends of the trials of every block, and the end of the block, seconds."""
     table = table.sort_values("start")
     onsets, ends = table["start"].to_numpy(), table["end"].to_numpy()
+    # the last end of a block may have been taken from the next one
+    likely = np.minimum(ends, onsets + LONGEST_DURATION * np.median(ends - onsets))
     runs, longest_pause = _runs_of_trials(recording, onsets, ends)
     blocks = []
     for inside in runs:
-        pauses = np.flatnonzero(onsets[inside][1:] - ends[inside][:-1] > longest_pause) + 1
+        pauses = np.flatnonzero(onsets[inside][1:] - likely[inside][:-1] > longest_pause) + 1
         for trials in np.split(inside, pauses):
             last = onsets[trials[-1]]
             later = np.append(onsets[onsets > last], np.inf)[0]
             imaged = recording.segment_intervals
             stop = imaged[(imaged[:, 0] <= last) & (last < imaged[:, 1]), 1][0]
-            end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
-            blocks.append((onsets[trials], ends[trials], float(end)))
+            end = min(stop, later, likely[trials].max() + AFTER_LAST_TRIAL)
+            blocks.append((onsets[trials], likely[trials], float(end)))
     return blocks
 
 

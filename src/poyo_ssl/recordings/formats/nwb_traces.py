@@ -128,7 +128,8 @@ def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
         RecordingError: If the series has neither.
     """
     if has_dataset(series, "timestamps"):
-        return read_numbers(series["timestamps"])
+        times = read_numbers(series["timestamps"])
+        return times.ravel() if times.size in times.shape else times
     if has_dataset(series, "starting_time"):
         rate = float(series["starting_time"].attrs.get("rate", np.nan))
         if rate > 0:
