@@ -5,9 +5,11 @@ Each is a small session built after a report; the name of a test says what the i
 
 from __future__ import annotations
 
+import ast
 import errno
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pandas as pd
 import pytest
 
 import nwb_files
+import poyo_ssl
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
 from poyo_ssl.recordings.preparation import prepare
@@ -25,6 +28,8 @@ from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, StimulusTable
 from poyo_ssl.windows.splits import SplitConfig, split_by_trial
 from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
+from shared_data import DATA, needs_shared_data
+
 
 RATE = 10.0
 DEFAULT = SourceConfig()
@@ -501,3 +506,261 @@ def test_presentations_of_any_length_are_not_warned_of(caplog):
     table["end"] = table["start"] + np.random.default_rng(0).uniform(0.5, 2.5, 40)
     session(table)
     assert "last more than" not in caplog.text
+
+
+# NWB files of other programs
+
+
+@pytest.fixture
+def nwb(tmp_path) -> Path:
+    return nwb_files.write_simple(tmp_path / "day1.nwb")
+
+
+def mark_rois(path: Path, **columns: Any) -> None:
+    with h5py.File(path, "r+") as file:
+        table = file["processing/ophys/ImageSegmentation/PlaneSegmentation"]
+        for name, values in columns.items():
+            table[name.replace("_", " ") if name == "is_cell" else name] = values
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"Accepted": [1, 0, 1, 0], "Rejected": [0, 1, 0, 1]},
+        {"Accepted": [1, 0, 1, 0]},
+        {"Rejected": [0, 1, 0, 1]},
+        {"accepted": [1, 0, 1, 1], "rejected": [0, 0, 0, 1]},
+        {"iscell": [[1, 0.9], [0, 0.6], [1, 0.4], [0, 0.1]]},
+        {"iscell": [1.0, 0.0, 1.0, 0.0]},
+        {"is_cell": [True, False, True, False]},
+        {"valid_roi": [True, False, True, False]},
+        {"iscell": [b"True", b"False", b"True", b"False"]},
+        {"Accepted": [0, 0, 0, 0], "Rejected": [0, 1, 0, 1]},
+    ],
+)
+def test_rois_that_were_rejected_are_no_units(nwb, caplog, columns):
+    """pynapple#215, neuroconv#1459: half of what suite2p or CaImAn found are no cells."""
+    mark_rois(nwb, **columns)
+    recording = load_recording(nwb)
+    assert recording.unit_ids.tolist() == ["99/7001", "99/7003"]
+    np.testing.assert_array_equal(recording.df_over_f, nwb_files.traces()[:, [0, 2]])
+    assert "2 of 4 ROIs are no cells" in caplog.text
+    everything = load_recording(nwb, SourceConfig(nwb=NwbConfig(only_cells=False)))
+    np.testing.assert_array_equal(everything.df_over_f, nwb_files.traces())
+
+
+def test_rois_that_nobody_sorted_are_all_read(nwb, caplog):
+    mark_rois(nwb, Accepted=[0, 0, 0, 0], Rejected=[0, 0, 0, 0])
+    assert load_recording(nwb).num_units == 4
+    assert "never sorted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"Rejected": [1, 1, 1, 1]}, "none of 4 ROIs is called a cell"),
+        ({"iscell": [0, 0, 0, 0]}, "none of 4 ROIs is called a cell"),
+        ({"iscell": [0.9, 0.1, 0.8, 0.2]}, r"'iscell' should say 0 or 1 .* has 0\.9 in row 0"),
+        ({"Accepted": [b"maybe", b"0", b"1", b"1"]}, "'Accepted' should say 0 or 1"),
+        ({"iscell": np.zeros((4, 2, 2))}, r"has shape \(4, 2, 2\)"),
+    ],
+)
+def test_tables_of_rois_that_say_something_else_are_refused(nwb, columns, message):
+    mark_rois(nwb, **columns)
+    with pytest.raises(RecordingError, match=message) as caught:
+        load_recording(nwb)
+    assert "only_cells" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ["orientation_in_degrees"],
+        ["orientation_in_degrees", "temporal_frequency_in_hz"],
+        ["temporal_frequency_in_hz", "is_blank_sweep"],
+        [],
+    ],
+)
+def test_a_table_of_drifting_gratings_that_lacks_columns_is_read(nwb, caplog, kept):
+    with h5py.File(nwb, "r+") as file:
+        table = file["stimulus/presentation/drifting_gratings"]
+        for name in [n for n in table if n not in (*kept, "id", "start_time", "stop_time")]:
+            del table[name]
+    found = load_recording(nwb).stimulus("drifting_gratings")
+    assert found["start"].tolist() == [11.0, 14.0, 17.0]
+    if "orientation_in_degrees" in kept:
+        np.testing.assert_array_equal(found["orientation"], [45.0, np.nan, 90.0])
+    assert ("orientation" in found) == ("orientation_in_degrees" in kept)
+    assert "lacks " in caplog.text
+    assert "spatial_frequency_in_cycles_per_degree" in caplog.text
+
+
+def test_a_table_of_drifting_gratings_with_our_names_is_read(nwb):
+    with h5py.File(nwb, "r+") as file:
+        table = file["stimulus/presentation/drifting_gratings"]
+        table.move("orientation_in_degrees", "orientation")
+    found = load_recording(nwb).stimulus("drifting_gratings")["orientation"]
+    np.testing.assert_array_equal(found, [45.0, np.nan, 90.0])
+
+
+def fluorescence_file(path: Path, values: np.ndarray, unit: str = "n.a.", **names: str) -> Path:
+    session = nwb_files.new_session()
+    name = names.get("series", "RoiResponseSeries")
+    nwb_files.add_fluorescence(session, {name: values}, names.get("interface", "Fluorescence"))
+    nwb_files.write(session, path)
+    with h5py.File(path, "r+") as file:
+        interface = file["processing/ophys"][names.get("interface", "Fluorescence")]
+        interface[name]["data"].attrs["unit"] = unit
+    return path
+
+
+def test_df_over_f_in_a_container_called_fluorescence(tmp_path):
+    """ΔF/F of ΔF/F is no number to learn from: it takes its owner's word."""
+    path = fluorescence_file(tmp_path / "a.nwb", nwb_files.traces())
+    with pytest.raises(RecordingError, match="lie around zero .* df_over_f"):
+        load_recording(path)
+    kept = load_recording(path, SourceConfig(nwb=NwbConfig(activity="df_over_f")))
+    np.testing.assert_array_equal(kept.df_over_f, nwb_files.traces())
+    turned = load_recording(path, SourceConfig(nwb=NwbConfig(activity="fluorescence")))
+    assert not np.array_equal(turned.df_over_f, nwb_files.traces())
+
+
+@pytest.mark.parametrize("unit", ["dF/F", "ΔF/F", "df/f", "deltaF/F", "dff", "dF/F0", "dF over F"])
+def test_df_over_f_that_only_its_unit_names_is_taken_as_it_is(tmp_path, unit):
+    path = fluorescence_file(tmp_path / "a.nwb", nwb_files.traces(), unit)
+    np.testing.assert_array_equal(load_recording(path).df_over_f, nwb_files.traces())
+
+
+@pytest.mark.parametrize("name", ["dff", "DfOverF", "dF_F", "dff_traces", "deltaFoverF", "DFF"])
+@pytest.mark.parametrize("place", ["series", "interface"])
+def test_df_over_f_that_a_name_tells_is_taken_as_it_is(tmp_path, name, place):
+    path = fluorescence_file(tmp_path / "a.nwb", nwb_files.traces(), **{place: name})
+    np.testing.assert_array_equal(load_recording(path).df_over_f, nwb_files.traces())
+
+
+def test_raw_fluorescence_in_a_container_called_df_over_f(nwb):
+    """The other way round, for whoever knows better than the name."""
+    asked = SourceConfig(nwb=NwbConfig(activity="fluorescence"))
+    assert not np.array_equal(load_recording(nwb, asked).df_over_f, nwb_files.traces())
+
+
+def test_fluorescence_is_still_turned_into_df_over_f(tmp_path, caplog):
+    light = 200 + 30 * np.abs(nwb_files.traces())
+    recording = load_recording(fluorescence_file(tmp_path / "a.nwb", light))
+    assert abs(np.median(recording.df_over_f)) < 1
+    assert "df_over_f" in caplog.text
+
+
+# Files of other programs
+
+
+def write_caiman(path: Path, **changes: Any) -> Path:
+    values = {
+        "estimates/F_dff": traces().T,
+        "estimates/idx_components": np.array([0, 2, 3]),
+        "params/data/fr": 10,
+    } | changes
+    with h5py.File(path, "w") as file:
+        for name, value in values.items():
+            if value is not None:
+                file[name] = value
+    return path
+
+
+def test_an_analysis_of_caiman_is_read(tmp_path):
+    source = write_table(tmp_path / "trials.csv", gratings().to_csv(index=False))
+    recording = load_recording(write_caiman(tmp_path / "day1.hdf5"), source)
+    np.testing.assert_array_equal(recording.df_over_f, traces()[:, [0, 2, 3]])
+    assert recording.unit_ids.tolist() == ["day1/0", "day1/2", "day1/3"]
+    assert recording.sampling_rate == pytest.approx(10)
+    assert len(recording.stimulus("drifting_gratings")) == 40
+    assert [r.recording_id for r in load_recordings(tmp_path)] == ["day1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"estimates/F_dff": b"NoneType"}, r"without ΔF/F .*detrend_df_f"),
+        ({"estimates/F_dff": np.zeros(5)}, r"has shape \(5,\)"),
+        ({"estimates/idx_components": np.empty(0)}, "no component was accepted"),
+        ({"estimates/idx_components": [9]}, "counts up to 9, but there are 4"),
+        ({"estimates/idx_components": [0.5]}, "counts up to 0.5"),
+        ({"params/data/fr": b"NoneType"}, "no imaging rate"),
+        ({"params/data/fr": np.nan}, "no imaging rate"),
+        ({"params/data/fr": None, "params/data/dims": [1, 2]}, "no imaging rate"),
+    ],
+)
+def test_an_analysis_of_caiman_that_lacks_something_says_what_to_run(tmp_path, changes, message):
+    with pytest.raises(RecordingError, match=message):
+        load_recording(write_caiman(tmp_path / "day1.hdf5", **changes))
+
+
+def test_components_that_nobody_evaluated_are_all_read(tmp_path):
+    path = write_caiman(tmp_path / "day1.hdf5", **{"estimates/idx_components": b"NoneType"})
+    assert load_recording(path).num_units == 4
+
+
+@needs_shared_data
+def test_real_outputs_of_other_programs_are_read_or_named():
+    recording = load_recording(DATA / "formats/caiman_analysis.hdf5")
+    assert (recording.num_timesteps, recording.num_units) == (1000, 72)
+    assert recording.sampling_rate == pytest.approx(30)
+    planes = load_recordings(DATA / "formats/suite2p")
+    assert [plane.num_timesteps for plane in planes] == [250, 250]
+    for path in (DATA / "formats").glob("*.mat"):
+        with pytest.raises(RecordingError, match=r"is an output of EXTRACT.*np\.savez"):
+            load_recording(path)
+
+
+@pytest.mark.parametrize("name", ["output/temporal_weights", "extractAnalysisOutput/traces", "F"])
+def test_the_line_that_converts_a_foreign_file_works(tmp_path, name):
+    is_units_first = name != "extractAnalysisOutput/traces"
+    path = tmp_path / "day1.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file[name] = traces().T if is_units_first else traces()
+    with pytest.raises(RecordingError, match="Convert it") as caught:
+        load_recording(path)
+    line = str(caught.value).split("Convert it: ")[1].removesuffix(", the rate in Hz.")
+    line = line.replace("...", "10.0").replace("'day1.npz'", repr(str(tmp_path / "day1.npz")))
+    exec(line, {"h5py": h5py, "np": np})
+    np.testing.assert_array_equal(load_recording(tmp_path / "day1.npz").df_over_f, traces())
+
+
+@pytest.mark.parametrize("text", [b"MATLAB 5.0 MAT-file, Platform: GLNXA64", b"MATLAB 5.0"])
+def test_a_file_of_matlab_5_is_called_one(tmp_path, text):
+    (tmp_path / "day1.mat").write_bytes(text.ljust(600))
+    with pytest.raises(RecordingError, match=r"MATLAB 5 to 7.*loadmat"):
+        load_recording(tmp_path / "day1.mat")
+
+
+# What is said, and where
+
+
+@pytest.mark.parametrize("session_id", ["M1/2024-01-05", "../../../escape", "x" * 300, "NUL"])
+def test_a_session_id_that_is_a_path_is_prepared_inside_the_directory(tmp_path, session_id):
+    data = tmp_path / "data"
+    data.mkdir()
+    nwb_files.write_simple(data / "a.nwb", session_id=session_id)
+    manifest = prepare(data, tmp_path / "out", source=DEFAULT)
+    assert manifest["status"].tolist() == ["ok"]
+    assert {item.name for item in tmp_path.iterdir()} == {"data", "out"}
+    assert [r.recording_id for r in load_recordings(tmp_path / "out")] == [session_id]
+
+
+def test_library_messages_name_no_flag_of_the_command_line():
+    package = Path(poyo_ssl.__file__).parent
+    flags = []
+    for path in package.rglob("*.py"):
+        if "cli" in path.relative_to(package).parts:
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        prose = {
+            id(node.value)
+            for node in nodes
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said = re.search(r"(?<!head )(?<!\w)--(?!head|nproc|standalone)[a-z]\w+", node.value)
+                flags += [f"{path.name}: {node.value}"] if said and id(node) not in prose else []
+    assert not flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -28,6 +29,9 @@ EPILOG = "Every command has --help. Start with: poyo-ssl demo --output runs/demo
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``poyo-ssl``; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of cp1252 has no Δ
+            stream.reconfigure(errors="replace")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",

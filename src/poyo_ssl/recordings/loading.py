@@ -15,6 +15,8 @@ import numpy as np
 
 from poyo_ssl.recordings.dandi.remote import open_remote
 from poyo_ssl.recordings.formats.arrays import ARRAYS
+from poyo_ssl.recordings.formats.caiman import CAIMAN
+from poyo_ssl.recordings.formats.foreign import describe_foreign
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb import NWB2
 from poyo_ssl.recordings.formats.nwb1 import NWB1
@@ -28,7 +30,7 @@ from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SOURCE = SourceConfig()
-FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, SUITE2P, ARRAYS)
+FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, CAIMAN, SUITE2P, ARRAYS)
 """Every format that is read; where several recognise a file, the first one reads it."""
 _SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.suffixes))
 
@@ -77,7 +79,7 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """Reads one recording with the reader for what it holds; its name does not matter.
 
     NWB 2 (as in DANDI:000728, or any with ΔF/F or fluorescence), NWB 1 of the AllenSDK's cache,
-    torch-brain and brainsets HDF5, suite2p folders and ``.npz`` arrays. A web address of an NWB
+    torch-brain and brainsets HDF5, analyses of CaImAn, suite2p folders and ``.npz`` arrays. A web address of an NWB
     file is read where it lies; only what is needed is fetched (``pip install 'poyo-ssl[remote]'``).
 
     Args:
@@ -128,11 +130,7 @@ def _identify_hdf5(file: h5py.File) -> Format:
     for known in FORMATS:
         if known.recognises_hdf5(file):
             return known
-    raise RecordingError(
-        f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
-        f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
-        "(see poyo_ssl.recordings.formats.arrays.read_npz)."
-    )
+    raise RecordingError(describe_foreign(file))
 
 
 def load_recordings(
@@ -168,8 +166,7 @@ def load_recordings(
         recordings.append(_share_templates(recording, recordings))
         sources.append(file)
     if broken and not (skip_broken and recordings):
-        option = "skip_broken=True (poyo-ssl run --skip_broken)"
-        hint = "" if skip_broken else f"\nPass {option} to go on with the others."
+        hint = "" if skip_broken else "\nSet skip_broken=True to go on with the others."
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)

@@ -13,7 +13,8 @@ LONGEST_DURATION = 3.0
 """Times the usual duration that a presentation can last where blocks of trials are found."""
 PARAMETERS = ("orientation", "temporal_frequency", "spatial_frequency", "phase")
 """Columns that have no value in a blank sweep."""
-_BLANK_FLAGS = ("is_blank_sweep", "blank_sweep", "is_blank", "blank")
+BLANK_FLAGS = ("is_blank_sweep", "blank_sweep", "is_blank", "blank")
+"""Columns that are 1 in a blank sweep."""
 _LARGEST_ANGLE = 720.0
 _STEP_OF_ANGLES = 2.5  # degrees; experiments show multiples of it
 _ROUNDING = 0.3  # degrees; of radians with two decimals
@@ -29,7 +30,7 @@ def mark_blank_sweeps(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """
     table = table.copy()
     reasons = {
-        name: table[name].to_numpy() == 1 for name in _BLANK_FLAGS if _is_numeric(table, name)
+        name: table[name].to_numpy() == 1 for name in BLANK_FLAGS if _is_numeric(table, name)
     }
     if _is_numeric(table, "contrast") and (table["contrast"] != 0).any():
         reasons["contrast 0"] = table["contrast"].to_numpy() == 0

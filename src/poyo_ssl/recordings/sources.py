@@ -209,9 +209,19 @@ class NwbConfig:
     series: str | None = None
     """Path of a RoiResponseSeries, or its last parts, such as ``DfOverF/plane_2``; needed only
     where the file holds several, since a recording is one imaging plane."""
+    activity: Literal["df_over_f", "fluorescence"] | None = None
+    """What the traces are, where their names do not tell: ΔF/F is taken as it is, fluorescence is
+    turned into it. None: what the names and units of the series say."""
+    only_cells: bool = True
+    """Whether ROIs that the table of ROIs calls no cells are left out: by its columns ``Accepted``
+    and ``Rejected``, ``iscell``, ``is_cell`` or ``valid_roi``."""
     with_templates: bool = True
     """Whether the pictures of movies and scenes are read. They are most of what travels when a
     file is read over a network; without them no picture can be reconstructed."""
+
+    def __post_init__(self) -> None:
+        if self.activity not in (None, "df_over_f", "fluorescence"):
+            raise ValueError(f"activity must be df_over_f or fluorescence, got '{self.activity}'.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_WRITE_ONE = "Write a run with 'poyo-ssl run ... --output DIR'"
+_WRITE_ONE = "Write a run with 'poyo-ssl run' or poyo_ssl.run"
 _TEXT_COLUMNS = {
     "recording_id", "unit_id", "cre_line", "area", "excluded", "is_predictable", "task", "split",
     "units", "arm", "kind", "metric", "stage", "fit", "labels", "baseline",

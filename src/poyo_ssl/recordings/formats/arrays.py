@@ -249,10 +249,15 @@ def _as_times(
         # MATLAB has no arrays of one dimension
         return (times.ravel() if times.size in times.shape else times).astype(np.float64)
     assert sampling_rate is not None
-    if not 1 / LONGEST_PERIOD <= sampling_rate < np.inf:
+    if not 0 < sampling_rate < np.inf:
         raise RecordingError(
-            f"{what}: sampling_rate must be positive, and the imaging rate in Hz, got "
-            f"{sampling_rate} Hz. A period in seconds is 1 / rate."
+            f"{what}: sampling_rate must be positive, got {sampling_rate}. Give the imaging rate "
+            "in Hz."
+        )
+    if sampling_rate < 1 / LONGEST_PERIOD:
+        raise RecordingError(
+            f"{what}: a sampling_rate of {sampling_rate} Hz is too slow for imaging. Give the "
+            "imaging rate in Hz, one over the period in seconds."
         )
     return np.arange(num_timesteps) / sampling_rate
 

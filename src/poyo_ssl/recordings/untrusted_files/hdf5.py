@@ -122,6 +122,12 @@ def _refuse_other_formats(opened: Path | _NamedFile) -> None:
     if beginning != _SIGNATURE:
         if isinstance(opened, Path) and (pointer := explain_pointer(opened)):
             raise RecordingError(pointer)
+        if beginning.startswith(b"MATLAB 5"):
+            raise RecordingError(
+                f"'{opened}' is a file of MATLAB 5 to 7, which is not read. Convert it: variables "
+                f"= scipy.io.loadmat('{opened}'), then np.savez('day1.npz', df_over_f=..., "
+                "sampling_rate=...), timesteps x units, the rate in Hz."
+            )
         found = f"begins with {beginning!r}" if beginning else "is empty"
         raise RecordingError(
             f"'{opened}' is not an HDF5 file (it {found}). Recordings are NWB files or the HDF5 "
