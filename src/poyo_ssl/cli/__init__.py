@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except ImportError as error:
         parser.error(f"Values of a config must not name a class_path of their own: {error}")
+    except UnicodeDecodeError as error:
+        parser.error(f"A config file is no text in UTF-8: {error}. Save it as UTF-8.")
     try:
         COMMANDS[options.command].call(options[options.command])
     except KeyboardInterrupt:
