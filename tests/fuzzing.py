@@ -240,9 +240,7 @@ def _make_nwb(folder: Path) -> None:
     nwb_files.add_traces(session, nwb_files.traces())
     nwb_files.add_gratings(session)
     nwb_files.add_behavior(session)
-    nwb_files.add_scenes(
-        session, np.arange(4), 11.0 + np.arange(4), np.zeros((4, 3, 5), np.uint8)
-    )
+    nwb_files.add_scenes(session, np.arange(4), 11.0 + np.arange(4), np.zeros((4, 3, 5), np.uint8))
     path = nwb_files.write(session, folder / "a.nwb")
     with h5py.File(path, "r+") as file:
         table = file["processing/ophys/ImageSegmentation/PlaneSegmentation"]
@@ -324,9 +322,7 @@ TARGETS = {
         Target("arrays", _make_npz, lambda f: load_recording(f / "a.npz")),
         Target("table", _make_table, lambda f: load_recording(f / "a.npz", TRIALS), (".csv",)),
         Target("suite2p", _make_suite2p, lambda f: load_recording(f, _SUITE2P)),
-        Target(
-            "settings", _make_suite2p, lambda f: load_recording(f, _SUITE2P), ("ops.npy",)
-        ),
+        Target("settings", _make_suite2p, lambda f: load_recording(f, _SUITE2P), ("ops.npy",)),
         Target(
             "manifest", _make_manifest, lambda f: read_manifest(f / "prepared"), ("manifest.csv",)
         ),

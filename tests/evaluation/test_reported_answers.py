@@ -56,7 +56,7 @@ def test_a_run_on_one_direction_only_is_refused_before_anything_is_written(tmp_p
 
 @pytest.mark.parametrize("arm", ["ridge", "scratch"])
 def test_answers_that_are_all_empty_are_called_so(arm):
-    with pytest.raises(RecordingError, match="All 40 answers .* are empty"):
+    with pytest.raises(RecordingError, match=r"All 40 answers .* are empty"):
         fit(day(np.nan), arm=arm)
 
 

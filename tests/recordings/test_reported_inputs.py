@@ -30,7 +30,6 @@ from poyo_ssl.windows.splits import SplitConfig, split_by_trial
 from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
 from shared_data import DATA, needs_shared_data
 
-
 RATE = 10.0
 DEFAULT = SourceConfig()
 
@@ -48,9 +47,7 @@ def traces(num_timesteps: int = 1300, num_units: int = 4) -> np.ndarray:
 
 def session(table: pd.DataFrame | None = None, stimulus: str = "drifting_gratings") -> Recording:
     stimuli = {} if table is None else {stimulus: table}
-    return recording_from_arrays(
-        traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli
-    )
+    return recording_from_arrays(traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli)
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:
@@ -111,7 +108,7 @@ def test_a_link_without_content_is_named(tmp_path, target, remedy):
 
 def test_a_broken_link_given_by_name_is_called_one(tmp_path):
     (tmp_path / "day2.nwb").symlink_to("/mnt/gone/day2.nwb")
-    with pytest.raises(RecordingError, match="is a link to '/mnt/gone/day2.nwb'"):
+    with pytest.raises(RecordingError, match=r"is a link to '/mnt/gone/day2.nwb'"):
         find_recording_files(tmp_path / "day2.nwb")
 
 
@@ -456,7 +453,9 @@ def test_what_is_no_angle_is_refused_with_its_row(sentinel):
 def test_blanks_of_natural_scenes_are_no_class(blank):
     """AllenSDK lists a blank sweep as frame -1."""
     images = np.resize(np.append(np.arange(7.0), blank), 40)
-    recording = session(gratings().drop(columns="orientation").assign(image=images), "natural_scenes")
+    recording = session(
+        gratings().drop(columns="orientation").assign(image=images), "natural_scenes"
+    )
     assert recording.stimulus("natural_scenes")["image"].min() == -1
     assert find_classes([recording], TASKS["scene"]).tolist() == list(range(7))
 
@@ -617,7 +616,7 @@ def fluorescence_file(path: Path, values: np.ndarray, unit: str = "n.a.", **name
 def test_df_over_f_in_a_container_called_fluorescence(tmp_path):
     """ΔF/F of ΔF/F is no number to learn from: it takes its owner's word."""
     path = fluorescence_file(tmp_path / "a.nwb", nwb_files.traces())
-    with pytest.raises(RecordingError, match="lie around zero .* df_over_f"):
+    with pytest.raises(RecordingError, match=r"lie around zero .* df_over_f"):
         load_recording(path)
     kept = load_recording(path, SourceConfig(nwb=NwbConfig(activity="df_over_f")))
     np.testing.assert_array_equal(kept.df_over_f, nwb_files.traces())
@@ -761,6 +760,8 @@ def test_library_messages_name_no_flag_of_the_command_line():
         }
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                said = re.search(r"(?<!head )(?<!\w)--(?!head|nproc|standalone)[a-z]\w+", node.value)
+                said = re.search(
+                    r"(?<!head )(?<!\w)--(?!head|nproc|standalone)[a-z]\w+", node.value
+                )
                 flags += [f"{path.name}: {node.value}"] if said and id(node) not in prose else []
     assert not flags

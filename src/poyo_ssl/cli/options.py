@@ -198,7 +198,7 @@ def _require_no_empty_group(config: type[Config], values: Mapping[str, Any]) -> 
                     "leave the group out."
                 )
             if isinstance(within, Mapping | Namespace):
-                _require_no_empty_group(group, dict(within.items()))  # type: ignore[arg-type]
+                _require_no_empty_group(group, dict(within.items()))
 
 
 def _namespace(**values: Any) -> Namespace:

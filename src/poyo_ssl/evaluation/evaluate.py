@@ -140,8 +140,8 @@ def evaluate_recording(
     if unknown:
         known = ", ".join(map(str, question.classes[:20]))
         found = (
-            f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as {task.column} "
-            f"of {task.stimulus}, which the decoder '{question.arm}' never learned (it knows "
+            f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as "
+            f"{task.column} of {task.stimulus}, which the decoder '{question.arm}' never learned (it knows "
             f"{known})"
         )
         if len(windows) == 0:

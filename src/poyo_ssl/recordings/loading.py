@@ -79,8 +79,9 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """Reads one recording with the reader for what it holds; its name does not matter.
 
     NWB 2 (as in DANDI:000728, or any with ΔF/F or fluorescence), NWB 1 of the AllenSDK's cache,
-    torch-brain and brainsets HDF5, analyses of CaImAn, suite2p folders and ``.npz`` arrays. A web address of an NWB
-    file is read where it lies; only what is needed is fetched (``pip install 'poyo-ssl[remote]'``).
+    torch-brain and brainsets HDF5, analyses of CaImAn, suite2p folders and ``.npz`` arrays. A web
+    address of an NWB file is read where it lies; only what is needed is fetched (``pip install
+    'poyo-ssl[remote]'``).
 
     Args:
         path: A file, a folder of suite2p or a web address.

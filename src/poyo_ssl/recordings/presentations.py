@@ -53,8 +53,10 @@ def mark_blank_sweeps(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def warn_of_long_presentations(table: pd.DataFrame, what: str) -> None:
-    """Warns of a few presentations that last far longer than the others, such as the last one of
-    a block whose end was taken from the next block."""
+    """Warns of a few presentations that last far longer than the others.
+
+    The last one of a block does so where its end was taken from the next block.
+    """
     durations = (table["end"] - table["start"]).to_numpy()
     usual = float(np.median(durations)) if len(durations) else 0.0
     long = np.flatnonzero(durations > LONGEST_DURATION * usual)
@@ -101,7 +103,11 @@ def _describe_angle(table: pd.DataFrame, row: int) -> str:
 def _are_radians(angles: np.ndarray) -> bool:
     """Whether angles are fractions of pi that no one would show as degrees."""
     shown = np.unique(np.abs(angles[np.isfinite(angles) & (angles != 0)]))
-    if len(shown) < _FEWEST_ANGLES or shown[-1] > 2 * np.pi + 0.01 or (np.mod(shown, 0.5) == 0).all():
+    if (
+        len(shown) < _FEWEST_ANGLES
+        or shown[-1] > 2 * np.pi + 0.01
+        or (np.mod(shown, 0.5) == 0).all()
+    ):
         return False
     degrees = np.rad2deg(shown)
     nearest = _STEP_OF_ANGLES * np.rint(degrees / _STEP_OF_ANGLES)

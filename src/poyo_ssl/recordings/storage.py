@@ -46,9 +46,10 @@ def save_recording(recording: Recording, directory: str | Path) -> Path:
     """Writes ``<recording_id>.h5``, replacing a file of that name only once all is written.
 
     An id that is no safe file name, such as ``M1/2024-01-05``, is kept in the file, whose name is
-    made of what of it is safe and a hash. The file is uncompressed, so that torch-brain slices it fast and we can map it: four bytes
-    per unit and timestep, gaps included. The pictures shown go to the folder ``templates``, where
-    they are kept once for all recordings; copy that folder along with the recordings.
+    made of what of it is safe and a hash. The file is uncompressed, so that torch-brain slices it
+    fast and we can map it: four bytes per unit and timestep, gaps included. The pictures shown go
+    to the folder ``templates``, where they are kept once for all recordings; copy that folder along
+    with the recordings.
 
     Returns:
         The path of the file.

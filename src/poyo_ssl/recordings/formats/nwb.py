@@ -125,9 +125,7 @@ def _require_processed_nwb2(file: h5py.File) -> None:
         )
 
 
-def _find_cells(
-    file: h5py.File, series: h5py.Group, source: SourceConfig
-) -> np.ndarray | None:
+def _find_cells(file: h5py.File, series: h5py.Group, source: SourceConfig) -> np.ndarray | None:
     """Positions of the traces that are read; None for all."""
     segmentation = _find_segmentation(file, series)
     if segmentation is None or not source.nwb.only_cells:

@@ -67,7 +67,7 @@ def find_cells(segmentation: h5py.Group, rows: np.ndarray) -> np.ndarray:
 
 def _read_flags(column: h5py.Dataset, where: str) -> np.ndarray:
     """Whether each row is marked; of two numbers, as suite2p writes them, the first one says so."""
-    stored = column[()] if isinstance(column, h5py.Dataset) else np.empty(0)
+    stored: np.ndarray = column[()] if isinstance(column, h5py.Dataset) else np.empty(0)
     values = stored[:, 0] if stored.ndim == 2 and stored.shape[1] else stored
     if values.ndim == 1 and (values.dtype.kind in "SUO" or h5py.check_enum_dtype(values.dtype)):
         values = np.array([_TRUTHS.get(as_text(value).strip().lower(), 2) for value in values])
