@@ -58,7 +58,7 @@ def test_whole_files_are_read(whole, name):
 
 @pytest.mark.parametrize("name", TARGETS)
 @settings(
-    max_examples=25, deadline=None, derandomize=True,
+    max_examples=8, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(edits=edits)

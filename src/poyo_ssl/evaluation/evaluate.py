@@ -141,8 +141,8 @@ def evaluate_recording(
         known = ", ".join(map(str, question.classes[:20]))
         found = (
             f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as "
-            f"{task.column} of {task.stimulus}, which the decoder '{question.arm}' never learned (it knows "
-            f"{known})"
+            f"{task.column} of {task.stimulus}, which the decoder '{question.arm}' never learned "
+            f"(it knows {known})"
         )
         if len(windows) == 0:
             raise RecordingError(
