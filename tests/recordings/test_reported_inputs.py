@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import errno
+import io
 import logging
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 
 import nwb_files
 import poyo_ssl
+from poyo_ssl.cli import main
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.loading import find_recording_files, load_recording, load_recordings
 from poyo_ssl.recordings.preparation import prepare
@@ -735,17 +738,6 @@ def test_a_file_of_matlab_5_is_called_one(tmp_path, text):
 # What is said, and where
 
 
-@pytest.mark.parametrize("session_id", ["M1/2024-01-05", "../../../escape", "x" * 300, "NUL"])
-def test_a_session_id_that_is_a_path_is_prepared_inside_the_directory(tmp_path, session_id):
-    data = tmp_path / "data"
-    data.mkdir()
-    nwb_files.write_simple(data / "a.nwb", session_id=session_id)
-    manifest = prepare(data, tmp_path / "out", source=DEFAULT)
-    assert manifest["status"].tolist() == ["ok"]
-    assert {item.name for item in tmp_path.iterdir()} == {"data", "out"}
-    assert [r.recording_id for r in load_recordings(tmp_path / "out")] == [session_id]
-
-
 def test_library_messages_name_no_flag_of_the_command_line():
     package = Path(poyo_ssl.__file__).parent
     flags = []
@@ -765,3 +757,19 @@ def test_library_messages_name_no_flag_of_the_command_line():
                 )
                 flags += [f"{path.name}: {node.value}"] if said and id(node) not in prose else []
     assert not flags
+
+
+def test_output_that_a_console_cannot_encode_is_replaced(tmp_path, monkeypatch):
+    """A Windows console of cp1252 has no Δ: it ended in "'charmap' codec can't encode"."""
+    source = write_table(tmp_path / "trials.csv", gratings(note="日本").to_csv(index=False))
+    path = write_npz(tmp_path / "日本.npz")
+    assert load_recording(path, source)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert main(["inspect", str(path)]) == 0
+    sys.stdout.flush()
+    assert b"??" in sys.stdout.buffer.getvalue()
+    assert main(["inspect", str(tmp_path / "Δ.npz")]) == 1
+    sys.stderr.flush()
+    assert b"does not exist" in sys.stderr.buffer.getvalue()
+    assert b"charmap" not in sys.stderr.buffer.getvalue()

@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 TEMPLATES = "templates"
 """Folder beside the recordings that holds the pictures shown in them."""
 _FILE_NAME = re.compile(r"\w[\w.+@= -]{0,150}(?<![. ])")
-_LONGEST_FILE_NAME = 151  # bytes; names of partial files are longer
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of Windows
 _TEMPLATE_NAME = re.compile(r"\w{1,100}-[0-9a-f]{32}\.npy")
 _BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
 
@@ -45,18 +43,16 @@ _BRAINSETS_ALLEN = "allen_visual_coding_ophys_2016"
 def save_recording(recording: Recording, directory: str | Path) -> Path:
     """Writes ``<recording_id>.h5``, replacing a file of that name only once all is written.
 
-    An id that is no safe file name, such as ``M1/2024-01-05``, is kept in the file, whose name is
-    made of what of it is safe and a hash. The file is uncompressed, so that torch-brain slices it
-    fast and we can map it: four bytes per unit and timestep, gaps included. The pictures shown go
-    to the folder ``templates``, where they are kept once for all recordings; copy that folder along
-    with the recordings.
+    The file is uncompressed, so that torch-brain slices it fast and we can map it: four bytes
+    per unit and timestep, gaps included. The pictures shown go to the folder ``templates``, where
+    they are kept once for all recordings; copy that folder along with the recordings.
 
     Returns:
         The path of the file.
 
     Raises:
-        RecordingError: If the recording holds something that torch-brain's form cannot; all such
-            problems at once.
+        RecordingError: If the id is no safe file name, or the recording holds something that
+            torch-brain's form cannot; all such problems at once.
     """
     path = recording_path(recording.recording_id, directory)
     publish(stage_recording(recording, directory), path)
@@ -70,9 +66,9 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
         A complete hidden file, ready for ``publish``.
     """
     problems = list(storage_problems(recording))
-    if "\0" in recording.recording_id:
+    if not _FILE_NAME.fullmatch(recording.recording_id):
         problems.append(
-            "its id holds a NUL character; remove it "
+            "its id is no safe file name; make it of letters, digits and . _ + @ = - "
             "(dataclasses.replace(recording, recording_id=...))."
         )
     if problems:
@@ -91,18 +87,8 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
 
 
 def recording_path(recording_id: str, directory: str | Path) -> Path:
-    """Where a recording is stored in a directory; no id leads out of it."""
-    return Path(directory) / f"{_file_stem(recording_id)}.h5"
-
-
-def _file_stem(recording_id: str) -> str:
-    """The id where it is a safe file name, or else what of it is, and a hash of all of it."""
-    content = recording_id.encode("utf-8", errors="surrogatepass")
-    is_safe = _FILE_NAME.fullmatch(recording_id) and not _DEVICES.fullmatch(recording_id)
-    if is_safe and len(content) <= _LONGEST_FILE_NAME:
-        return recording_id
-    words = re.sub(r"[^A-Za-z0-9]+", "-", recording_id)[:60].strip("-") or "recording"
-    return f"{words}-{hashlib.sha256(content).hexdigest()[:12]}"
+    """Where a recording is stored in a directory."""
+    return Path(directory) / f"{recording_id}.h5"
 
 
 def open_recording(path: str | Path) -> Recording:
