@@ -301,8 +301,8 @@ def _blocks_of_trials(
             later = np.append(onsets[onsets > last], np.inf)[0]
             imaged = recording.segment_intervals
             stop = imaged[(imaged[:, 0] <= last) & (last < imaged[:, 1]), 1][0]
-            end = min(stop, later, likely[trials].max() + AFTER_LAST_TRIAL)
-            blocks.append((onsets[trials], likely[trials], float(end)))
+            end = min(stop, later, ends[trials].max() + AFTER_LAST_TRIAL)
+            blocks.append((onsets[trials], ends[trials], float(end)))
     return blocks
 
 
