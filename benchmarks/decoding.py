@@ -195,8 +195,8 @@ def gain_lines(rows: pd.DataFrame) -> list[str]:
         line += [number(row["pretraining_seconds"], ".0f"), number(row["seconds"], ".0f")]
         cells.append(line)
     return [
-        "Gains are paired by seed and test window. Seconds are means over seeds and those of one of "
-        "the fits that ran at a time; an encoder is pretrained once for all lines of an arm.",
+        "Gains are paired by seed and test window. Seconds are means over seeds and those of one "
+        "of the fits that ran at a time; an encoder is pretrained once for all lines of an arm.",
         "",
         *table(names, cells),
     ]

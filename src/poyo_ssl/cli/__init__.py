@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -28,6 +29,9 @@ EPILOG = "Every command has --help. Start with: poyo-ssl demo --output runs/demo
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``poyo-ssl``; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of cp1252 has no Δ
+            stream.reconfigure(errors="replace")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
@@ -55,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except ImportError as error:
         parser.error(f"Values of a config must not name a class_path of their own: {error}")
+    except UnicodeDecodeError as error:
+        parser.error(f"A config file is no text in UTF-8: {error}. Save it as UTF-8.")
     try:
         COMMANDS[options.command].call(options[options.command])
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -179,10 +179,26 @@ def build(config: type[Config], options: Namespace) -> Config:
 
 
 def _instantiate(config: type[Config], values: dict[str, Any]) -> Config:
+    _require_no_empty_group(config, values)
     parser = ArgumentParser()
     parser.add_class_arguments(config, "config")
     built: Config = parser.instantiate_classes(_namespace(config=_namespace(**values))).config
     return built
+
+
+def _require_no_empty_group(config: type[Config], values: Mapping[str, Any]) -> None:
+    """Refuses a group of options of a config file that has a name and no option."""
+    for field in fields(config):  # type: ignore[arg-type]
+        group = field.default_factory
+        if is_dataclass(group) and field.name in values:
+            within = values[field.name]
+            if within is None:
+                raise ValueError(
+                    f"The group '{field.name}' of {config.__name__} holds no option. Give one, or "
+                    "leave the group out."
+                )
+            if isinstance(within, Mapping | Namespace):
+                _require_no_empty_group(group, dict(within.items()))
 
 
 def _namespace(**values: Any) -> Namespace:

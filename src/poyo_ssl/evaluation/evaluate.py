@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +26,8 @@ PREDICTIONS = (
 """Columns of ``predictions.csv``: which decoder; the row of the trial in its table of presentations
 and when it began (s); what was right, what was decoded, and the scores, as
 :class:`poyo_ssl.windows.answers.Written` says; the main metric of this trial alone."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +119,7 @@ def evaluate(decoder: FittedDecoder, recordings: Iterable[DividedRecording | Rec
         RecordingError: If none can answer the task, there is no window to score, or no unit is
             shared.
     """
+    recordings = list(recordings)
     task, evaluations, num_given = decoder.question.task, [], 0
     for one in recordings:
         num_given += 1
@@ -124,6 +128,14 @@ def evaluate(decoder: FittedDecoder, recordings: Iterable[DividedRecording | Rec
                 evaluations.append(evaluate_recording(decoder, one))
         elif task.name in one.splits and len(one.splits[task.name].test):
             evaluations.append(evaluate_recording(decoder, one.recording, one.splits[task.name]))
+    if not evaluations and num_given and task.answer.needs_pictures:
+        given = [one if isinstance(one, Recording) else one.recording for one in recordings]
+        if not any(task.stimulus in recording.templates for recording in given):
+            raise RecordingError(
+                f"None of {num_given} recordings holds the pictures of {task.stimulus}, against "
+                f"which the task '{task.name}' is scored. Read them with their templates "
+                "(with_templates of the source), or give pictures to evaluate_recording."
+            )
     if not evaluations:
         raise RecordingError(
             f"None of {num_given} recordings has a test part for the task '{task.name}', which the "
@@ -163,6 +175,20 @@ def evaluate_recording(
         question.num_timesteps,
         reach=everywhere if splits is None else splits.reach("test"),
     )
+    unknown = _unknown_answers(recording, task, question.classes)
+    if unknown:
+        known = ", ".join(map(str, question.classes[:20]))
+        found = (
+            f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as "
+            f"{task.column} of {task.stimulus}, which the decoder '{question.arm}' never learned "
+            f"(it knows {known})"
+        )
+        if len(windows) == 0:
+            raise RecordingError(
+                f"{found}, and no window of what it knows. Fit a decoder on recordings with these "
+                "answers."
+            )
+        logger.warning("%s: such windows are not scored.", found)
     if len(windows) == 0:
         table = presentations(recording, task)
         raise RecordingError(
@@ -185,6 +211,16 @@ def evaluate_recording(
         is_trained=~np.isin(windows.target, question.untrained),
         predictions=_tabulate(decoder, recording, windows, answers, scored.per_window),
     )
+
+
+def _unknown_answers(recording: Recording, task: Task, classes: np.ndarray) -> list[str]:
+    """Labels in a recording that are none of a decoder's classes, sorted."""
+    table = presentations(recording, task)
+    if table is None or task.column not in table or not task.answer.has_budget:
+        return []
+    shown = task.answer.clean(table[task.column])
+    is_known, _ = task.answer.targets(shown, classes)
+    return [str(value) for value in np.unique(shown[~is_known & pd.notna(shown)])]
 
 
 def _tabulate(

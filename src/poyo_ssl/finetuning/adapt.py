@@ -120,6 +120,11 @@ def adapt(
         RecordingError: If no recording can answer the task or the sampling rates differ.
         TransferError: If the encoder cannot be transferred as asked.
     """
+    if not isinstance(encoder, Encoder | str | Path):
+        raise TypeError(
+            f"encoder must be a pretrained Encoder or the directory of one, got {encoder!r:.80}. "
+            "To learn without one, use finetune."
+        )
     encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     recordings = [recordings] if isinstance(recordings, Recording) else recordings
     seconds: dict[str, float] = {}

@@ -12,7 +12,7 @@ from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
-from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.training.engine import fit
 from poyo_ssl.training.members import Members, MemberSteps, member_seeds
 from poyo_ssl.training.transfer import EMBEDDINGS, full_rates, prepare_encoder
@@ -68,7 +68,7 @@ def finetune(
         TransferError: If it cannot be transferred as asked.
     """
     task = population.divided.task(task)
-    encoder = encoder or EncoderConfig()
+    encoder = starting_encoder(encoder)
     arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     lesson = prepare_lesson(population, task, encoder, config, labels, teacher, seed)

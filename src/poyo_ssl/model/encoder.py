@@ -303,3 +303,19 @@ class QueryDecoder(nn.Module):
         latent_rotary = latent_rotary.expand(len(latents), -1, -1)
         out = queries + self.attention(queries, latents, query_rotary, latent_rotary)
         return out + self.feedforward(out)
+
+
+def starting_encoder(encoder: Encoder | EncoderConfig | None) -> Encoder | EncoderConfig:
+    """What a fit starts from: what is given, or where nothing is, a fresh one of default size.
+
+    Raises:
+        TypeError: If it is neither an encoder nor the config of one.
+    """
+    if encoder is None:
+        return EncoderConfig()
+    if not isinstance(encoder, Encoder | EncoderConfig):
+        raise TypeError(
+            f"encoder must be an Encoder, an EncoderConfig or None, got {encoder!r:.80}. Load a "
+            "saved one with load_encoder."
+        )
+    return encoder

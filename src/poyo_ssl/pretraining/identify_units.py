@@ -52,6 +52,11 @@ def identify_units(
             "Units are identified from unlabelled activity, but identification.label_weight is "
             f"{config.label_weight}. Set it to 0; fine-tuning learns from the labels."
         )
+    if not isinstance(encoder, Encoder):
+        raise TypeError(
+            f"encoder must be a pretrained Encoder, got {encoder!r:.80}. Load a saved one with "
+            "load_encoder."
+        )
     torch.manual_seed(seed)
     encoder = copy.deepcopy(encoder)
     is_known = EMBEDDINGS[embeddings](encoder, population.unit_ids, seed)

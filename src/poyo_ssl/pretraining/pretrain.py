@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from poyo_ssl.model.checkpoints import digest, network_tensors
-from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.fit import NO_CURVES, Fit
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
@@ -34,14 +34,14 @@ from poyo_ssl.windows.training_batches import (
 )
 
 VALIDATION_BATCH_SIZE = 64
-_DEFAULT_CONFIG, _DEFAULT_ENCODER = PretrainingConfig(), EncoderConfig()
+_DEFAULT_CONFIG = PretrainingConfig()
 
 
 def pretrain(
     population: Population,
     config: PretrainingConfig = _DEFAULT_CONFIG,
     *,
-    encoder: Encoder | EncoderConfig = _DEFAULT_ENCODER,
+    encoder: Encoder | EncoderConfig | None = None,
     rates: LearningRates | None = None,
     seed: int = 0,
     checkpoint_directory: Path | None = None,
@@ -54,7 +54,8 @@ def pretrain(
         population: The recordings, the units to learn from, and the training part.
         config: Objective, labels and training.
         encoder: The config of a fresh encoder, or an encoder to start from, which is copied and
-            not changed. Units that it does not know get new embeddings.
+            not changed; None: a fresh one of the default size. Units that it does not know get
+            new embeddings.
         rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
         seed: Seed of weights, masks and batches.
         checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
@@ -68,6 +69,7 @@ def pretrain(
         RecordingError: If labels are to be learned and no recording was divided for their task,
             the encoder is of another imaging rate, or a recording has too few units.
     """
+    encoder = starting_encoder(encoder)
     torch.manual_seed(seed)
     task = find_task(config.label_task) if config.label_weight else None
     if task is not None:

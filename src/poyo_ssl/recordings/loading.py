@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -16,6 +17,8 @@ from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.file_names import is_own_result
 from poyo_ssl.recordings.dandi.remote import open_remote
 from poyo_ssl.recordings.formats.arrays import ARRAYS
+from poyo_ssl.recordings.formats.caiman import CAIMAN
+from poyo_ssl.recordings.formats.foreign import describe_foreign
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb import NWB2
 from poyo_ssl.recordings.formats.nwb1 import NWB1
@@ -23,12 +26,13 @@ from poyo_ssl.recordings.formats.suite2p import SUITE2P
 from poyo_ssl.recordings.formats.torch_brain import TORCH_BRAIN
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.recordings.untrusted_files.absent import explain_absent, explain_os_error
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SOURCE = SourceConfig()
-FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, SUITE2P, ARRAYS)
+FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, CAIMAN, SUITE2P, ARRAYS)
 """Every format that is read; where several recognise a file, the first one reads it."""
 _SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.suffixes))
 
@@ -38,8 +42,9 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
 
     Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
     planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
-    depth; hidden files, and what a run saved there, are left out. A file that is named twice is
-    returned once.
+    depth, through links, too; hidden files and folders, and what a run saved there, are left out.
+    A file that is named twice is returned once. Links to what is not there are returned, so that
+    reading them says so.
 
     Returns:
         Paths in alphabetical order.
@@ -54,18 +59,18 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     found: dict[Path, Path] = {}
     problems = []
     for path in map(Path, given):
-        if path.is_dir():
-            inside = [
-                item for item in path.rglob("*") if item.is_file() and not is_own_result(item)
-            ]
+        if os.path.isdir(path):
+            below, closed = _files_below(path)
+            inside = [item for item in below if not is_own_result(item)]
+            problems += closed
             files = [item for item in inside if _is_recording_name(item)]
             files += [folder for known in FORMATS for folder in known.find_folders(inside)]
-            if not files:
+            if not files and not closed:
                 problems.append(_describe_empty(path, inside))
-        elif path.is_file():
+        elif os.path.isfile(path):
             files = [path]
         else:
-            problems.append(f"'{path}' does not exist. Correct the path.")
+            problems.append(explain_absent(path))
             continue
         for file in files:
             found.setdefault(file.resolve(), file)
@@ -78,8 +83,9 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """Reads one recording with the reader for what it holds; its name does not matter.
 
     NWB 2 (as in DANDI:000728, or any with ΔF/F or fluorescence), NWB 1 of the AllenSDK's cache,
-    torch-brain and brainsets HDF5, suite2p folders and ``.npz`` arrays. A web address of an NWB
-    file is read where it lies; only what is needed is fetched (``pip install 'poyo-ssl[remote]'``).
+    torch-brain and brainsets HDF5, analyses of CaImAn, suite2p folders and ``.npz`` arrays. A web
+    address of an NWB file is read where it lies; only what is needed is fetched (``pip install
+    'poyo-ssl[remote]'``).
 
     What is warned of meanwhile is said once and stays with the recording, in ``warnings``.
 
@@ -126,6 +132,8 @@ def identify_format(path: str | Path) -> Format:
     Raises:
         RecordingError: If it is none of these.
     """
+    if not os.path.exists(path):
+        raise RecordingError(explain_absent(Path(path)))
     for known in FORMATS:
         if known.recognises(Path(path)):
             return known
@@ -155,11 +163,7 @@ def _identify_hdf5(file: h5py.File) -> Format:
     for known in FORMATS:
         if known.recognises_hdf5(file):
             return known
-    raise RecordingError(
-        f"'{file.filename}' is HDF5 but neither NWB nor a torch-brain recording (found at its "
-        f"root: {', '.join(file) or 'nothing'}). Convert it to NWB 2, or save its arrays as .npz "
-        "(see poyo_ssl.recordings.formats.arrays.read_npz)."
-    )
+    raise RecordingError(describe_foreign(file))
 
 
 def load_recordings(
@@ -195,8 +199,7 @@ def load_recordings(
         recordings.append(_share_templates(recording, recordings))
         sources.append(file)
     if broken and not (skip_broken and recordings):
-        option = "skip_broken=True (poyo-ssl run --skip_broken)"
-        hint = "" if skip_broken else f"\nPass {option} to continue with the others."
+        hint = "" if skip_broken else "\nSet skip_broken=True to continue with the others."
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)
@@ -205,6 +208,26 @@ def load_recordings(
     for problem in broken:
         logger.warning("Left out: %s", problem)
     return _with_unique_ids(recordings, sources)
+
+
+def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Files and broken links in a folder, and why some folders could not be looked into."""
+    files: list[Path] = []
+    closed: list[str] = []
+    seen: set[str] = set()
+
+    def explain(error: OSError) -> None:
+        place = Path(error.filename or folder)
+        closed.append(explain_os_error(place, error) or f"'{place}': {error.strerror}.")
+
+    for directory, folders, names in os.walk(folder, followlinks=True, onerror=explain):
+        place = os.path.realpath(directory)
+        is_new = place not in seen  # links may lead round in a circle
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+        if is_new:
+            files += [Path(directory, name) for name in sorted(names)]
+    return [item for item in files if item.is_file() or item.is_symlink()], closed
 
 
 def _is_recording_name(path: Path) -> bool:

@@ -78,7 +78,7 @@ def read_manifest(directory: str | Path) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in _COLUMNS.items()})
     try:
         table = pd.read_csv(path, dtype=_COLUMNS, keep_default_na=False, na_values=[""])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # pandas casts, too
         raise _damaged(path, str(error)) from error
     if list(table.columns) != list(_COLUMNS):
         raise _damaged(path, f"its columns are {', '.join(map(str, table.columns))}")
@@ -168,7 +168,8 @@ class Manifest:
 
 
 def _relative(path: Path, directory: Path) -> str:
+    place = path.parent.resolve() / path.name  # of a link itself, not of what it points at
     try:
-        return Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
+        return Path(os.path.relpath(place, directory.resolve())).as_posix()
     except ValueError:  # on another drive
-        return path.resolve().as_posix()
+        return place.as_posix()

@@ -10,6 +10,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.imaging_times import GAP, problem_of_times
+from poyo_ssl.recordings.presentations import problem_of_angles
+
 RATE_TOLERANCE = 0.02
 """Imaging rates that differ by this part are still one rate: clocks drift and samples jitter."""
 
@@ -101,23 +104,14 @@ class Recording:
 
     def _problems_of_times(self) -> Iterator[str]:
         if self.timestamps.shape != (self.num_timesteps,):
-            yield (
-                f"df_over_f has {self.num_timesteps} timesteps but timestamps has shape "
-                f"{self.timestamps.shape}. If ΔF/F is units x timesteps, transpose it."
-            )
+            yield _explain_number_of_times(self.df_over_f.shape, self.timestamps.shape)
             return
         if self.num_timesteps < 2:
             yield f"it has {self.num_timesteps} timesteps; at least two are needed."
             return
-        before, after = self.timestamps[:-1], self.timestamps[1:]
-        bad = np.flatnonzero(~((after > before) & np.isfinite(before) & np.isfinite(after)))
-        if len(bad):
-            first = bad[0]
-            yield (
-                f"timestamps must be finite and strictly increasing, but timestep {first} is at "
-                f"{before[first]:.6g} s and the next at {after[first]:.6g} s. Correct the times, "
-                "or give a sampling rate instead."
-            )
+        problem = problem_of_times(self.timestamps)
+        if problem is not None:
+            yield problem
 
     def _problems_of_units(self) -> Iterator[str]:
         if "unit_id" not in self.units or len(self.units) != self.num_units:
@@ -159,7 +153,7 @@ class Recording:
 
         A gap is an interval of more than one and a half sampling periods.
         """
-        gaps = np.flatnonzero(np.diff(self.timestamps) > 1.5 / self.sampling_rate) + 1
+        gaps = np.flatnonzero(np.diff(self.timestamps) > GAP / self.sampling_rate) + 1
         edges = np.concatenate([[0], gaps, [self.num_timesteps]])
         return np.stack([edges[:-1], edges[1:]], axis=1)
 
@@ -228,6 +222,21 @@ class Recording:
         return replace(self, units=self.units.assign(unit_id=unit_ids))
 
 
+def _explain_number_of_times(traces: tuple[int, ...], times: tuple[int, ...]) -> str:
+    """What to do about traces (num_timesteps, num_units) that have not as many timestamps."""
+    found = f"df_over_f has {traces[0]} timesteps but timestamps has shape {times}."
+    if times == (traces[1],):
+        return f"{found} If ΔF/F is units x timesteps, transpose it."
+    if len(times) != 1:
+        return f"{found} One time in seconds per timestep is needed, shape ({traces[0]},)."
+    more = times[0] - traces[0]
+    return (
+        f"{found} There are {abs(more)} {'too many' if more > 0 else 'too few'}: find out which "
+        "samples they belong to (frames lost at the end, or a trigger before the first one), "
+        f"and give {traces[0]} times."
+    )
+
+
 def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
     missing = {"start", "end"} - set(table.columns)
     if missing:
@@ -244,6 +253,9 @@ def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
             f"row {row} of '{name}' does not end after it starts: it lasts from {start[row]} to "
             f"{end[row]} s ({len(backwards)} such rows). Correct or remove such rows."
         )
+    problem = problem_of_angles(table)
+    if problem is not None:
+        yield f"stimulus table '{name}': {problem}"
 
 
 def _problems_of_series(name: str, samples: pd.DataFrame) -> Iterator[str]:

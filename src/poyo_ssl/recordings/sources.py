@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from poyo_ssl.recordings.columns import (
     as_table,
     holds_numbers_or_text,
 )
+from poyo_ssl.recordings.presentations import mark_blank_sweeps, warn_of_long_presentations
 from poyo_ssl.recordings.recording import RecordingError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class StimulusTable:
     """Column with the ends in seconds; not looked at where ``duration`` is given."""
     duration: float | None = None
     """Seconds that every presentation lasts, where the table has no ends."""
+    angles: Literal["degrees", "radians"] = "degrees"
+    """Unit of the column that becomes ``orientation``."""
 
     def __post_init__(self) -> None:
         if self.duration is not None and not self.duration > 0:
@@ -91,12 +95,17 @@ class StimulusTable:
             lengths = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
             raise RecordingError(f"{where} has columns of different length ({lengths}).")
         table = as_table(columns)
+        if self.angles == "radians" and "orientation" in table:
+            # rounding would make two classes of one angle
+            table["orientation"] = np.rad2deg(table["orientation"]).round(6)
         table = table.sort_values("start", kind="stable")  # NaN last; rows keep their numbers
         _refuse_impossible_times(table, where)
+        table = mark_blank_sweeps(table, where)
         for column in COUNTED_FROM.keys() & set(table):
             table[column] = _as_counts(table[column], COUNTED_FROM[column], f"{where}: '{column}'")
         if "movie_frame" in table and "repeat" not in table:
             table["repeat"] = (table["movie_frame"].diff() < 0).cumsum().astype(np.int64)
+        warn_of_long_presentations(table, where)
         return table.reset_index(drop=True)
 
     def _taken_columns(
@@ -200,9 +209,19 @@ class NwbConfig:
     series: str | None = None
     """Path of a RoiResponseSeries, or its last parts, such as ``DfOverF/plane_2``; needed only
     where the file holds several, since a recording is one imaging plane."""
+    activity: Literal["df_over_f", "fluorescence"] | None = None
+    """What the traces are, where their names do not tell: ΔF/F is taken as it is, fluorescence is
+    turned into it. None: what the names and units of the series say."""
+    only_cells: bool = True
+    """Whether ROIs that the table of ROIs calls no cells are left out: by its columns ``Accepted``
+    and ``Rejected``, ``iscell``, ``is_cell`` or ``valid_roi``."""
     with_templates: bool = True
     """Whether the pictures of movies and scenes are read. They are most of what travels when a
     file is read over a network; without them no picture can be reconstructed."""
+
+    def __post_init__(self) -> None:
+        if self.activity not in (None, "df_over_f", "fluorescence"):
+            raise ValueError(f"activity must be df_over_f or fluorescence, got '{self.activity}'.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from poyo_ssl.recordings.torch_brain_form import (
     storage_problems,
 )
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, open_hdf5
+from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
 from poyo_ssl.whole_files import partial_file, publish
 
 logger = logging.getLogger(__name__)
@@ -249,6 +250,8 @@ def _open_pictures(path: Path, size: int, mtime_ns: int) -> np.ndarray:
         mtime_ns: its time, which tell it from another one of that name.
     """
     expected = path.stem.rpartition("-")[2]
+    with path.open("rb") as handle:
+        read_header(handle)  # numpy raises errors of all kinds over damaged ones
     if _hash_content(np.lib.format.open_memmap(path, mode="r")) != expected:
         raise ValueError("its content is not what its name says")
     return np.asarray(np.lib.format.open_memmap(path, mode="r"))

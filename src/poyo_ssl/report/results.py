@@ -15,7 +15,7 @@ import pandas as pd
 
 from poyo_ssl.file_names import file_name
 
-_WRITE_ONE = "Write a run with 'poyo-ssl run ... --output DIR'"
+_WRITE_ONE = "Write a run with 'poyo-ssl run' or poyo_ssl.run"
 _TEXT_COLUMNS = {
     "recording_id", "unit_id", "cre_line", "area", "excluded", "is_predictable", "task", "split",
     "units", "arm", "kind", "metric", "stage", "fit", "labels", "baseline", "part",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import pickle
@@ -185,6 +186,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"The checkpoint '{path}' ({path.stat().st_size} bytes) is damaged ({reason})."
         ) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the beginning, of a damaged directory
+            raise CheckpointError(f"The checkpoint '{path}' is damaged ({error}).") from error
         raise TrainingStorageError(
             f"The checkpoint '{path}' cannot be read ({error}). Allow this user to read it, or "
             "give another directory to start over."

@@ -120,8 +120,8 @@ class Probe:
         if num_new:
             raise TransferError(
                 f"transfer: probe learns no embeddings, but {num_new} units are new to the encoder "
-                "and would keep random ones. Identify them first (identify_units, or 'poyo-ssl "
-                "adapt --identify=true'), choose units that the encoder knows, or take transfer: "
+                "and would keep random ones. Identify them first (identify_units, or "
+                "identify of adapt), choose units that the encoder knows, or take transfer: "
                 "units."
             )
         return LearningRates(parameters=_uniform(encoder, 0.0), units=torch.zeros(len(is_known)))

@@ -33,7 +33,6 @@ from poyo_ssl.windows.tasks import (
     presentations,
     split_task,
 )
-from poyo_ssl.windows.trial_splits import warn_of_odd_durations
 
 logger = logging.getLogger(__name__)
 
@@ -216,9 +215,6 @@ def divide(
     divided = []
     for recording in recordings:
         answered = {n: task for n, task in settled.items() if can_answer(recording, task)}
-        for stimulus in sorted({task.stimulus for task in answered.values()}):
-            if stimulus in recording.stimuli:
-                warn_of_odd_durations(recording, stimulus)
         splits = {
             name: split_task(recording, task, config, held_out) for name, task in answered.items()
         }

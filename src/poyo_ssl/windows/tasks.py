@@ -342,6 +342,8 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"are empty, so the task '{task.name}' has nothing to learn. Fill the column, or ask "
             "for another one."
         )
+    if task.period is not None:
+        _require_one_unit_of_angle(recordings, task)
     classes = task.answer.classes(answers)
     if task.answer.has_budget and len(classes) > MOST_LABELS:
         raise RecordingError(
@@ -349,4 +351,32 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"too many for labels. Ask for a number (kind: values), or raise the tolerance of the "
             f"task '{task.name}'."
         )
+    if task.answer.has_budget and len(classes) == 1:
+        raise RecordingError(
+            f"All answers in the column {task.column} of {task.stimulus} are {classes[0]}, so the "
+            f"task '{task.name}' has nothing to tell apart. Add recordings with other answers, or "
+            "ask for another column."
+        )
     return classes
+
+
+def _require_one_unit_of_angle(recordings: list[Recording], task: Task) -> None:
+    """Refuses angles in radians beside angles in degrees: all would be classes of their own."""
+    largest = {}
+    for recording in recordings:
+        table = presentations(recording, task)
+        if table is not None and task.column in table:
+            angles = np.abs(task.answer.clean(table[task.column]))
+            shown = angles[np.isfinite(angles) & (angles > 0)] if angles.dtype != object else []
+            if len(shown):
+                is_whole = bool(np.all(np.mod(shown, 0.5) == 0))
+                largest[recording.recording_id] = (float(np.max(shown)), is_whole)
+    radians = [name for name, (top, whole) in largest.items() if top < 6.3 and not whole]
+    degrees = [name for name, (top, _) in largest.items() if top >= 6.3]
+    if radians and degrees:
+        raise RecordingError(
+            f"The column {task.column} of {task.stimulus} seems to be in radians in recording "
+            f"'{radians[0]}' (up to {largest[radians[0]][0]:.4g}) and in degrees in "
+            f"'{degrees[0]}' (up to {largest[degrees[0]][0]:.4g}). Give all in degrees: "
+            "np.rad2deg, or angles: radians in the source's stimuli."
+        )

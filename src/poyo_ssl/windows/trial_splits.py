@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.presentations import LONGEST_DURATION
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.folds import roles_in_order, roles_of_fold, strata_of
 from poyo_ssl.windows.held_out_values import HeldOutValues
 from poyo_ssl.windows.intervals import as_intervals
 from poyo_ssl.windows.splits import PARTS, SplitConfig, SplitError, Splits
 
-logger = logging.getLogger(__name__)
-
 LONGEST_PAUSE = 20.0
 """Seconds without a trial that end a block; the grey between gratings lasts 1 s, and blank sweeps
 are rows of the table."""
 AFTER_LAST_TRIAL = 2.0
 """Seconds after a block's last trial that still belong to it: what the trial evoked."""
-FAR_FROM_USUAL = 5.0
-"""Trials that last so many times as long as the median, or as short, are warned of."""
 
 
 class Block(NamedTuple):
@@ -104,31 +100,6 @@ def split_by_value(
     return splits
 
 
-def warn_of_odd_durations(recording: Recording, stimulus: str) -> None:
-    """Says which trials last far longer or shorter than usual.
-
-    An end that is wrong moves borders: one that runs into the next block makes one block of two.
-    """
-    table = recording.stimulus(stimulus)
-    seconds = (table["end"] - table["start"]).to_numpy()
-    usual = np.median(seconds)
-    odd = np.flatnonzero((seconds > FAR_FROM_USUAL * usual) | (FAR_FROM_USUAL * seconds < usual))
-    if len(odd):
-        worst = odd[np.abs(np.log(seconds[odd] / usual)).argmax()]
-        logger.warning(
-            "Recording '%s': %d of %d presentations of %s last far longer or shorter than the "
-            "median of %.3g s, such as the one at %.6g s (%.6g s). Blocks and windows follow these "
-            "ends: correct them if they are wrong.",
-            recording.recording_id,
-            len(odd),
-            len(table),
-            stimulus,
-            usual,
-            table["start"].to_numpy()[worst],
-            seconds[worst],
-        )
-
-
 def _describe(recording: Recording, stimulus: str, blocks: list[Block]) -> str:
     num_trials = sum(len(block.rows) for block in blocks)
     return (
@@ -160,10 +131,12 @@ def _parts_of_blocks(blocks: list[Block], roles: list[np.ndarray], guard: float)
 def _blocks_of_trials(recording: Recording, table: pd.DataFrame) -> list[Block]:
     """The blocks of a table that is sorted by onset."""
     onsets, ends = table["start"].to_numpy(), table["end"].to_numpy()
+    # the last end of a block may have been taken from the next one
+    likely = np.minimum(ends, onsets + LONGEST_DURATION * np.median(ends - onsets))
     runs, longest_pause = _runs_of_trials(recording, onsets, ends)
     blocks = []
     for inside in runs:
-        pauses = np.flatnonzero(onsets[inside][1:] - ends[inside][:-1] > longest_pause) + 1
+        pauses = np.flatnonzero(onsets[inside][1:] - likely[inside][:-1] > longest_pause) + 1
         for rows in np.split(inside, pauses):
             last = onsets[rows[-1]]
             later = np.append(onsets[onsets > last], np.inf)[0]

@@ -221,12 +221,12 @@ def test_what_is_missing_is_logged_and_nothing_else_is_lost(tmp_path, caplog):
         assert missing in caplog.text
 
 
-def test_a_stimulus_table_without_its_columns_is_left_out_with_a_warning(simple, caplog):
+def test_a_stimulus_table_without_times_is_left_out_with_a_warning(simple, caplog):
     with h5py.File(simple, "r+") as file:
-        del file["stimulus/presentation/drifting_gratings/orientation_in_degrees"]
+        del file["stimulus/presentation/drifting_gratings/stop_time"]
     with caplog.at_level(logging.WARNING):
         assert not read_nwb(simple).stimuli
-    assert "lacks orientation_in_degrees" in caplog.text
+    assert "lacks stop_time" in caplog.text
 
 
 def test_without_a_table_of_rois_units_are_numbered(simple):

@@ -241,13 +241,17 @@ def test_the_sampling_rate_is_that_of_settings_where_there_are_no_ops(plane):
 @pytest.mark.parametrize("fs", [None, 0, -30.0, np.inf, np.nan, "30"])
 def test_an_unknown_sampling_rate_names_the_option(plane, fs):
     np.save(plane / "ops.npy", {"fs": fs}, allow_pickle=True)
-    with pytest.raises(RecordingError, match=r"'fs' in ops\.npy.*--source\.suite2p\.sampling_rate"):
+    with pytest.raises(
+        RecordingError, match=r"'fs' in ops\.npy.*suite2p\.sampling_rate of the source"
+    ):
         read_suite2p(plane, FROM_FOLDER)
 
 
 def test_no_settings_at_all_name_the_option(plane):
     (plane / "ops.npy").unlink()
-    with pytest.raises(RecordingError, match=r"none of ops\.npy.*--source\.suite2p\.sampling_rate"):
+    with pytest.raises(
+        RecordingError, match=r"none of ops\.npy.*suite2p\.sampling_rate of the source"
+    ):
         read_suite2p(plane, FROM_FOLDER)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import io
 import os
@@ -101,6 +102,51 @@ def test_files_of_numpy_1_are_read(tmp_path):
     assert as_number(read_settings(path)["fs"]) == 20.0
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("module", ["numpy._core", "numpy.core"])
+def test_settings_of_every_pickle_protocol_are_read(tmp_path, protocol, module):
+    """numpy below 1.17 wrote protocol 2, in which bytes are text that '_codecs.encode' turns."""
+    array = np.empty((), dtype=object)
+    array[()] = OPS | {
+        "empty": b"",
+        "raw": b"\xff\x00",
+        "gains": {1, 2},
+        "z": 1j,
+        "crop": slice(3),
+        "rates": [np.float64(30.5), np.array([30.5]), np.array(30.5)],
+    }
+    pickled = pickle.dumps(array, protocol=protocol)
+    if protocol < 4 and module == "numpy.core":  # there the length of a name is not written
+        pickled = pickled.replace(b"numpy._core", b"numpy.core")
+    found = read_settings(write(tmp_path, pickled))
+    assert found["fs"] == 30.5
+    assert found["filelist"] == ["a.tif"]
+    assert [as_number(rate) for rate in found["rates"]] == [30.5] * 3
+    assert found["empty"] == b""
+    assert found["raw"] == b"\xff\x00"
+
+
+def test_settings_of_python_2_are_read(tmp_path):
+    """Its text is bytes: those of a number are no ASCII."""
+    pickled = (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01)cnumpy\ndtype\nU\x02O8K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xff"
+        b"J\xff\xff\xff\xffK?tb\x89]}U\x02fscnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n"
+        b"U\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"U\x08" + struct.pack("<d", 29.97) + b"\x86Rsatb."
+    )
+    assert as_number(read_settings(write(tmp_path, pickled))["fs"]) == 29.97
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+@pytest.mark.parametrize("call", [("rot13", "text"), ("text", "zlib_codec"), (b"text", "hex")])
+def test_no_other_codec_than_that_of_bytes_is_run(tmp_path, protocol, call):
+    array = np.empty((), dtype=object)
+    array[()] = {"fs": Bomb(codecs.encode, *call)}
+    with pytest.raises(RecordingError, match="not read"):
+        read_settings(write(tmp_path, pickle.dumps(array, protocol=protocol)))
+
+
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -112,7 +158,8 @@ def test_files_of_numpy_1_are_read(tmp_path):
     ],
 )
 @pytest.mark.parametrize("place", ["top", "value", "array", "key"])
-def test_a_bomb_is_refused_and_does_not_run(tmp_path, monkeypatch, bomb, place):
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_bomb_is_refused_and_does_not_run(tmp_path, monkeypatch, bomb, place, protocol):
     monkeypatch.chdir(tmp_path)
     content = {
         "top": bomb,
@@ -123,7 +170,7 @@ def test_a_bomb_is_refused_and_does_not_run(tmp_path, monkeypatch, bomb, place):
     path = tmp_path / "ops.npy"
     array = np.empty((), dtype=object)
     array[()] = content
-    path.write_bytes(header() + pickle.dumps(array, protocol=4))
+    path.write_bytes(header() + pickle.dumps(array, protocol=protocol))
     with pytest.raises(RecordingError, match=r"asks to run .* Nothing was run"):
         read_settings(path)
     assert os.listdir(tmp_path) == ["ops.npy"]

@@ -152,8 +152,8 @@ def _require_space(transfers: Sequence[Transfer], directory: Path) -> None:
         raise DownloadError(
             f"'{directory}' has {free / _BYTES_PER_GB:.1f} GB free, but of {len(transfers)} "
             f"sessions {needed / _BYTES_PER_GB:.1f} GB are missing. Free space, choose another "
-            "directory or fewer sessions, or take only the activity (poyo-ssl download "
-            "--only_activity)."
+            "directory or fewer sessions, or take only the activity (only_activity, or "
+            "stream_sessions)."
         )
 
 

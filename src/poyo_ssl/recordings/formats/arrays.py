@@ -15,6 +15,7 @@ from numpy.lib.npyio import NpzFile
 from poyo_ssl.recordings.columns import as_numbers, as_numbers_or_text, as_texts
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_presentations, read_stimulus_files
+from poyo_ssl.recordings.imaging_times import LONGEST_PERIOD
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
@@ -59,7 +60,8 @@ def recording_from_arrays(
         df_over_f: ΔF/F, shape (num_timesteps, num_units), dimensionless; NaN where missing.
         recording_id: Text that identifies the session.
         sampling_rate: Imaging rate in Hz; the first sample is at 0 s. Give this or ``timestamps``.
-        timestamps: Time of every sample in seconds, shape (num_timesteps,).
+        timestamps: Time of every sample in seconds, shape (num_timesteps,); a row or column of
+            them will do.
         unit_ids: Name of every unit, shape (num_units,). The same name in two recordings means
             the same cell; without names, units are called ``<recording_id>/<column>``.
         units: What is known about the units, one value per unit in every column: ``cre_line``,
@@ -249,10 +251,19 @@ def _as_times(
         times = np.asarray(timestamps)
         if times.dtype.kind not in "iuf":
             raise RecordingError(f"{what}: timestamps are {times.dtype}; give seconds as numbers.")
-        return times.astype(np.float64)
+        # MATLAB has no arrays of one dimension
+        return (times.ravel() if times.size in times.shape else times).astype(np.float64)
     assert sampling_rate is not None
     if not 0 < sampling_rate < np.inf:
-        raise RecordingError(f"{what}: sampling_rate must be positive, got {sampling_rate} Hz.")
+        raise RecordingError(
+            f"{what}: sampling_rate must be positive, got {sampling_rate}. Give the imaging rate "
+            "in Hz."
+        )
+    if sampling_rate < 1 / LONGEST_PERIOD:
+        raise RecordingError(
+            f"{what}: a sampling_rate of {sampling_rate} Hz is too slow for imaging. Give the "
+            "imaging rate in Hz, one over the period in seconds."
+        )
     return np.arange(num_timesteps) / sampling_rate
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.recordings.formats.format import Format
+from poyo_ssl.recordings.formats.nwb_cells import find_cells
 from poyo_ssl.recordings.formats.nwb_stimuli import (
     read_stimuli,
     read_templates,
@@ -48,6 +49,8 @@ def read_nwb(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> Record
     - A file without ΔF/F but with fluorescence is read, too: see
       :func:`~poyo_ssl.recordings.formats.nwb_traces.find_series` and
       :func:`~poyo_ssl.recordings.formats.fluorescence.compute_df_over_f`.
+    - ROIs that the table of ROIs calls no cells are left out, with a warning; see
+      :func:`~poyo_ssl.recordings.formats.nwb_cells.find_cells`.
     - Traces that are ROIs x time are transposed if the table of ROIs and the timestamps leave no
       doubt, with a warning.
 
@@ -67,7 +70,8 @@ def recording_from_nwb(file: h5py.File, source: SourceConfig = _DEFAULT_SOURCE) 
     """Reads an open NWB 2 file that ``open_hdf5`` has checked; see :func:`read_nwb`."""
     _require_processed_nwb2(file)
     series, plane = find_series(file, source.nwb.series)
-    df_over_f, timestamps = read_traces(series, source)
+    cells = _find_cells(file, series, source)
+    df_over_f, timestamps = read_traces(series, source, cells)
     session_id = read_text(file, "general/session_id") or Path(file.filename).stem
     recording_id = f"{session_id}-{plane}" if plane else session_id
     notes = _read_notes(file)
@@ -79,7 +83,9 @@ def recording_from_nwb(file: h5py.File, source: SourceConfig = _DEFAULT_SOURCE) 
         recording_id=recording_id,
         df_over_f=df_over_f,
         timestamps=timestamps,
-        units=_read_units(series, df_over_f.shape[1], recording_id, notes.get("container id")),
+        units=_read_units(
+            series, cells, df_over_f.shape[1], recording_id, notes.get("container id")
+        ),
         stimuli=stimuli,
         templates=templates,
         running=read_running(file, "processing/behavior"),
@@ -119,8 +125,22 @@ def _require_processed_nwb2(file: h5py.File) -> None:
         )
 
 
+def _find_cells(file: h5py.File, series: h5py.Group, source: SourceConfig) -> np.ndarray | None:
+    """Positions of the traces that are read; None for all."""
+    segmentation = _find_segmentation(file, series)
+    if segmentation is None or not source.nwb.only_cells:
+        return None
+    rows = series["rois"][()]
+    cells = find_cells(segmentation, rows)
+    return None if len(cells) == len(rows) else cells
+
+
 def _read_units(
-    series: h5py.Group, num_units: int, recording_id: str, container_id: str | None
+    series: h5py.Group,
+    cells: np.ndarray | None,
+    num_units: int,
+    recording_id: str,
+    container_id: str | None,
 ) -> pd.DataFrame:
     file = series.file
     segmentation = _find_segmentation(file, series)
@@ -130,6 +150,7 @@ def _read_units(
         unit_ids = [f"{recording_id}/{column}" for column in range(num_units)]
     else:
         unit_ids = _read_unit_ids(series, segmentation, recording_id, container_id)
+        unit_ids = unit_ids if cells is None else [unit_ids[cell] for cell in cells]
     return pd.DataFrame(
         {
             "unit_id": unit_ids,

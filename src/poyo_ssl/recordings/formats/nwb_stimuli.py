@@ -12,6 +12,11 @@ import pandas as pd
 
 from poyo_ssl.recordings.formats.nwb_traces import neurodata_type, read_series
 from poyo_ssl.recordings.formats.stimulus_tables import keep_imaged, read_presentations
+from poyo_ssl.recordings.presentations import (
+    BLANK_FLAGS,
+    mark_blank_sweeps,
+    warn_of_long_presentations,
+)
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, has_dataset, read_numbers
@@ -166,23 +171,34 @@ def _list_interval_tables(file: h5py.File) -> list[str]:
 
 def _read_interval_table(group: h5py.Group, columns: dict[str, str]) -> pd.DataFrame | None:
     """A TimeIntervals table; the parameters of blank sweeps become NaN."""
-    needed = ["start_time", "stop_time", *columns.values()]
-    missing = [name for name in needed if not has_dataset(group, name)]
+    where = f"'{group.file.filename}': {group.name}"
+    times = {"start": "start_time", "end": "stop_time"}
+    untimed = [name for name in times.values() if not has_dataset(group, name)]
+    if untimed:
+        logger.warning(
+            "%s is left out, it lacks %s (found: %s).", where, ", ".join(untimed), ", ".join(group)
+        )
+        return None
+    names = {
+        ours: theirs if has_dataset(group, theirs) else ours for ours, theirs in columns.items()
+    }
+    missing = [columns[ours] for ours, theirs in names.items() if not has_dataset(group, theirs)]
     if missing:
         logger.warning(
-            "%s: %s is left out, it lacks %s (found: %s).",
-            group.file.filename,
-            group.name,
+            "%s lacks %s (found: %s); what is there is read. If it is there under another name, "
+            "name the table and its columns in the source's stimuli.",
+            where,
             ", ".join(missing),
             ", ".join(group),
         )
-        return None
-    names = {"start": "start_time", "end": "stop_time", **columns}
-    table = pd.DataFrame({ours: read_numbers(group[theirs]) for ours, theirs in names.items()})
-    if has_dataset(group, "is_blank_sweep"):
-        table.loc[group["is_blank_sweep"][()].astype(bool), list(columns)] = np.nan
-    refuse_backward_rows(table, f"'{group.file.filename}': {group.name}")
-    return table
+    found = {ours: theirs for ours, theirs in names.items() if has_dataset(group, theirs)}
+    others = {name: name for name in (*BLANK_FLAGS, "contrast") if has_dataset(group, name)}
+    table = pd.DataFrame(
+        {ours: read_numbers(group[theirs]) for ours, theirs in (times | found | others).items()}
+    )
+    refuse_backward_rows(table, where)
+    warn_of_long_presentations(table, where)
+    return mark_blank_sweeps(table, where).drop(columns=list(others))
 
 
 def refuse_backward_rows(table: pd.DataFrame, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 
 import h5py
@@ -17,7 +18,10 @@ from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, has_dataset, read_
 
 logger = logging.getLogger(__name__)
 
-_DF_OVER_F_NAME = re.compile(r"^(d|delta)_?f_?(o(ver)?_?)?f0?$", re.IGNORECASE)
+_DF_OVER_F_NAME = re.compile(
+    r"^((d|delta|Δ|∆)[ _]?f[ _]?((o(ver)?|by|/)[ _]?)?f[ _]?0?|dff)([ _]?(traces?|series))?$",
+    re.IGNORECASE,
+)
 _DERIVED_NAME = re.compile(r"event|deconv|spike", re.IGNORECASE)
 _CORRECTED_NAME = re.compile(r"corrected", re.IGNORECASE)
 _BACKGROUND_NAME = re.compile(r"neuropil|background", re.IGNORECASE)
@@ -54,7 +58,7 @@ def find_series(file: h5py.File, wanted: str | None) -> tuple[h5py.Group, str]:
         raise RecordingError(
             f"'{file.filename}' holds several {'' if wanted else _kind(found[0])}series"
             f"{f' that end in {wanted!r}' if wanted else ''}: {names}. A recording is one imaging "
-            "plane: choose one by its path, --source.nwb.series or nwb.series of the source."
+            "plane: choose one by its path, nwb.series of the source."
         )
     if wanted is not None:
         raise RecordingError(
@@ -69,12 +73,19 @@ def find_series(file: h5py.File, wanted: str | None) -> tuple[h5py.Group, str]:
     )
 
 
-def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The activity of all ROIs of a series, and when it was imaged.
+def read_traces(
+    series: h5py.Group, source: SourceConfig, cells: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The activity of ROIs of a series, and when it was imaged.
 
     - Fluorescence is turned into ΔF/F, with a line in the log.
     - An array that is ROIs x time is transposed if the number of ROIs and of timestamps leave no
       doubt, with a warning.
+
+    Args:
+        series: A RoiResponseSeries.
+        source: What its traces are, and how fluorescence becomes ΔF/F.
+        cells: Positions of the ROIs that are read; None for all.
 
     Returns:
         ΔF/F, shape (num_timesteps, num_units), float32, and the times in seconds.
@@ -82,10 +93,14 @@ def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, n
     where = f"{series.file.filename}: {series.name}"
     traces = _read_array(series)
     timestamps = read_imaging_times(series, len(traces))
-    if not _is_df_over_f(series):
+    traces = traces if cells is None else traces[:, cells]
+    activity = source.nwb.activity or ("df_over_f" if _is_df_over_f(series) else "fluorescence")
+    if activity == "fluorescence":
+        _refuse_df_over_f(traces, source, where)
         baseline = source.fluorescence
         logger.warning(
-            "%s is %sfluorescence; ΔF/F is computed with percentile %g of %g s as baseline.",
+            "%s is %sfluorescence; ΔF/F is computed with percentile %g of %g s as baseline. If it "
+            "is ΔF/F already, set activity of the source's nwb to df_over_f.",
             where,
             "" if _CORRECTED_NAME.search(_own_names(series)) else "uncorrected ",
             baseline.baseline_percentile,
@@ -99,6 +114,25 @@ def read_traces(series: h5py.Group, source: SourceConfig) -> tuple[np.ndarray, n
             where=where,
         )
     return traces, timestamps
+
+
+def _refuse_df_over_f(traces: np.ndarray, source: SourceConfig, where: str) -> None:
+    """Checks that traces that nobody called fluorescence are not ΔF/F under another name.
+
+    Light is positive, and its baseline lies far above zero. ΔF/F lies around zero; so may
+    fluorescence from which too much neuropil was subtracted, which needs its owner's word.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of units without any sample
+        low, middle, high = np.nanpercentile(traces, (5, 50, 95), axis=0)
+    is_around_zero = (low < 0) & (np.abs(middle) < high - low)
+    if source.nwb.activity is None and is_around_zero.mean() > 0.5:
+        raise RecordingError(
+            f"{where} is called fluorescence, but {is_around_zero.sum()} of {len(middle)} traces "
+            f"lie around zero (medians from {np.nanmin(middle):.3g} to {np.nanmax(middle):.3g}), "
+            "as ΔF/F does and light cannot. Say what it is: set activity of the source's nwb to "
+            "df_over_f, or to fluorescence."
+        )
 
 
 def read_imaging_times(series: h5py.Group, num_timesteps: int) -> np.ndarray:
@@ -128,7 +162,8 @@ def read_timestamps(series: h5py.Group, num_samples: int) -> np.ndarray:
         RecordingError: If the series has neither.
     """
     if has_dataset(series, "timestamps"):
-        return read_numbers(series["timestamps"])
+        times = read_numbers(series["timestamps"])
+        return times.ravel() if times.size in times.shape else times
     if has_dataset(series, "starting_time"):
         rate = float(series["starting_time"].attrs.get("rate", np.nan))
         if rate > 0:
@@ -204,7 +239,10 @@ def _choose(responses: Sequence[h5py.Group]) -> list[h5py.Group]:
 
 
 def _is_df_over_f(series: h5py.Group) -> bool:
-    is_named_so = _DF_OVER_F_NAME.match(series.name.rpartition("/")[2]) is not None
+    own, interface = series.name.rpartition("/")[2], series.parent.name.rpartition("/")[2]
+    unit = series["data"].attrs.get("unit", "") if has_dataset(series, "data") else ""
+    names = (own, interface, as_text(unit).strip())
+    is_named_so = any(_DF_OVER_F_NAME.match(name) is not None for name in names)
     return neurodata_type(series.parent) == "DfOverF" or is_named_so
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import logging
@@ -13,10 +14,12 @@ import pandas as pd
 
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 
 logger = logging.getLogger(__name__)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 
@@ -78,10 +81,15 @@ def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> 
         table: One row per presentation with ``start`` and ``end`` in seconds; a row without
             times is left out, too.
         imaged: First and last time of the traces in seconds.
-        what: File and stimulus, for the warning.
+        what: File and stimulus, for the warning and the error.
+
+    Raises:
+        RecordingError: If most lie outside, but would not if their times were in ms, µs or ns.
     """
     first, last = imaged
     keep = (table["end"] > first) & (table["start"] <= last)
+    if keep.mean() < 0.5:
+        _refuse_other_units_of_time(table, imaged, what)
     if not keep.all():
         logger.warning(
             "%s: %d of %d presentations lie outside the traces (%.1f to %.1f s) or have no times; "
@@ -95,6 +103,21 @@ def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> 
     return table[keep].sort_values("start", kind="stable", ignore_index=True)
 
 
+def _refuse_other_units_of_time(
+    table: pd.DataFrame, imaged: tuple[float, float], what: str
+) -> None:
+    first, last = imaged
+    for unit, per_second in (("ms", 1e3), ("µs", 1e6), ("ns", 1e9)):
+        start, end = table["start"] / per_second, table["end"] / per_second
+        would_fit = ((end > first) & (start <= last)).mean()
+        if would_fit > 0.9 and start.max() > first + 0.1 * (last - first):
+            raise RecordingError(
+                f"{what}: its times are in {unit}, as it seems: it lists presentations until "
+                f"{table['end'].max():g}, and the traces end at {last:.1f} s. Divide its times by "
+                f"{per_second:g}."
+            )
+
+
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
@@ -102,14 +125,15 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
             f"'{path}' is not named as a table is: with commas .csv, with tabs .tsv or .txt."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _decode(path.read_bytes())
         _refuse_other_separators(path, text, separator)
         header, table = _parse(path, text, separator)
     except OSError as error:
-        raise RecordingError(
+        plain = (
             f"'{path.absolute()}' cannot be opened: {error.strerror or error}. Put the table "
             "there, or correct its name in the source's stimuli."
-        ) from error
+        )
+        raise RecordingError(explain_os_error(path.absolute(), error) or plain) from error
     except RecordingError:
         raise
     except (ValueError, csv.Error) as error:  # no text, no columns, no end of a quotation
@@ -121,6 +145,19 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         for name, written in zip(table, header, strict=True)
         if written  # else nobody can ask for it: an index, or a comma behind the last name
     }
+
+
+def _decode(content: bytes) -> str:
+    """The text of a file in UTF-8, or in what its byte order mark says, with plain line ends."""
+    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"byte {content[error.start]:#04x} in line {content[: error.start].count(10) + 1} is "
+            f"no {encoding.upper()}. Save it as 'CSV UTF-8'"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _refuse_other_separators(path: Path, text: str, separator: str) -> None:
@@ -152,6 +189,12 @@ def _parse(path: Path, text: str, separator: str) -> tuple[list[str], pd.DataFra
             continue
         if not header:
             values = header = [value.strip() for value in values]
+            twice = sorted({name for name in header if name and header.count(name) > 1})
+            if twice:
+                raise RecordingError(
+                    f"'{path}' has several columns called {', '.join(twice)}. Give each a name of "
+                    "its own."
+                )
         beyond = [value for value in values[len(header) :] if value.strip()]
         if beyond:
             raise RecordingError(

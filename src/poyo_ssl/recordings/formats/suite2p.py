@@ -85,7 +85,7 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
 
 
 def _find_plane(folder: Path) -> Path:
-    if (folder / _TRACES).is_file():
+    if os.path.lexists(folder / _TRACES):  # a broken link is there: it is named when it is opened
         return folder
     above = folder / "suite2p" if (folder / "suite2p").is_dir() else folder
     planes = sorted(path.parent for path in above.glob(f"*/{_TRACES}"))
@@ -123,7 +123,7 @@ def _choose_rois(plane: Path, config: Suite2pConfig) -> np.ndarray:
     """Rows of ``F.npy`` that are read, increasing."""
     if not config.only_cells:
         return np.arange(_count_rois(plane))
-    if not (plane / "iscell.npy").is_file():
+    if not os.path.lexists(plane / "iscell.npy"):
         raise RecordingError(
             f"'{plane}' has no iscell.npy, which says which ROIs are cells. Copy it there, or set "
             "suite2p.only_cells to false to read all ROIs."
@@ -149,7 +149,7 @@ def _count_rois(plane: Path) -> int:
     shapes = {
         name: read_shape(plane / name)
         for name in ("iscell.npy", "stat.npy")
-        if (plane / name).is_file()
+        if os.path.lexists(plane / name)
     }
     counts = {name: shape[0] if shape else 1 for name, shape in shapes.items()}
     if len(set(counts.values())) > 1:
@@ -172,7 +172,7 @@ def _read_fluorescence(plane: Path, rois: np.ndarray, config: Suite2pConfig) -> 
     """``F - neuropil_factor * Fneu`` of the ROIs, shape (num_timesteps, num_rois), float32."""
     fluorescence = _open_traces(plane, _TRACES)[rois].astype(np.float32)
     if config.neuropil_factor:
-        if not (plane / "Fneu.npy").is_file():
+        if not os.path.lexists(plane / "Fneu.npy"):
             raise RecordingError(
                 f"'{plane}' has no Fneu.npy. Copy it there, or set suite2p.neuropil_factor to 0 "
                 "to subtract no neuropil."
@@ -212,7 +212,7 @@ def _open_traces(plane: Path, name: str) -> np.ndarray:
 
 
 def _read_sampling_rate(plane: Path) -> float:
-    searched = [name for name in _SETTINGS if (plane / name).is_file()]
+    searched = [name for name in _SETTINGS if os.path.lexists(plane / name)]
     for name in searched:
         rate = as_number(read_settings(plane / name).get("fs"))
         if rate is not None and 0 < rate < np.inf:
@@ -221,7 +221,7 @@ def _read_sampling_rate(plane: Path) -> float:
     found = f"no usable 'fs' in {', '.join(searched)}" if searched else absent
     raise RecordingError(
         f"'{plane}' does not tell its sampling rate ({found}). Give the imaging rate of the plane "
-        "in Hz: --source.suite2p.sampling_rate, or suite2p.sampling_rate of the source."
+        "in Hz: suite2p.sampling_rate of the source."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.absent import (
+    explain_absent,
+    explain_os_error,
+    explain_pointer,
+)
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LARGEST_COMPRESSION = 1100  # deflate reaches at most 1032:1
@@ -64,13 +70,15 @@ def open_hdf5(source: str | Path | BinaryIO, *, name: str | None = None) -> Iter
 
 def _explain(opened: Path | _NamedFile, error: Exception) -> str:
     """What it means that a file cannot be opened or read, and what to do."""
+    if isinstance(error, OSError) and (plain := explain_os_error(opened, error)):
+        return plain
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return (
             f"'{opened}' cannot be opened: this process may have no more files open, and every "
             "open recording takes one. Allow more ('ulimit -n 4096') or open fewer at a time."
         )
     if isinstance(opened, Path):
-        what = f"'{opened}' ({opened.stat().st_size} bytes)"
+        what = f"'{opened}' ({opened.stat().st_size if opened.is_file() else 'no'} bytes)"
         advice = "It is truncated, damaged or of an unknown form; download or copy it again."
     else:
         what = f"'{opened}'"
@@ -97,8 +105,10 @@ class _NamedFile:
 
 
 def _existing_file(path: Path) -> Path:
-    if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
+    if not os.path.isfile(path):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise RecordingError(explain_absent(path))
+        found = "it is a folder" if os.path.isdir(path) else "there is no such file"
         raise RecordingError(f"Cannot open '{path}': {found}. Give the path of an HDF5 file.")
     return path
 
@@ -110,6 +120,14 @@ def _refuse_other_formats(opened: Path | _NamedFile) -> None:
     else:
         beginning = _find_signature(opened)
     if beginning != _SIGNATURE:
+        if isinstance(opened, Path) and (pointer := explain_pointer(opened)):
+            raise RecordingError(pointer)
+        if beginning.startswith(b"MATLAB 5"):
+            raise RecordingError(
+                f"'{opened}' is a file of MATLAB 5 to 7, which is not read. Convert it: variables "
+                f"= scipy.io.loadmat('{opened}'), then np.savez('day1.npz', df_over_f=..., "
+                "sampling_rate=...), timesteps x units, the rate in Hz."
+            )
         found = f"begins with {beginning!r}" if beginning else "is empty"
         raise RecordingError(
             f"'{opened}' is not an HDF5 file (it {found}). Recordings are NWB files or the HDF5 "
@@ -259,6 +277,9 @@ def read_text(group: h5py.Group, name: str) -> str | None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error).splitlines() or [type(error).__name__]
+    said = error.args[0] if error.args else error
+    if isinstance(error, OSError) and error.strerror:  # of which the first argument is a number
+        said = error.strerror
+    text = str(said).splitlines() or [type(error).__name__]
     is_bare_key = isinstance(error, KeyError) and text[0].isidentifier()
     return (f"it lacks '{text[0]}'" if is_bare_key else text[0].rstrip(".")) + "."

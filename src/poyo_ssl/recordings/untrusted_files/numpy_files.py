@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error, explain_pointer
 
 _LARGEST_COMPRESSION = 100  # traces reach at most 20:1; deflate allows 1032:1
 _ALWAYS_READABLE = 2**30  # bytes that a file may unpack to, whatever its size
@@ -115,9 +116,11 @@ def _explained(path: Path) -> Iterator[None]:
     except RecordingError:
         raise
     except OSError as error:
-        raise RecordingError(f"'{path}' cannot be opened: {error.strerror or error}.") from error
+        plain = f"'{path}' cannot be opened: {error.strerror or error}."
+        raise RecordingError(explain_os_error(path, error) or plain) from error
     except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         raise RecordingError(
-            f"'{path}' cannot be read: {str(error).rstrip('.')}. It is damaged or of another form; "
-            "copy or write it again."
+            explain_pointer(path)
+            or f"'{path}' cannot be read: {str(error).rstrip('.')}. It is damaged or of another "
+            "form; copy or write it again."
         ) from error

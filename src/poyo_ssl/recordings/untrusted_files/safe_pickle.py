@@ -11,12 +11,14 @@ import io
 import pickle
 import pickletools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
@@ -54,15 +56,35 @@ class _InertScalar(_Inert):
     """A numpy number: made from its dtype and bytes."""
 
 
-_STAND_INS: dict[tuple[str, str], type] = {
+class _InertBuffer(_Inert):
+    """A numpy array of protocol 5: made from (bytes, dtype, shape, order)."""
+
+
+def _latin1_bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
+    """Bytes as protocols 0 to 2 write them: the text that has one character for each."""
+    if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
+        raise TypeError("bytes are written as text in latin1")
+    return text.encode("latin1")
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Inert,
     ("numpy", "dtype"): _Inert,
+    ("_codecs", "encode"): _latin1_bytes,
     ("collections", "OrderedDict"): dict,
+    ("collections", "defaultdict"): _Inert,
     **{("datetime", name): _Inert for name in ("date", "datetime", "timedelta", "timezone")},
 }
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and 2
-    _STAND_INS[_module, "_reconstruct"] = _InertArray
-    _STAND_INS[_module, "scalar"] = _InertScalar
+for _module in ("__builtin__", "builtins"):  # Python 2 and 3
+    _STAND_INS[_module, "bytes"] = _latin1_bytes  # only empty ones are written so
+    for _name in ("bytearray", "complex", "frozenset", "object", "range", "set", "slice", "xrange"):
+        _STAND_INS[_module, _name] = _Inert
+for _module in ("copy_reg", "copyreg"):
+    _STAND_INS[_module, "_reconstructor"] = _Inert
+for _package in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+    _STAND_INS[f"{_package}.multiarray", "_reconstruct"] = _InertArray
+    _STAND_INS[f"{_package}.multiarray", "scalar"] = _InertScalar
+    _STAND_INS[f"{_package}.numeric", "_frombuffer"] = _InertBuffer
 for _module in ("pathlib", "pathlib._local"):  # until and since Python 3.13
     for _name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"):
         _STAND_INS[_module, _name] = _Inert
@@ -71,7 +93,7 @@ for _module in ("pathlib", "pathlib._local"):  # until and since Python 3.13
 class _Unpickler(pickle.Unpickler):
     """Builds lists, dicts, text and numbers; puts stand-ins for what numpy and paths are."""
 
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in _STAND_INS:
             wanted = f"{module}.{name}"[:80]
             raise RecordingError(
@@ -95,7 +117,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except RecordingError as error:
         raise RecordingError(f"'{path}' is not read: {error}") from error
     except OSError as error:
-        raise RecordingError(f"'{path}' cannot be opened: {error.strerror}.") from error
+        plain = f"'{path}' cannot be opened: {error.strerror or error}."
+        raise RecordingError(explain_os_error(path, error) or plain) from error
     except _MALFORMED as error:
         raise RecordingError(
             f"'{path}' is not read: it is damaged, or no file of settings "
@@ -111,6 +134,8 @@ def as_number(value: Any) -> float | None:
         return _decode(*value.args)
     if isinstance(value, _InertArray) and isinstance(value.state, tuple) and len(value.state) == 5:
         return _decode(value.state[2], value.state[4])
+    if isinstance(value, _InertBuffer) and len(value.args) == 4:
+        return _decode(value.args[1], value.args[0])
     return None
 
 
@@ -135,7 +160,8 @@ def _unpickle(data: bytes) -> dict[str, Any]:
         reserves = "PUT" in opcode.name or opcode.name == "FRAME"
         if reserves and isinstance(argument, int) and argument > len(data):
             raise RecordingError("it asks for more memory than it has data for. It is damaged.")
-    array = _Unpickler(io.BytesIO(data)).load()
+    # the text of Python 2 is bytes, of which every one is a character of latin1
+    array = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     content = array.state[4] if isinstance(array, _InertArray) else None
     if not (isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)):
         raise RecordingError("it holds no dict. Settings are one dict.")
@@ -145,7 +171,11 @@ def _unpickle(data: bytes) -> dict[str, Any]:
 def _decode(dtype: Any, data: Any) -> float | None:
     """The one number in the bytes, or None if they are not one number."""
     code = dtype.args[0] if isinstance(dtype, _Inert) and dtype.args else None
-    if not (isinstance(code, str) and _NUMBER.fullmatch(code) and isinstance(data, bytes)):
+    if isinstance(data, str):  # written by Python 2
+        data = _latin1_bytes(data)
+    if not (isinstance(code, str) and _NUMBER.fullmatch(code)):
+        return None
+    if not isinstance(data, bytes | bytearray):
         return None
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     number = np.dtype(code).newbyteorder(">" if order == ">" else "<")
