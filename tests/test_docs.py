@@ -169,7 +169,8 @@ def require_parsed(words: list[str]) -> None:
     options = parser.parse_args(gather_lists(words[1:], chosen))[words[1]]
     for path in [*(options.get("files") or []), *(options.get("pretrain_on") or [])]:
         is_output_of_another = path.parts[0] == "runs"
-        assert path.exists() or is_output_of_another, f"{path} is not there"
+        is_there = path.exists() or any(path.parent.glob(path.name))  # as a shell would see it
+        assert is_there or is_output_of_another, f"{path} is not there"
 
 
 def require_command(words: list[str]) -> None:

@@ -77,8 +77,8 @@ def test_encoders_learn_from_the_units_of_their_diet_in_the_other_recordings(fin
     units = units[units["recording_id"].str.contains("Vip|Rorb")]
     predictable = set(units.loc[units["is_predictable"], "unit_id"])
     assert units_of(finished, "predictable") == predictable
-    assert units_of(finished, "labels-first") == set(units["unit_id"])
-    drawn = units_of(finished, "random-8")
+    assert units_of(finished, "labels first") == set(units["unit_id"])
+    drawn = units_of(finished, "random, 8")
     assert len(drawn) == len(predictable)
     assert drawn <= set(units["unit_id"])
 

@@ -29,8 +29,9 @@ from poyo_ssl.recordings.loading import find_recording_files, load_recording, lo
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, StimulusTable
-from poyo_ssl.windows.splits import SplitConfig, split_by_trial
+from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
+from poyo_ssl.windows.trial_splits import split_by_trial
 from shared_data import DATA, needs_shared_data
 
 RATE = 10.0

@@ -269,7 +269,7 @@ def test_a_browser_draws_every_figure_without_complaint(hostile_page_path, tmp_p
         for tag, a in drawn.elements
         if tag == "div" and "js-plotly-plot" in (a.get("class") or "")
     ]
-    assert len(plots) == num_figures == 11
+    assert len(plots) == num_figures == 12
     surfaces = [
         a for tag, a in drawn.elements if tag == "svg" and "main-svg" in (a.get("class") or "")
     ]
@@ -311,6 +311,6 @@ def test_enough_test_trials_need_no_warning(page):
 
 def test_a_phone_scrolls_panels_and_shows_no_buttons_over_them(page, page_path):
     plots = [a["class"] for tag, a in page.elements if "plot" in (a.get("class") or "").split()]
-    # all but the timeline and predictability have panels side by side
-    assert plots.count("plot panels") == len(plots) - 2
+    # all but the timeline, predictability and clock have panels side by side
+    assert plots.count("plot panels") == len(plots) - 3
     assert 'displayModeBar: window.innerWidth < narrow ? false : "hover"' in page_path.read_text()

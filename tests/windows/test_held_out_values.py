@@ -151,7 +151,7 @@ def test_a_run_scores_held_out_values_and_pretrains_on_no_other_recordings(tmp_p
     ps.run([recording], tmp_path, config)
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert (scores["num_test"] == 16).all()
-    assert "num_untrained" not in scores  # every angle was trained
+    assert (scores["num_untrained"] == 0).all()  # every angle was trained
     untrained = replace(config.splits, held_out_column="angle", held_out_values=(90,))
     ps.run([recording], tmp_path / "angle", replace(config, splits=untrained))
     scores = pd.read_csv(tmp_path / "angle" / "scores.csv")

@@ -834,9 +834,9 @@ def test_training_resumes_when_what_held_out_trials_evoked_has_decayed():
     trials = make_trials(*np.arange(0.0, 25.0, 0.25), duration=0.25)
     recording = make_recording(np.arange(0.0, 40.0, 0.1), static_gratings=trials)
     splits = split_by_trial(recording, "static_gratings", SplitConfig(folds=2, valid_fraction=0.0))
-    assert np.allclose(splits.test, [[0.0, 12.5]])
-    assert np.allclose(splits.guard, [[12.5, 13.5]])
-    assert np.allclose(splits.train, [[13.5, 27.0]])
+    [[start, end]] = splits.test
+    assert np.allclose(splits.guard, [[end, end + 1.0]])
+    assert np.allclose(splits.train, [[0.0, start], [end + 1.0, 27.0]])
 
 
 def test_more_folds_than_trials_repeats_or_frames_are_refused():

@@ -182,6 +182,7 @@ def plan(
     )
     experiment = Experiment(divided, divided_earlier, partition, config, directory)
     problems = [
+        *_problems_of_answers(experiment),
         *_problems_of_windows(experiment),
         *_problems_of_pretraining(experiment),
         *_problems_of_tuning(experiment),
@@ -225,6 +226,15 @@ def _require_different(recordings: list[Recording], earlier: Sequence[Recording]
 
 def _divide_for_every_task(recordings: Sequence[Recording], config: SplitConfig) -> Divided:
     return divide(recordings, stimulus_tasks(recordings), config)
+
+
+def _problems_of_answers(experiment: Experiment) -> Iterator[str]:
+    """Tasks of which only one label occurs."""
+    for task in experiment.tasks:
+        try:
+            experiment.divided.require_choice(task)
+        except RecordingError as error:
+            yield str(error)
 
 
 def _problems_of_windows(experiment: Experiment) -> Iterator[str]:

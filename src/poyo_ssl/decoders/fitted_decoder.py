@@ -54,7 +54,11 @@ class Question:
             task: As the recordings were divided for it.
             num_timesteps: Imaging samples in a window.
             arm: Name in results.
+
+        Raises:
+            RecordingError: If only one label occurs.
         """
+        population.divided.require_choice(task)
         return Question(
             arm=arm,
             task=task,

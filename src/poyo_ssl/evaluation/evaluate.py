@@ -175,27 +175,16 @@ def evaluate_recording(
         question.num_timesteps,
         reach=everywhere if splits is None else splits.reach("test"),
     )
-    unknown = _unknown_answers(recording, task, question.classes)
-    if unknown:
-        known = ", ".join(map(str, question.classes[:20]))
-        found = (
-            f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as "
-            f"{task.column} of {task.stimulus}, which the decoder '{question.arm}' never learned "
-            f"(it knows {known})"
-        )
-        if len(windows) == 0:
-            raise RecordingError(
-                f"{found}, and no window of what it knows. Fit a decoder on recordings with these "
-                "answers."
-            )
-        logger.warning("%s: such windows are not scored.", found)
+    unlearned = _describe_unlearned(decoder, recording)
     if len(windows) == 0:
         table = presentations(recording, task)
         raise RecordingError(
             f"Recording '{recording.recording_id}' has no window of {task.stimulus} to score: "
             f"{0 if table is None else len(table)} presentations, none of which has a known answer "
-            "and a full window of activity inside the part to be scored."
+            f"and a full window of activity inside the part to be scored. {unlearned}"
         )
+    if unlearned:
+        logger.warning("%s Such windows are not scored.", unlearned)
     if pictures is None and task.answer.needs_pictures and task.stimulus in recording.templates:
         pictures = resize_pictures(recording.templates[task.stimulus]).numpy()
     answers = decoder.predict(recording, windows.first_timestep)
@@ -213,14 +202,22 @@ def evaluate_recording(
     )
 
 
-def _unknown_answers(recording: Recording, task: Task, classes: np.ndarray) -> list[str]:
-    """Labels in a recording that are none of a decoder's classes, sorted."""
+def _describe_unlearned(decoder: FittedDecoder, recording: Recording) -> str:
+    """Which labels of a recording are none of a decoder's classes; empty where all are."""
+    task, classes = decoder.question.task, decoder.question.classes
     table = presentations(recording, task)
     if table is None or task.column not in table or not task.answer.has_budget:
-        return []
+        return ""
     shown = task.answer.clean(table[task.column])
     is_known, _ = task.answer.targets(shown, classes)
-    return [str(value) for value in np.unique(shown[~is_known & pd.notna(shown)])]
+    unknown = [str(value) for value in np.unique(shown[~is_known & pd.notna(shown)])]
+    if not unknown:
+        return ""
+    return (
+        f"Recording '{recording.recording_id}' shows {', '.join(unknown[:10])} as {task.column} of "
+        f"{task.stimulus}, which the decoder '{decoder.question.arm}' never learned (it knows "
+        f"{', '.join(map(str, classes[:20]))})."
+    )
 
 
 def _tabulate(

@@ -72,6 +72,7 @@ def finetune(
     arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     lesson = prepare_lesson(population, task, encoder, config, labels, teacher, seed)
+    question = Question.about(population, task, lesson.num_timesteps, arm)
     learning = LEARNING[task.kind](lesson)
     settings = asdict(lesson.members[0].encoder.config)
     fitted = fit(
@@ -84,7 +85,7 @@ def finetune(
         log_directory=log_directory,
         show_progress=show_progress,
     )
-    decoder = learning.finish(Question.about(population, task, lesson.num_timesteps, arm))
+    decoder = learning.finish(question)
     decoder.fit = fitted
     return decoder
 

@@ -129,6 +129,20 @@ class Divided(Sequence[DividedRecording]):
         """Every answer that occurs in the recordings, sorted; empty where any number may be."""
         return find_classes(self.recordings, task)
 
+    def require_choice(self, task: Task) -> None:
+        """Refuses a task of which only one label occurs.
+
+        Raises:
+            RecordingError: If there is nothing to tell apart.
+        """
+        classes = self.classes(task)
+        if task.answer.has_budget and len(classes) == 1:
+            raise RecordingError(
+                f"All answers in the column {task.column} of {task.stimulus} are {classes[0]}, so "
+                f"the task '{task.name}' has nothing to tell apart. Add recordings with other "
+                "answers, or ask for another column."
+            )
+
     def shows(self, task: Task, part: Part) -> np.ndarray:
         """How many trials of every class all recordings show in a part, (num_classes,)."""
         classes = self.classes(task)

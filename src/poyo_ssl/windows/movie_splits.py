@@ -64,7 +64,7 @@ def _fold_of_repeats(bounds: list[tuple[float, float]], config: SplitConfig) -> 
     )
     resumes = np.flatnonzero((roles[1:] == "train") & (roles[:-1] != "train"))
     guard = as_intervals([(bounds[i][1], bounds[i][1] + config.guard) for i in resumes])
-    guard = cut_out(guard[guard[:, 1] > guard[:, 0]], np.concatenate([valid, test]))
+    guard = cut_out(merge(guard[guard[:, 1] > guard[:, 0]]), np.concatenate([valid, test]))
     train = cut_out(train, guard)
     if not len(train):
         raise SplitError(

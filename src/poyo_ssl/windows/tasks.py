@@ -351,12 +351,6 @@ def find_classes(recordings: list[Recording], task: Task) -> np.ndarray:
             f"too many for labels. Ask for a number (kind: values), or raise the tolerance of the "
             f"task '{task.name}'."
         )
-    if task.answer.has_budget and len(classes) == 1:
-        raise RecordingError(
-            f"All answers in the column {task.column} of {task.stimulus} are {classes[0]}, so the "
-            f"task '{task.name}' has nothing to tell apart. Add recordings with other answers, or "
-            "ask for another column."
-        )
     return classes
 
 
