@@ -374,3 +374,38 @@ def test_impossible_options_are_refused():
         FinetuningConfig(embeddings="kept")
     with pytest.raises(ValueError, match="layer_decay must lie in"):
         FinetuningConfig(layer_decay=0.0)
+
+
+# starting from a decoder ---------------------------------------------------------------------
+
+
+def answers(decoder, recording):
+    return decoder.predict(recording, np.arange(40, 400, 7))
+
+
+def test_a_decoder_goes_on_from_its_own_answers(tiny_population, tiny_recording):
+    config = replace(few_steps(12, lr=0.02), members=2)
+    first = finetune(tiny_population, DIRECTION, ENCODER, config, seed=3)
+    still = replace(few_steps(1, lr=1e-30, patience=None), members=2)
+    second = finetune(tiny_population, DIRECTION, first, still, seed=9)
+    assert second.question.arm == "pretrained"
+    np.testing.assert_allclose(
+        answers(second, tiny_recording), answers(first, tiny_recording), atol=1e-5
+    )
+    four = finetune(tiny_population, DIRECTION, first, replace(still, members=4), seed=9)
+    np.testing.assert_allclose(
+        answers(four, tiny_recording), answers(first, tiny_recording), atol=1e-5
+    )
+
+
+def test_a_decoder_of_other_answers_gives_query_and_encoder_alone(
+    tiny_recording, split_config, tiny_population
+):
+    first = finetune(tiny_population, DIRECTION, ENCODER, few_steps(5), seed=3)
+    population = population_of(tiny_recording, split_config, MOVIE_FRAME)
+    still = few_steps(1, lr=1e-30, patience=None)
+    second = finetune(population, MOVIE_FRAME, first, still, seed=9)
+    one, two = (decoder.networks[0] for decoder in (first, second))
+    assert torch.equal(one.reader.query_embedding, two.reader.query_embedding)
+    assert torch.equal(one.encoder.latent_embedding, two.encoder.latent_embedding)
+    assert one.readout.weight.shape != two.readout.weight.shape

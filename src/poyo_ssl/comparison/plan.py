@@ -17,7 +17,7 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.linear_transfer import shows_tuning
 from poyo_ssl.file_names import DECODERS, EXPERIMENT, file_name
-from poyo_ssl.finetuning.finetune import transfer_encoder
+from poyo_ssl.finetuning.finetune import Start, transfer_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -306,11 +306,12 @@ def _problems_of_transfer(
     """Ways to transfer that need units which the encoder will not know."""
     encoder = Encoder(experiment.config.encoder, pretraining.sampling_rate)
     encoder.add_units(pretraining.unit_ids)
+    start = Start(encoder=encoder)
     for task in experiment.tasks:
         for units in experiment.config.units:
             config = experiment.config.finetuning_of(arm, task)
             try:
-                transfer_encoder(encoder, experiment.population(units), config, seed=0)
+                transfer_encoder(start, experiment.population(units), config, seed=0)
             except TransferError as error:
                 yield f"Arm '{arm}': {error}"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
@@ -53,7 +54,18 @@ class Member:
     rates: LearningRates
     """Learning rates of the encoder."""
     seed: int
-    """Seeds of its query and readout, batches and dropout."""
+    """Seed of its query and readout, batches and dropout."""
+    answering: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights of query and readout to start from, by their names in the network; fresh where none
+    of a name and shape is there."""
+
+    def start(self, network: LabelDecoder | MovieDecoder) -> None:
+        """Gives a network the weights of ``answering``."""
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                known = self.answering.get(name)
+                if known is not None and known.shape == parameter.shape:
+                    parameter.copy_(known)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,9 +188,11 @@ def _label_networks(lesson: Lesson, num_classes: int) -> list[LabelDecoder]:
     networks = []
     for member in lesson.members:
         seed_torch(member.seed, READOUT)
-        networks.append(
-            LabelDecoder(member.encoder, num_classes=num_classes, query_time=lesson.task.query_time)
+        network = LabelDecoder(
+            member.encoder, num_classes=num_classes, query_time=lesson.task.query_time
         )
+        member.start(network)
+        networks.append(network)
     return networks
 
 
@@ -200,6 +214,7 @@ def _movie_modules(lesson: Lesson, teacher: PictureTeacher | None) -> list[Movie
             num_queries=lesson.config.num_queries,
             components=components,
         )
+        member.start(network)
         modules.append(MovieDecoding(network, lesson.config, pictures, member.rates))
     return modules
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
@@ -28,7 +33,7 @@ _DEFAULT = FinetuningConfig()
 def finetune(
     population: Population,
     task: Task | str,
-    encoder: Encoder | EncoderConfig | None = None,
+    encoder: Encoder | EncoderConfig | NetworkDecoder | None = None,
     config: FinetuningConfig = _DEFAULT,
     *,
     arm: str = "",
@@ -46,7 +51,9 @@ def finetune(
         task: What is asked.
         encoder: A pretrained encoder, which is copied and not changed, or the config of a fresh
             one; None: a fresh one of the default size. Units that it does not know get new
-            embeddings; what else transfers, and what of it learns on, the config says.
+            embeddings; what else transfers, and what of it learns on, the config says. A decoder
+            fitted before, such as one of other animals, gives every member an encoder and its
+            query, and the readout too where the answers are the same.
         config: Loss, training, and way to transfer.
         arm: Name of the decoder in results; empty: ``scratch`` or ``pretrained``.
         seed: Seed of weights, batches and the choice of labels.
@@ -68,10 +75,11 @@ def finetune(
         TransferError: If it cannot be transferred as asked.
     """
     task = population.divided.task(task)
-    encoder = starting_encoder(encoder)
-    arm = arm or ("scratch" if isinstance(encoder, EncoderConfig) else "pretrained")
-    start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
-    lesson = prepare_lesson(population, task, encoder, config, labels, teacher, seed)
+    starts = find_starts(encoder, population.divided.classes(task))
+    is_fresh = isinstance(starts[0].encoder, EncoderConfig)
+    arm = arm or ("scratch" if is_fresh else "pretrained")
+    start = "fresh" if is_fresh else digest(name_tensors(starts))
+    lesson = prepare_lesson(population, task, starts, config, labels, teacher, seed)
     question = Question.about(population, task, lesson.num_timesteps, arm)
     learning = LEARNING[task.kind](lesson)
     settings = asdict(lesson.members[0].encoder.config)
@@ -90,10 +98,56 @@ def finetune(
     return decoder
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """What a member starts from."""
+
+    encoder: Encoder | EncoderConfig
+    answering: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights of query and readout; see :class:`Member`."""
+
+
+def find_starts(
+    encoder: Encoder | EncoderConfig | NetworkDecoder | None, classes: np.ndarray
+) -> list[Start]:
+    """What members start from, each from the next one in turn.
+
+    Args:
+        encoder: See :func:`finetune`.
+        classes: Every answer that may be given, (num_classes,).
+    """
+    if not isinstance(encoder, NetworkDecoder):
+        return [Start(encoder=starting_encoder(encoder))]
+    left_out: tuple[str, ...] = ("reader.encoder.",)
+    if not np.array_equal(encoder.question.classes, classes):
+        left_out += ("readout.",)
+    return [
+        Start(
+            encoder=network.encoder,
+            answering={
+                name: value
+                for name, value in network_tensors(network).items()
+                if not name.startswith(left_out)
+            },
+        )
+        for network in encoder.networks
+    ]
+
+
+def name_tensors(starts: list[Start]) -> dict[str, Tensor]:
+    """All weights that members start from, each by a name of its own."""
+    return {
+        f"{index}.{name}": value
+        for index, start in enumerate(starts)
+        if isinstance(start.encoder, Encoder)
+        for name, value in {**network_tensors(start.encoder), **start.answering}.items()
+    }
+
+
 def prepare_lesson(
     population: Population,
     task: Task,
-    encoder: Encoder | EncoderConfig,
+    starts: list[Start],
     config: FinetuningConfig,
     labels: LabelBudget | float,
     teacher: LinearReadout | PictureTeacher | None,
@@ -106,8 +160,8 @@ def prepare_lesson(
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
     members = [
-        transfer_encoder(encoder, population, config, of_member)
-        for of_member in member_seeds(seed, config.members)
+        transfer_encoder(start, population, config, of_member)
+        for start, of_member in zip(cycle(starts), member_seeds(seed, config.members), strict=False)
     ]
     known = members[0].encoder
     num_timesteps = known.window_timesteps(task.length)
@@ -125,7 +179,7 @@ def prepare_lesson(
 
 
 def transfer_encoder(
-    encoder: Encoder | EncoderConfig, population: Population, config: FinetuningConfig, seed: int
+    start: Start, population: Population, config: FinetuningConfig, seed: int
 ) -> Member:
     """What one member starts from: an encoder of every unit, and how fast its parts learn.
 
@@ -136,13 +190,13 @@ def transfer_encoder(
         TransferError: If the pretrained encoder cannot be transferred as asked.
     """
     torch.manual_seed(seed)
-    prepared = prepare_encoder(encoder, population.sampling_rate)
-    if isinstance(encoder, EncoderConfig):
+    prepared = prepare_encoder(start.encoder, population.sampling_rate)
+    if isinstance(start.encoder, EncoderConfig):
         prepared.add_units(population.unit_ids)
         return Member(encoder=prepared, rates=full_rates(prepared), seed=seed)
     is_known = EMBEDDINGS[config.embeddings](prepared, population.unit_ids, seed)
     rates = config.way.rates(prepared, is_known)
-    return Member(encoder=prepared, rates=rates, seed=seed)
+    return Member(encoder=prepared, rates=rates, seed=seed, answering=start.answering)
 
 
 def choose_labels(
