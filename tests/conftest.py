@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.recordings.recording import Recording
@@ -15,6 +16,8 @@ from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_HELD_OUT
 
 torch.set_num_threads(1)
+settings.register_profile("any speed", deadline=None)  # no test depends on a machine's speed
+settings.load_profile("any speed")
 
 RATE = 10.0
 """Imaging rate of the tiny session in Hz: every onset falls on a sample, as never in real data,

@@ -82,7 +82,7 @@ def test_ridge_is_as_strong_as_it_was_measured(experiment, units, at_least):
 
 
 def test_a_network_beats_chance_within_a_few_seconds(experiment):
-    config = FinetuningConfig(training=TrainingConfig(max_steps=120))
+    config = FinetuningConfig(members=1, training=TrainingConfig(max_steps=120))
     assert accuracy(experiment, "unpredictable", "scratch", config) > 0.5
 
 

@@ -27,7 +27,10 @@ def six_lines() -> str:
 def quick(monkeypatch):
     """Fits of a few steps: how the lines read is tested here, not how well they score."""
     few = ps.TrainingConfig(max_steps=10, valid_every=10, max_valid_windows=32)
-    pretraining, finetuning = ps.PretrainingConfig(training=few), ps.FinetuningConfig(training=few)
+    pretraining, finetuning = (
+        ps.PretrainingConfig(training=few),
+        ps.FinetuningConfig(members=1, training=few),
+    )
     pretrain, finetune = ps.pretrain, ps.finetune
     monkeypatch.setattr(ps, "pretrain", lambda *given: pretrain(*given, pretraining))
     monkeypatch.setattr(ps, "finetune", lambda *given: finetune(*given, finetuning))

@@ -98,7 +98,9 @@ def test_a_task_of_ones_own_is_decoded_saved_and_loaded_anywhere(tmp_path):
     divided = ps.divide([session({"side": ["left", "right"] * 20})], "trials/side")
     population = ps.Population(divided, {"own": list("abcd")})
     few = ps.TrainingConfig(max_steps=60, batch_size=16, jitter=0.0)
-    decoder = ps.finetune(population, "trials/side", config=ps.FinetuningConfig(training=few))
+    decoder = ps.finetune(
+        population, "trials/side", config=ps.FinetuningConfig(members=1, training=few)
+    )
     scores = ps.evaluate(decoder, divided)
     assert scores.mean()["accuracy"] > 0.8
     decoder.save(tmp_path)
@@ -126,7 +128,7 @@ def test_a_time_series_is_asked_about_in_bins():
 def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path):
     still = session({"side": ["left"] * 80})
     recording = session({"side": ["left"] * 80}, running=running(still))
-    few = ps.FinetuningConfig(training=ps.TrainingConfig(max_steps=150, batch_size=32))
+    few = ps.FinetuningConfig(members=1, training=ps.TrainingConfig(max_steps=150, batch_size=32))
     config = RunConfig(
         tasks=("running_speed",), units=("all",), arms=("scratch",), num_seeds=1, jobs=1,
         labels=few, predictability=ps.PredictabilityConfig(min_timesteps=100),
@@ -165,7 +167,9 @@ def test_a_held_out_day_of_the_same_cells_is_one_config_away():
     config = ps.PredictabilityConfig(min_timesteps=100)
     units = ps.partition_by_predictability(divided, config)
     population = units.population(divided, "all")
-    few = ps.FinetuningConfig(training=ps.TrainingConfig(max_steps=60, batch_size=16, jitter=0.0))
+    few = ps.FinetuningConfig(
+        members=1, training=ps.TrainingConfig(max_steps=60, batch_size=16, jitter=0.0)
+    )
     scores = ps.evaluate(ps.finetune(population, "trials/side", config=few), divided)
     assert scores.table["recording_id"].tolist() == ["day1"]
     assert scores.mean()["accuracy"] > 0.8
