@@ -26,6 +26,8 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import (
     NUM_BINS,
     TEACHERS,
+    aligned,
+    aligned_ridge,
     picture_teacher,
     ridge_readout,
     semi_supervised_ridge,
@@ -184,6 +186,8 @@ class Arm:
     """Whether the result depends on the seed with all labels; if not it is fitted once."""
     needs_tuning: bool = False
     """Whether it learns how the cells were tuned on an earlier day."""
+    needs_alignment: bool = False
+    """Whether it learns from other animals that saw a stimulus which the decoded ones saw, too."""
 
 
 def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None = None) -> Arm:
@@ -222,6 +226,16 @@ ARMS = {
     "ridge, transferred, shuffled": _linear_transfer_arm(
         "ridge, transferred, shuffled", shuffled_ridge, needs_tuning=True
     ),
+    "aligned": _linear_transfer_arm("aligned", aligned, is_seeded=False, needs_alignment=True),
+    "aligned, shuffled": _linear_transfer_arm(
+        "aligned, shuffled", partial(aligned, is_shuffled=True), needs_alignment=True
+    ),
+    "ridge, aligned": _linear_transfer_arm(
+        "ridge, aligned", aligned_ridge, is_seeded=False, needs_alignment=True
+    ),
+    "ridge, aligned, shuffled": _linear_transfer_arm(
+        "ridge, aligned, shuffled", partial(aligned_ridge, is_shuffled=True), needs_alignment=True
+    ),
     "logistic": Arm(fit_logistic_arm, ("labels",)),
     "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
     "nearest frame": Arm(fit_nearest_frame_arm, ("frames", "images"), is_seeded=False),
@@ -246,6 +260,7 @@ def arms_for(
     arms: Mapping[str, Arm] = MappingProxyType(ARMS),
     *,
     has_tuning: bool = False,
+    has_alignment: bool = False,
 ) -> list[str]:
     """The arms that can answer a task: every reference decoder, and the wanted networks.
 
@@ -254,6 +269,7 @@ def arms_for(
         wanted: Names of networks.
         arms: Every arm there is.
         has_tuning: Whether an earlier day shows how the cells are tuned to what the task asks.
+        has_alignment: Whether other animals saw a stimulus that the decoded ones saw, too.
 
     Raises:
         ValueError: If a wanted arm does not exist.
@@ -267,4 +283,5 @@ def arms_for(
         if task.kind in arm.kinds
         and (arm.is_reference or name in wanted)
         and (has_tuning or not arm.needs_tuning)
+        and (has_alignment or not arm.needs_alignment)
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from poyo_ssl.comparison.arms import arms_for
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.diets import choose_units
+from poyo_ssl.decoders.aligned import find_shared_stimulus
 from poyo_ssl.decoders.linear_transfer import shows_tuning
 from poyo_ssl.file_names import DECODERS, EXPERIMENT, file_name
 from poyo_ssl.finetuning.finetune import Start, transfer_encoder
@@ -113,6 +114,11 @@ class Experiment:
         chosen = self.partition.choose(self.divided, units).values()
         return shows_tuning(self.earlier, task, [u for ids in chosen for u in ids])
 
+    def has_alignment(self, task: Task) -> bool:
+        """Whether other animals saw a stimulus by which the decoded cells can be aligned."""
+        answering = self.divided.answering(task)
+        return find_shared_stimulus(task, answering, self.earlier) is not None
+
     def pretrained_directory(self, arm: str, seed: int) -> Path:
         """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
         equal = (name for name in self.config.pretrainings if self._learns_like(name, arm))
@@ -133,7 +139,11 @@ class Experiment:
             for task in self.tasks
             for units in self.config.units
             for arm in arms_for(
-                task, self.config.arms, arms, has_tuning=self.has_tuning(task, units)
+                task,
+                self.config.arms,
+                arms,
+                has_tuning=self.has_tuning(task, units),
+                has_alignment=self.has_alignment(task),
             )
             for labels in self.config.budgets(task)
             for seed in range(self._num_seeds(arms[arm].is_seeded, labels))

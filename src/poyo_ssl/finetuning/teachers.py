@@ -7,6 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from poyo_ssl.alignment.shared_response import Loadings
+from poyo_ssl.decoders.aligned import (
+    AlignedDecoder,
+    find_shared_stimulus,
+    fit_aligned_decoder,
+)
 from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
 from poyo_ssl.decoders.linear_transfer import (
     OrientationTuning,
@@ -16,6 +22,8 @@ from poyo_ssl.decoders.linear_transfer import (
 from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
 
@@ -27,6 +35,9 @@ BINS_MAY_COST = 1.02
 at a tie the response in time is worth having, with few labels it costs 5 to 20 % (measured)."""
 WINDOWS_PER_LENGTH = 20
 """Unlabelled windows looked at for each length of a window; nearer ones are nearly the same."""
+
+Prior = Callable[[DividedRecording], np.ndarray | None]
+"""Weights that a recording's ridge starts from, (num_units, num_classes); None for zero."""
 
 
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
@@ -90,24 +101,77 @@ def ridge_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
 
 def semi_supervised_ridge(setting: Setting) -> LinearReadout:
     """Ridge that is blind to what all units share, which unlabelled windows tell."""
-    return _fit_with_prior(setting, None)
+    return _fit_with_prior(setting, lambda divided: None)
 
 
 def transferred_ridge(setting: Setting) -> LinearReadout:
     """The same, starting from how the cells were tuned on an earlier day."""
-    return _fit_with_prior(setting, _earlier_tuning(setting))
+    return _fit_with_prior(setting, _as_prior(setting, _earlier_tuning(setting)))
 
 
 def shuffled_ridge(setting: Setting) -> LinearReadout:
     """The same with the tuning of other cells, drawn by the seed: its control."""
-    return _fit_with_prior(setting, _earlier_tuning(setting).shuffled(setting.seed))
+    tuning = _earlier_tuning(setting).shuffled(setting.seed)
+    return _fit_with_prior(setting, _as_prior(setting, tuning))
+
+
+def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
+    """What other animals' labels say of cells that are placed by a shared stimulus; no own label.
+
+    Shuffled, every cell answers for another of its recording: the control for whether it is the
+    cells that carry what was learned.
+    """
+    decoder = _aligned_decoder(setting)
+    return LinearReadout.merge(
+        [
+            decoder.readout(_place(setting, decoder, divided, is_shuffled))
+            for divided in setting.population.divided.learning(setting.task)
+        ]
+    )
+
+
+def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
+    """Ridge on own labels that starts from what :func:`aligned` says."""
+    decoder = _aligned_decoder(setting)
+
+    def prior(divided: DividedRecording) -> np.ndarray:
+        readout = decoder.readout(_place(setting, decoder, divided, is_shuffled))
+        weights: np.ndarray = readout.weights[0]
+        return weights
+
+    return _fit_with_prior(setting, prior)
+
+
+def _aligned_decoder(setting: Setting) -> AlignedDecoder:
+    divided = setting.population.divided
+    shared = find_shared_stimulus(setting.task, divided.answering(setting.task), setting.earlier)
+    if shared is None:
+        raise RecordingError(
+            f"None of {len(setting.earlier)} other recordings shows a stimulus of the decoded ones "
+            f"and has labels of the task '{setting.task.name}', or only one does. Give recordings "
+            "of other animals to pretrain on, or leave out the aligned arms."
+        )
+    classes = divided.classes(setting.task)
+    return fit_aligned_decoder(setting.earlier, setting.task, classes, shared)
+
+
+def _place(
+    setting: Setting, decoder: AlignedDecoder, divided: DividedRecording, is_shuffled: bool
+) -> Loadings:
+    loadings = decoder.place(setting.population, divided, setting.task)
+    return loadings.shuffled(setting.seed) if is_shuffled else loadings
+
+
+def _as_prior(setting: Setting, tuning: OrientationTuning) -> Prior:
+    classes = setting.population.divided.classes(setting.task)
+    return lambda divided: tuning.to_classes(classes, setting.unit_ids(divided))
 
 
 def _earlier_tuning(setting: Setting) -> OrientationTuning:
     return fit_orientation_tuning(setting.earlier, setting.task, setting.population)
 
 
-def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> LinearReadout:
+def _fit_with_prior(setting: Setting, prior: Prior) -> LinearReadout:
     population, task, num_timesteps = setting.population, setting.task, setting.num_timesteps
     classes = population.divided.classes(task)
     readouts = []
@@ -123,7 +187,7 @@ def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> Linea
                 len(classes),
                 unit_ids,
                 PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1)),
-                None if tuning is None else tuning.to_classes(classes, unit_ids),
+                prior(divided),
             )
         )
     return LinearReadout.merge(readouts)

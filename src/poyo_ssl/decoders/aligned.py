@@ -1,0 +1,157 @@
+"""Linear decoders that learn from the labels of other animals, through a shared stimulus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from poyo_ssl.alignment.responses import (
+    Responses,
+    SharedStimulus,
+    measure_responses,
+    require_unscored,
+)
+from poyo_ssl.alignment.shared_response import Loadings, SharedSpace
+from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.task_windows import find_windows
+from poyo_ssl.windows.tasks import Task
+
+NUM_DIMENSIONS = 8
+"""Of the shared space, where recordings saw bins enough."""
+ORDERED_COLUMNS = ("movie_frame", "segment")
+"""Columns that say which part of a stimulus was shown, the same in every animal."""
+
+
+def find_shared_stimulus(
+    task: Task, later: Sequence[DividedRecording], earlier: Sequence[DividedRecording]
+) -> SharedStimulus | None:
+    """A stimulus other than the task's that all later and at least two earlier recordings show.
+
+    The earlier ones must have labels of the task, too. None where there is no such stimulus.
+    """
+    teaching = [d for d in earlier if _teaches(d, task)]
+    for name in sorted({name for d in later for name in d.recording.stimuli} - {task.stimulus}):
+        for column in ORDERED_COLUMNS:
+            num_teaching = sum(_shows(d, name, column) for d in teaching)
+            if num_teaching >= 2 and all(_shows(d, name, column) for d in later):
+                return SharedStimulus(stimulus=name, column=column)
+    return None
+
+
+def fit_across_animals(
+    projected: Sequence[np.ndarray], targets: Sequence[np.ndarray], num_classes: int
+) -> np.ndarray:
+    """Ridge to one-hot labels in a shared space, its penalty chosen across animals.
+
+    Args:
+        projected: Activity in windows of every recording, (num_windows, num_dimensions) each.
+        targets: Class of every window.
+        num_classes: Classes in all.
+
+    Returns:
+        (num_dimensions, num_classes); the penalty is the one at which the labels of a recording
+        are told best by the others.
+    """
+    wanted = [np.eye(num_classes)[target] - 1 / num_classes for target in targets]
+    gram = [x.T @ x for x in projected]
+    moment = [x.T @ y for x, y in zip(projected, wanted, strict=True)]
+    all_gram, all_moment = np.sum(gram, axis=0), np.sum(moment, axis=0)
+    identity = np.eye(len(all_gram))
+
+    def told(alpha: float) -> float:
+        right = [
+            (x @ np.linalg.solve(all_gram - g + alpha * identity, all_moment - m)).argmax(1) == y
+            for x, g, m, y in zip(projected, gram, moment, targets, strict=True)
+        ]
+        return float(np.mean([r.mean() for r in right]))
+
+    alpha = max(ALPHAS, key=told) if len(projected) > 1 else ALPHAS[len(ALPHAS) // 2]
+    weights: np.ndarray = np.linalg.solve(all_gram + alpha * identity, all_moment)
+    return weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignedDecoder:
+    """What other animals' labels say of a shared space."""
+
+    shared: SharedStimulus
+    space: SharedSpace
+    weights: np.ndarray
+    """(num_dimensions, num_classes)."""
+
+    def place(self, population: Population, divided: DividedRecording, task: Task) -> Loadings:
+        """Places a recording's units, which looks at no label and nothing that the task tests."""
+        require_unscored(divided, task, self.shared)
+        return self.space.place(measure_responses(population, divided, self.shared))
+
+    def readout(self, loadings: Loadings) -> LinearReadout:
+        """The decoder of a recording without any label of its own."""
+        num_classes = self.weights.shape[1]
+        return LinearReadout.from_coefficients(
+            (loadings.scale * loadings.weights @ self.weights).T,
+            np.full(num_classes, 1 / num_classes),
+            loadings.center,
+            loadings.unit_ids,
+        )
+
+
+def fit_aligned_decoder(
+    earlier: Divided, task: Task, classes: np.ndarray, shared: SharedStimulus
+) -> AlignedDecoder:
+    """Aligns other recordings and learns from their labelled training windows.
+
+    Args:
+        earlier: Other recordings; those that show the shared stimulus and have labels are used.
+        task: What is asked.
+        classes: The possible answers, (num_classes,).
+        shared: What all of them saw.
+
+    Raises:
+        RecordingError: If fewer than two of them can be learned from.
+    """
+    teaching = [
+        d for d in earlier if _teaches(d, task) and _shows(d, shared.stimulus, shared.column)
+    ]
+    if len(teaching) < 2:
+        raise RecordingError(
+            f"Only {len(teaching)} of {len(earlier)} other recordings show {shared.stimulus} and "
+            f"have labels of the task '{task.name}'. Give at least two to learn from."
+        )
+    chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in teaching}
+    population = Population(teaching, chosen)
+    responses = [measure_responses(population, d, shared) for d in population.divided]
+    space = SharedSpace.fit(responses, _num_dimensions(responses))
+    projected, targets = [], []
+    for divided, one in zip(population.divided, responses, strict=True):
+        num_timesteps = max(1, round(task.length * divided.recording.sampling_rate))
+        splits = divided.splits[task.name]
+        windows = find_windows(
+            divided.recording, task, splits.train, classes, num_timesteps,
+            reach=splits.reach("train"),
+        )  # fmt: skip
+        activity = population.activity[divided.recording.recording_id]
+        features = activity.binned(windows.first_timestep, num_timesteps, 1)
+        projected.append(space.place(one).project(features))
+        targets.append(windows.target)
+    return AlignedDecoder(
+        shared=shared, space=space, weights=fit_across_animals(projected, targets, len(classes))
+    )
+
+
+def _num_dimensions(responses: Sequence[Responses]) -> int:
+    num_bins = len({key for one in responses for key in one.bins})
+    return min(NUM_DIMENSIONS, num_bins)
+
+
+def _teaches(divided: DividedRecording, task: Task) -> bool:
+    return task.name in divided.splits and len(divided.splits[task.name].train) > 0
+
+
+def _shows(divided: DividedRecording, stimulus: str, column: str) -> bool:
+    table = divided.recording.stimuli.get(stimulus)
+    return table is not None and column in table and len(table) > 0
