@@ -49,7 +49,7 @@ class Responses:
     unit_ids: list[str]
     bins: Bins
     """Those that the recording saw on training time, sorted."""
-    values: np.ndarray
+    activity: np.ndarray
     """Mean normalised activity, (num_bins, num_units), smoothed."""
     reliability: np.ndarray
     """Correlation of every unit's response in odd and even showings, corrected for their number
@@ -58,7 +58,7 @@ class Responses:
     @property
     def center(self) -> np.ndarray:
         """Mean response of every unit, (num_units,)."""
-        center: np.ndarray = self.values.mean(axis=0)
+        center: np.ndarray = self.activity.mean(axis=0)
         return center
 
 
@@ -86,7 +86,7 @@ def measure_responses(
         recording_id=divided.recording.recording_id,
         unit_ids=activity.unit_ids,
         bins=[(float(value), int(number)) for value, number in bins],
-        values=smooth @ _mean_by(shown, index, len(bins)),
+        activity=smooth @ _mean_by(shown, index, len(bins)),
         reliability=_reliability(*halves),
     )
 

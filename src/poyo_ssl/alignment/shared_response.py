@@ -69,16 +69,17 @@ class SharedSpace:
         Every recording counts the same. A bin that a recording did not see does not count for it.
 
         Args:
-            recordings: Responses P of at least two recordings.
+            recordings: Responses P of one or more recordings.
             num_dimensions: Up to 64; None chooses by time-segment matching.
 
         Raises:
             RecordingError: If there are too few recordings, or they share too few bins.
         """
-        if len(recordings) < 2:
+        if len(recordings) < (2 if num_dimensions is None else 1):
             raise RecordingError(
-                f"A shared space needs at least two recordings, got {len(recordings)}. Give more "
-                "recordings that show the stimulus."
+                f"A shared space was asked of {len(recordings)} recordings; to choose its "
+                "dimensions takes two. Give more recordings that show the stimulus, or the number "
+                "of dimensions."
             )
         if num_dimensions is None:
             num_dimensions = choose_dimensions(recordings)
@@ -90,7 +91,7 @@ class SharedSpace:
             )
         row = {key: i for i, key in enumerate(bins)}
         rows = [np.array([row[key] for key in r.bins]) for r in recordings]
-        compact = [_compact(_standardised(r.values)) for r in recordings]
+        compact = [_compact(_standardised(r.activity)) for r in recordings]
         seen = np.zeros((len(bins), 1))
         gram = np.zeros((len(bins), len(bins)))
         for index, factor in zip(rows, compact, strict=True):
@@ -120,7 +121,7 @@ class SharedSpace:
                 f"Recording '{responses.recording_id}' shares {len(known)} bins of the stimulus "
                 f"with the {len(self.bins)} of the space, too few to place its units."
             )
-        values = responses.values[known]
+        values = responses.activity[known]
         standard = _standardised(values)
         courses = self.courses[[row[responses.bins[i]] for i in known]]
         weights = _nearest_orthonormal(standard.T @ courses)
@@ -190,9 +191,9 @@ def segment_matching(recordings: Sequence[Responses], num_dimensions: int) -> fl
         fitted = set(values[half::2])
         parts = [(_only(r, fitted, True), _only(r, fitted, False)) for r in recordings]
         space = SharedSpace.fit([part for part, _ in parts], num_dimensions)
-        projected = [space.place(one).project(other.values) for one, other in parts]
+        projected = [space.place(one).project(other.activity) for one, other in parts]
         for i, (_, other) in enumerate(parts):
-            reference = {key: [] for key in other.bins}  # type: dict[tuple[float, int], list]
+            reference: dict[tuple[float, int], list[np.ndarray]] = {k: [] for k in other.bins}
             for j, (_, another) in enumerate(parts):
                 for key, value in zip(another.bins, projected[j], strict=True):
                     if j != i and key in reference:
@@ -212,7 +213,7 @@ def _only(responses: Responses, values: set[float], is_in: bool) -> Responses:
         recording_id=responses.recording_id,
         unit_ids=responses.unit_ids,
         bins=[responses.bins[i] for i in rows],
-        values=responses.values[rows],
+        activity=responses.activity[rows],
         reliability=responses.reliability,
     )
 
