@@ -21,7 +21,12 @@ from scipy.stats import kurtosis, t, ttest_rel
 
 from poyo_ssl.alignment.responses import Responses, SharedStimulus, measure_responses
 from poyo_ssl.alignment.shared_response import SharedSpace
-from poyo_ssl.decoders.aligned import NUM_DIMENSIONS, AlignedDecoder, fit_across_animals
+from poyo_ssl.decoders.aligned import (
+    NUM_DIMENSIONS,
+    AlignedDecoder,
+    answer_together,
+    fit_across_animals,
+)
 from poyo_ssl.decoders.linear import fit_ridge
 from poyo_ssl.decoders.linear_transfer import fit_semi_supervised_ridge
 from poyo_ssl.recordings.loading import load_recordings
@@ -149,25 +154,22 @@ def score_with_labels(animal: Animal, sources: list[Animal], budget: int) -> dic
     """Accuracy on the repeats that were not labelled, mean over draws of repeats."""
     decoder = learn(sources)
     loadings, ids = decoder.space.place(animal.responses), animal.responses.unit_ids
-    prior, shuffled = (
-        decoder.readout(one).weights[0].astype(float) for one in (loadings, loadings.shuffled(0))
-    )
+    others, shuffled = (decoder.readout(one) for one in (loadings, loadings.shuffled(0)))
     num_classes = decoder.weights.shape[1]
     found: dict[str, list[float]] = {}
     for draw in range(NUM_DRAWS):
         repeats = np.unique(animal.repeat)
         labelled = np.isin(animal.repeat, np.random.default_rng(draw).permutation(repeats)[:budget])
         x, y = animal.features[labelled].astype(float), animal.target[labelled]
+        own = fit_semi_supervised_ridge(x, y, num_classes, ids, animal.modes)
+        prior = others.weights[0].astype(float)
         readouts = {
             "ridge": fit_ridge(x, y, num_classes, ids),
-            "ridge, semi-supervised": fit_semi_supervised_ridge(
-                x, y, num_classes, ids, animal.modes
-            ),
-            "ridge, aligned": fit_semi_supervised_ridge(
+            "ridge, semi-supervised": own,
+            "ridge, aligned": answer_together(own, others, animal.modes),
+            "ridge, aligned, shuffled": answer_together(own, shuffled, animal.modes),
+            "ridge, starting from aligned": fit_semi_supervised_ridge(
                 x, y, num_classes, ids, animal.modes, prior
-            ),
-            "ridge, aligned, shuffled": fit_semi_supervised_ridge(
-                x, y, num_classes, ids, animal.modes, shuffled
             ),
         }
         for name, readout in readouts.items():
@@ -226,7 +228,9 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """Paired differences over recordings with p-values (paired t-test)."""
     pairs = [
-        ("ridge, aligned", base, n) for n in BUDGETS for base in ("ridge", "ridge, semi-supervised")
+        ("ridge, aligned", base, n)
+        for n in BUDGETS
+        for base in ("ridge", "ridge, semi-supervised", "ridge, aligned, shuffled")
     ]
     pairs += [("aligned", "aligned, shuffled", 0)]
     pairs += [

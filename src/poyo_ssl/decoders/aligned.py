@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_windows
 from poyo_ssl.windows.tasks import Task
 
@@ -141,6 +142,30 @@ def fit_aligned_decoder(
     return AlignedDecoder(
         shared=shared, space=space, weights=fit_across_animals(projected, targets, len(classes))
     )
+
+
+def answer_together(
+    own: LinearReadout, others: LinearReadout, modes: PrincipalModes
+) -> LinearReadout:
+    """The sum of two readouts of one recording, scaled to answer as strongly on unlabelled windows.
+
+    With few labels neither fits its own training windows in a way that says how good it is, so
+    both count the same. Ridge that starts from the others' weights lost to its own labels alone
+    on the same recordings (docs/alignment.md).
+
+    Args:
+        own: Learned from labels of the recording, of one bin.
+        others: Learned from other animals, for the same units.
+        modes: Of the recording's unlabelled windows.
+    """
+
+    def strength(readout: LinearReadout) -> float:
+        along = modes.loadings.T @ readout.weights[0]  # (num_modes, num_scores)
+        return float(np.sqrt((modes.variance[:, None] * np.square(along)).sum()))
+
+    own_strength, other_strength = strength(own), strength(others)
+    factor = own_strength / other_strength if other_strength > 0 else 0.0
+    return replace(own, weights=own.weights + np.float32(factor) * others.weights)
 
 
 def _num_dimensions(responses: Sequence[Responses]) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.aligned import (
     AlignedDecoder,
+    answer_together,
     find_shared_stimulus,
     fit_aligned_decoder,
 )
@@ -35,9 +36,6 @@ BINS_MAY_COST = 1.02
 at a tie the response in time is worth having, with few labels it costs 5 to 20 % (measured)."""
 WINDOWS_PER_LENGTH = 20
 """Unlabelled windows looked at for each length of a window; nearer ones are nearly the same."""
-
-Prior = Callable[[DividedRecording], np.ndarray | None]
-"""Weights that a recording's ridge starts from, (num_units, num_classes); None for zero."""
 
 
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
@@ -101,18 +99,17 @@ def ridge_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
 
 def semi_supervised_ridge(setting: Setting) -> LinearReadout:
     """Ridge that is blind to what all units share, which unlabelled windows tell."""
-    return _fit_with_prior(setting, lambda divided: None)
+    return _fit_with_prior(setting, None)
 
 
 def transferred_ridge(setting: Setting) -> LinearReadout:
     """The same, starting from how the cells were tuned on an earlier day."""
-    return _fit_with_prior(setting, _as_prior(setting, _earlier_tuning(setting)))
+    return _fit_with_prior(setting, _earlier_tuning(setting))
 
 
 def shuffled_ridge(setting: Setting) -> LinearReadout:
     """The same with the tuning of other cells, drawn by the seed: its control."""
-    tuning = _earlier_tuning(setting).shuffled(setting.seed)
-    return _fit_with_prior(setting, _as_prior(setting, tuning))
+    return _fit_with_prior(setting, _earlier_tuning(setting).shuffled(setting.seed))
 
 
 def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
@@ -131,15 +128,15 @@ def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
 
 
 def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
-    """Ridge on own labels that starts from what :func:`aligned` says."""
+    """Ridge on own labels together with what :func:`aligned` says."""
     decoder = _aligned_decoder(setting)
-
-    def prior(divided: DividedRecording) -> np.ndarray:
-        readout = decoder.readout(_place(setting, decoder, divided, is_shuffled))
-        weights: np.ndarray = readout.weights[0]
-        return weights
-
-    return _fit_with_prior(setting, prior)
+    readouts = []
+    for divided in setting.population.divided.learning(setting.task):
+        modes = _modes(setting, divided)
+        own = _fit_one(setting, divided, modes, None)
+        others = decoder.readout(_place(setting, decoder, divided, is_shuffled))
+        readouts.append(answer_together(own, others, modes))
+    return LinearReadout.merge(readouts)
 
 
 def _aligned_decoder(setting: Setting) -> AlignedDecoder:
@@ -162,35 +159,40 @@ def _place(
     return loadings.shuffled(setting.seed) if is_shuffled else loadings
 
 
-def _as_prior(setting: Setting, tuning: OrientationTuning) -> Prior:
-    classes = setting.population.divided.classes(setting.task)
-    return lambda divided: tuning.to_classes(classes, setting.unit_ids(divided))
-
-
 def _earlier_tuning(setting: Setting) -> OrientationTuning:
     return fit_orientation_tuning(setting.earlier, setting.task, setting.population)
 
 
-def _fit_with_prior(setting: Setting, prior: Prior) -> LinearReadout:
-    population, task, num_timesteps = setting.population, setting.task, setting.num_timesteps
-    classes = population.divided.classes(task)
+def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> LinearReadout:
+    classes = setting.population.divided.classes(setting.task)
     readouts = []
-    for divided in population.divided.learning(task):
-        windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
-        anywhere = find_any_windows(divided.recording, divided.training, num_timesteps)
-        activity = population.activity[divided.recording.recording_id]
-        thinned = anywhere[:: max(1, num_timesteps // WINDOWS_PER_LENGTH)]
-        readouts.append(
-            fit_semi_supervised_ridge(
-                setting.features(divided, windows, 1),
-                windows.target,
-                len(classes),
-                unit_ids,
-                PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1)),
-                prior(divided),
-            )
-        )
+    for divided in setting.population.divided.learning(setting.task):
+        prior = tuning.to_classes(classes, setting.unit_ids(divided)) if tuning else None
+        readouts.append(_fit_one(setting, divided, _modes(setting, divided), prior))
     return LinearReadout.merge(readouts)
+
+
+def _modes(setting: Setting, divided: DividedRecording) -> PrincipalModes:
+    """What the units do together in unlabelled windows of the training part."""
+    num_timesteps = setting.num_timesteps
+    anywhere = find_any_windows(divided.recording, divided.training, num_timesteps)
+    activity = setting.population.activity[divided.recording.recording_id]
+    thinned = anywhere[:: max(1, num_timesteps // WINDOWS_PER_LENGTH)]
+    return PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1))
+
+
+def _fit_one(
+    setting: Setting, divided: DividedRecording, modes: PrincipalModes, prior: np.ndarray | None
+) -> LinearReadout:
+    windows = setting.training_windows(divided)
+    return fit_semi_supervised_ridge(
+        setting.features(divided, windows, 1),
+        windows.target,
+        len(setting.population.divided.classes(setting.task)),
+        setting.unit_ids(divided),
+        modes,
+        prior,
+    )
 
 
 @dataclass(frozen=True)
