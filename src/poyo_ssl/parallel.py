@@ -27,6 +27,9 @@ LONGEST = 3600.0
 ever."""
 _GREETING = 10.0  # seconds until a cluster's port must answer
 _GLANCE = 5.0  # seconds between looks at how long the running items have taken
+_ABOUT_TO_END = 2.0
+"""Seconds that items get to end by themselves before they are stopped: Ray's own process, which is
+that of the caller, aborts where a task is cancelled at the moment of its end (ray#54738)."""
 _RETRIES = 1  # of an item whose process died: the fault may have been its neighbour's
 _TOO_LONG = (
     f"Given up after {LONGEST:.0f} s: the file is too large for one worker, or so damaged that "
@@ -154,8 +157,15 @@ def _on_ray(
                         finished[running.pop(reference)] = Outcome(None, _TOO_LONG)
                 yield finished.pop(turn)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            _stop(ray, list(running))
+
+
+def _stop(ray: Any, running: list[Any]) -> None:
+    """Ends the tasks that do not end by themselves."""
+    if running:
+        _, endless = ray.wait(running, num_returns=len(running), timeout=_ABOUT_TO_END)
+        for reference in endless:
+            ray.cancel(reference, force=True)
 
 
 def _fetch(ray: Any, reference: Any) -> Outcome[Any]:
