@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -193,6 +195,12 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_GREETING).close()
 
 
+def _restore_handler(on_sigterm: Any) -> None:
+    """Takes a caller's handler of SIGTERM back from Ray, whose own exits with status 15."""
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
     """Ray, started here (and then stopped here) unless it is running already."""
@@ -201,6 +209,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
     import ray  # only now: it reads the settings above, and takes a second
 
     is_ours = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
         quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
@@ -214,6 +223,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
             else:
                 _require_listener(address)
                 ray.init(address=address, **quietly)
+            _restore_handler(on_sigterm)
         except OSError as error:
             raise ConnectionError(
                 f"No Ray cluster answers at '{address}' ({error}). Start one with "
