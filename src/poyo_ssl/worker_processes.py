@@ -16,7 +16,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from poyo_ssl.ending import STOPPED_BY, ToldToEnd, on_signals
+from poyo_ssl.ending import SIGNALS, STOPPED_BY, ToldToEnd, on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +107,9 @@ class _Worker:
         if self._parent is not None:
             return
         self._parent = parent
+        for number in SIGNALS:  # the parent gets Ctrl-C, too, and tells
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._note)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C, too, and tells
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
     def _note(self, number: int, _: Any) -> None:
