@@ -164,8 +164,12 @@ def _on_ray(
 
 def _stop(ray: Any, running: list[Any]) -> None:
     """Ends the tasks that do not end by themselves."""
-    if running:
+    if not running:
+        return
+    endless = running
+    try:
         _, endless = ray.wait(running, num_returns=len(running), timeout=_ABOUT_TO_END)
+    finally:  # a second interrupt stops them, too
         for reference in endless:
             ray.cancel(reference, force=True)
 
