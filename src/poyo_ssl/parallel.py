@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -27,6 +29,9 @@ LONGEST = 3600.0
 ever."""
 _GREETING = 10.0  # seconds until a cluster's port must answer
 _GLANCE = 5.0  # seconds between looks at how long the running items have taken
+_ABOUT_TO_END = 2.0
+"""Seconds that items get to end by themselves before they are stopped: Ray's own process, which is
+that of the caller, aborts where a task is cancelled at the moment of its end (ray#54738)."""
 _RETRIES = 1  # of an item whose process died: the fault may have been its neighbour's
 _TOO_LONG = (
     f"Given up after {LONGEST:.0f} s: the file is too large for one worker, or so damaged that "
@@ -154,8 +159,19 @@ def _on_ray(
                         finished[running.pop(reference)] = Outcome(None, _TOO_LONG)
                 yield finished.pop(turn)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            _stop(ray, list(running))
+
+
+def _stop(ray: Any, running: list[Any]) -> None:
+    """Ends the tasks that do not end by themselves."""
+    if not running:
+        return
+    endless = running
+    try:
+        _, endless = ray.wait(running, num_returns=len(running), timeout=_ABOUT_TO_END)
+    finally:  # a second interrupt stops them, too
+        for reference in endless:
+            ray.cancel(reference, force=True)
 
 
 def _fetch(ray: Any, reference: Any) -> Outcome[Any]:
@@ -183,6 +199,12 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_GREETING).close()
 
 
+def _restore_handler(on_sigterm: Any) -> None:
+    """Takes a caller's handler of SIGTERM back from Ray, whose own exits with status 15."""
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
     """Ray, started here (and then stopped here) unless it is running already."""
@@ -191,6 +213,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
     import ray  # only now: it reads the settings above, and takes a second
 
     is_ours = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
         quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
@@ -204,6 +227,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
             else:
                 _require_listener(address)
                 ray.init(address=address, **quietly)
+            _restore_handler(on_sigterm)
         except OSError as error:
             raise ConnectionError(
                 f"No Ray cluster answers at '{address}' ({error}). Start one with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from argparse import Action
@@ -16,6 +17,8 @@ from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import Parser, gather_lists
 from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
 from poyo_ssl.cli.terminal import console, messages
+from poyo_ssl.ending import STOPPED_BY, ToldToEnd, end, on_signals
+from poyo_ssl.training.memory import is_out_of_memory
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,  # help texts of the options
@@ -62,15 +65,33 @@ def main(arguments: list[str] | None = None) -> int:
     except UnicodeDecodeError as error:
         parser.error(f"A config file is no text in UTF-8: {error}. Save it as UTF-8.")
     try:
-        COMMANDS[options.command].call(options[options.command])
-    except KeyboardInterrupt:
-        messages.print("Interrupted. The same command resumes where it stopped.")
-        return 130
+        with on_signals(end):
+            COMMANDS[options.command].call(options[options.command])
+    except (KeyboardInterrupt, ToldToEnd) as told:
+        return _say_ended(told.number if isinstance(told, ToldToEnd) else signal.SIGINT)
     except (ValueError, OSError, ImportError) as error:
-        messages.print("[bold red]Error:[/] ", end="")
-        messages.print(str(error), highlight=False, soft_wrap=True, markup=False)
-        return 1
+        return _say_error(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _say_error(
+            f"Memory ran out ({str(error) or 'MemoryError'}). What was finished is kept. Run the "
+            "same command with fewer jobs or workers, fewer recordings, or a smaller batch_size."
+        )
     return 0
+
+
+def _say_error(text: str) -> int:
+    messages.print("[bold red]Error:[/] ", end="")
+    messages.print(text, highlight=False, soft_wrap=True, markup=False)
+    return 1
+
+
+def _say_ended(number: int) -> int:
+    """Says which signal ended a command; gives the exit status that is usual for it."""
+    how = "Interrupted" if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}"
+    messages.print(f"{how}. The same command resumes where it stopped.")
+    return STOPPED_BY + number
 
 
 def build_parser(arguments: list[str]) -> ArgumentParser:

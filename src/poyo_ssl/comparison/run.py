@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from joblib import Parallel, delayed
 
 from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.comparison.config import RunConfig
@@ -28,13 +28,15 @@ from poyo_ssl.comparison.run_directory import (
 )
 from poyo_ssl.decoders.fitted_decoder import Origin
 from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
-from poyo_ssl.file_names import file_name
+from poyo_ssl.file_names import EXPERIMENT, file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
+from poyo_ssl.output_directory import alone_in, naming_lost_output, require_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
 from poyo_ssl.whole_files import write_csv, write_json
+from poyo_ssl.worker_processes import Call, call_in_processes
 
 
 def run(
@@ -68,35 +70,51 @@ def run(
     Raises:
         RecordingError: If the recordings cannot answer the tasks, or encoders have nothing to be
             pretrained on.
+        OutputError: If another process writes to the directory, or it vanishes or fills up.
+        ToldToEnd: If a signal tells a worker process to end.
     """
     started = time.perf_counter()
     with collect_warnings("poyo_ssl") as said:
         experiment = plan(recordings, directory, config, pretraining_recordings)
-    claim(experiment)
-    seconds_before = seconds_spent(experiment)
-    write_recordings(experiment)
-    write_warnings(experiment, said)
-    _pretrain_all(experiment, on_progress)
-    fits = experiment.fits()
-    missing = [fit for fit in fits if not is_finished(directory / fit.name)]
-    jobs = [delayed(_fit_and_score)(experiment, fit) for fit in missing]
+    with alone_in(directory):
+        claim(experiment)
+        with naming_lost_output(directory / EXPERIMENT):
+            seconds_before = seconds_spent(experiment)
+            write_recordings(experiment)
+            write_warnings(experiment, said)
+            _pretrain_all(experiment, on_progress)
+            fits = experiment.fits()
+            _fit_all(experiment, fits, on_progress)
+            write_results(experiment, fits)
+            seconds = seconds_before + time.perf_counter() - started
+            write_facts(experiment, command, seconds)
+            return write_report(directory)
+
+
+def _make_all(
+    experiment: Experiment, calls: list[Call], on_progress: Callable[[int], None]
+) -> None:
+    """Makes calls of one core each, so that results do not depend on how many run at once."""
+    workers = experiment.config.jobs or os.cpu_count() or 1
+    with closing(call_in_processes(calls, workers)) as finished:
+        for done, _ in enumerate(finished, start=1):
+            require_output(experiment.directory / EXPERIMENT)
+            on_progress(done)
+
+
+def _fit_all(
+    experiment: Experiment,
+    fits: list[PlannedFit],
+    on_progress: Callable[[str, int, int], None],
+) -> None:
+    """Fits and scores every decoder that is not there."""
+    missing = [fit for fit in fits if not is_finished(experiment.directory / fit.name)]
     num_found = len(fits) - len(missing)
-    for done, _ in enumerate(_in_parallel(jobs, config.jobs), start=num_found + 1):
-        on_progress("decoders", done, len(fits))
-    write_results(experiment, fits)
-    seconds = seconds_before + time.perf_counter() - started
-    write_facts(experiment, command, seconds)
-    return write_report(directory)
-
-
-def _in_parallel(jobs: list[Any], num_jobs: int) -> Iterator[Any]:
-    """Results in order of completion; one core each, so that results do not depend on the count."""
-    workers = min(num_jobs or os.cpu_count() or 1, max(1, len(jobs)))
-    if workers == 1:
-        for function, args, kwargs in jobs:
-            yield function(*args, **kwargs)
-        return
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
+    _make_all(
+        experiment,
+        [partial(_fit_and_score, experiment, fit) for fit in missing],
+        lambda done: on_progress("decoders", num_found + done, len(fits)),
+    )
 
 
 def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int], None]) -> None:
@@ -107,10 +125,12 @@ def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int],
         for seed in range(experiment.config.num_seeds)
     }
     missing = [which for path, which in wanted.items() if not (path / "config.json").is_file()]
-    jobs = [delayed(_pretrain)(experiment, arm, seed) for arm, seed in missing]
     num_found = len(wanted) - len(missing)
-    for done, _ in enumerate(_in_parallel(jobs, experiment.config.jobs), start=num_found + 1):
-        on_progress("pretraining", done, len(wanted))
+    _make_all(
+        experiment,
+        [partial(_pretrain, experiment, arm, seed) for arm, seed in missing],
+        lambda done: on_progress("pretraining", num_found + done, len(wanted)),
+    )
 
 
 def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:

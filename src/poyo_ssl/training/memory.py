@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
 LARGEST_KEPT_BUFFER = 2**26
 """Bytes up to which a freed array is kept for reuse; four times as much is kept in all."""
+
+
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch says so by text on a CPU."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    )
 
 
 def keep_large_buffers() -> None:

@@ -23,6 +23,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from poyo_ssl.ending import STOPPED_BY
 from poyo_ssl.model.checkpoints import CheckpointError
 from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials
 
@@ -30,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 FITTED = "fitted.ckpt"
 """Weights and curves of a fit that has finished."""
-STOPPED_BY = 128
-"""Exit status of a process that a signal ended, less the number of the signal."""
-"""Exit status of a process that saved its work when it was told to end."""
 _STEP = re.compile(r"step-(\d{8})\.ckpt")
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, LookupError,

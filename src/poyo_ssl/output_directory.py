@@ -1,0 +1,76 @@
+"""A directory that one process at a time writes to, and what may happen to it meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class OutputError(OSError):
+    """An output directory that is in use, gone or full; the message says what to do."""
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Lets no other process of this kind write to a directory; the end of the process frees it.
+
+    Raises:
+        OutputError: If another process writes there now.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(
+            f"Another process is writing to '{directory}'. Wait until it ends, or choose another "
+            "output directory."
+        ) from error
+
+
+def require_output(marker: Path) -> None:
+    """Checks that a directory is still the one that work began in.
+
+    Args:
+        marker: A file that was written to it first.
+
+    Raises:
+        OutputError: If the file is gone.
+    """
+    if not marker.is_file():
+        raise OutputError(
+            f"The output directory '{marker.parent}' was moved, emptied or removed while it was "
+            "written to. Put it back and run the same command to resume; without it, the same "
+            "command starts over."
+        )
+
+
+@contextmanager
+def naming_lost_output(marker: Path) -> Iterator[None]:
+    """Says so where an error means that a directory is gone or full.
+
+    Args:
+        marker: A file that was written to the directory first.
+
+    Raises:
+        OutputError: Instead of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        require_output(marker)
+        if error.errno not in _NO_ROOM:
+            raise
+        free = shutil.disk_usage(marker.parent).free / 2**20
+        raise OutputError(
+            f"'{error.filename or marker.parent}' cannot be written ({error.strerror}; {free:.0f} "
+            "MiB are free there). What was finished is kept: make room, and run the same command "
+            "to resume."
+        ) from error

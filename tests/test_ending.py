@@ -1,0 +1,273 @@
+"""What ends a run early says so, leaves no process behind, and costs nothing that was finished.
+
+Runs are told to end when their first checkpoint is seen. Output comes through a pipe, which is at
+its end only when every process that holds it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from poyo_ssl.comparison.run import run
+from poyo_ssl.ending import ToldToEnd, end, on_signals
+from poyo_ssl.output_directory import OutputError, alone_in
+from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.training.memory import is_out_of_memory
+from poyo_ssl.worker_processes import call_in_processes
+from tiny_runs import tiny_observatory, tiny_run_config
+
+PATIENCE = 300.0
+"""Seconds to wait for what must happen at last, however busy the machine is."""
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+CONFIG = {
+    "tasks": ["direction"],
+    "units": ["all"],
+    "arms": ["pretrained"],
+    "num_seeds": 2,
+    "splits": {"valid_fraction": 0.1, "test_fraction": 0.2, "held_out_blocks": 1, "guard": 0.5},
+    "predictability": {"min_timesteps": 100},
+    "encoder": {
+        "dim": 16, "depth": 1, "num_heads": 2, "dim_head": 8, "latents_per_step": 2,
+        "latent_step": 0.5, "patch_length": 0.5,
+    },
+    "labels": {"members": 1, "training": {"max_steps": 3, "batch_size": 4}},
+    "pretraining": {"training": {"max_steps": 60, "batch_size": 4, "checkpoint_every": 1}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Recordings and a config."""
+    place = tmp_path_factory.mktemp("place")
+    for recording in tiny_observatory():
+        save_recording(recording, place / f"{recording.recording_id}.h5")
+    (place / "run.yaml").write_text(yaml.safe_dump(CONFIG))
+    return place
+
+
+def command(place: Path, output: Path, jobs: int) -> list[str]:
+    return [
+        sys.executable, "-m", "poyo_ssl", "run", *map(str, sorted(place.glob("*.h5"))),
+        "--output", str(output), "--config", str(place / "run.yaml"), "--jobs", str(jobs),
+    ]  # fmt: skip
+
+
+def start(place: Path, output: Path, jobs: int = 2) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(place, output, jobs),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # its process group is what a terminal would signal
+    )
+
+
+@pytest.fixture
+def started(place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts runs, and ends those that a failed test leaves."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(jobs: int = 2) -> subprocess.Popen[str]:
+        processes.append(start(place, tmp_path / "run", jobs))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    latest = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < latest
+        time.sleep(0.01)
+
+
+def wait_for_checkpoints(output: Path, process: subprocess.Popen[str]) -> None:
+    wait_until(lambda: any(output.glob("pretrained/*/seed-*/checkpoints/step-*.ckpt")), process)
+
+
+def end_of(process: subprocess.Popen[str]) -> SimpleNamespace:
+    """What a process said until it and all its children were gone, and its exit status."""
+    said, _ = process.communicate(timeout=PATIENCE)
+    return SimpleNamespace(status=process.returncode, said=" ".join(said.split()))
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=,args=", "-g", str(process.pid)],
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    return [int(line.split()[0]) for line in found.splitlines() if "popen_loky" in line]
+
+
+def scores(output: Path) -> pd.DataFrame:
+    return pd.read_csv(output / "scores.csv").drop(columns=["seconds", "pretraining_seconds"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    ended = end_of(start(place, output, jobs=1))
+    assert ended.status == 0, ended.said
+    return scores(output)
+
+
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [
+        (signal.SIGTERM, 1),
+        (signal.SIGINT, 1),
+        (signal.SIGHUP, 1),
+        (signal.SIGTERM, 2),
+        (signal.SIGINT, 2),
+    ],
+)
+def test_a_run_that_is_told_to_end_says_so_and_leaves_no_process(started, tmp_path, number, jobs):
+    process = started(jobs)
+    wait_for_checkpoints(tmp_path / "run", process)
+    if number == signal.SIGTERM:
+        process.terminate()  # as timeout and batch systems do: the process alone
+    else:
+        os.killpg(process.pid, number)  # as terminals do: its children, too
+    ended = end_of(process)
+    assert ended.status == 128 + number
+    assert "The same command resumes" in ended.said
+    assert "Traceback" not in ended.said
+    assert not [*(tmp_path / "run").rglob(".*.partial")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_ended_resumes_with_the_same_numbers(started, tmp_path, undisturbed, number):
+    process = started()
+    wait_for_checkpoints(tmp_path / "run", process)
+    os.kill(process.pid, number)
+    end_of(process)  # no worker outlives it
+    ended = end_of(started())
+    assert ended.status == 0, ended.said
+    pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found by ps of Linux")
+def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(started, tmp_path, undisturbed):
+    process = started()
+    wait_for_checkpoints(tmp_path / "run", process)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    ended = end_of(process)
+    assert ended.status == 0, ended.said
+    assert "A worker process was killed; memory may have run out" in ended.said
+    assert "Traceback" not in ended.said
+    pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
+
+
+def test_a_second_run_in_the_same_directory_is_refused_and_the_first_goes_on(
+    started, tmp_path, undisturbed
+):
+    first = started()
+    wait_for_checkpoints(tmp_path / "run", first)
+    second = end_of(started())
+    assert second.status == 1
+    assert "Another process is writing to" in second.said
+    ended = end_of(first)
+    assert ended.status == 0, ended.said
+    pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
+
+
+def test_an_output_directory_that_vanishes_is_named(started, tmp_path):
+    process = started()
+    wait_for_checkpoints(tmp_path / "run", process)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    ended = end_of(process)
+    assert ended.status == 1
+    assert re.search("was moved, emptied or removed|cannot be written", ended.said)
+    assert "Traceback" not in ended.said
+
+
+# parts -----------------------------------------------------------------------------------------
+
+
+def refuse(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("number", [28, 27])
+def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path, monkeypatch, number):
+    recordings, config = tiny_observatory(), tiny_run_config(arms=(), num_seeds=1)
+    module = "poyo_ssl.comparison.run.save_fit"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, lambda *_: refuse(OSError(number, os.strerror(number), "a.csv")))
+        with pytest.raises(OutputError, match=r"'a.csv' cannot be written .*MiB are free.*resume"):
+            run(recordings, tmp_path, config)
+    run(recordings, tmp_path, config)
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_other_errors_of_files_stay_what_they_are(tmp_path, monkeypatch):
+    error = PermissionError(13, "Permission denied", "a.csv")
+    monkeypatch.setattr("poyo_ssl.comparison.run.save_fit", lambda *_: refuse(error))
+    with pytest.raises(PermissionError, match=r"a\.csv"):
+        run(tiny_observatory(), tmp_path, tiny_run_config(arms=(), num_seeds=1))
+
+
+def test_a_directory_is_free_again_after_its_writer(tmp_path):
+    for _ in range(2):
+        with (
+            alone_in(tmp_path),
+            pytest.raises(OutputError, match="choose another"),
+            alone_in(tmp_path),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_signals_that_are_ignored_stay_so_and_others_come_back():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        with on_signals(end):
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(ToldToEnd) as told:
+                signal.raise_signal(signal.SIGTERM)
+        assert told.value.code == 143
+        after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        assert after == handlers
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_calls_in_one_process_are_made_when_they_are_asked_for():
+    seen: list[int] = []
+    calls = call_in_processes([lambda: seen.append(1), lambda: seen.append(2)], workers=1)
+    next(calls)
+    assert seen == [1]
+    next(calls)
+    assert seen == [1, 2]
