@@ -60,10 +60,12 @@ class Reader(nn.Module):
         return list(torch.autograd.grad(loss, list(self.parameters())))
 
 
-@pytest.fixture(params=ATTENTIONS)
-def reader(request: pytest.FixtureRequest) -> Reader:
+@pytest.fixture(params=["concatenated", "gain", "gain, combined"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    kind, _, is_combined = request.param.partition(", ")
+    monkeypatch.setattr(GainCrossAttention, "_combining_pays", lambda *_: bool(is_combined))
     torch.manual_seed(0)
-    return Reader(request.param)
+    return Reader(kind)
 
 
 def draw(num_windows: int, *shape: int) -> Tensor:
@@ -149,7 +151,11 @@ def test_half_precision_is_near_single_and_reads_in_single(reader, monkeypatch):
     activity, is_hidden = draw(5), draw(5) > 0.5
     single, wanted = reader(activity, is_hidden), reader.gradients(activity, is_hidden)
     types = []
-    for function in (blockwise.PoolGainTokens, blockwise.AttendScaledGrid):
+    for function in (
+        blockwise.PoolGainTokens,
+        blockwise.PoolCombinedTokens,
+        blockwise.AttendScaledGrid,
+    ):
         monkeypatch.setattr(function, "apply", recording_types(function.apply, types))
     with torch.autocast("cpu", torch.bfloat16):
         half = reader(activity, is_hidden)

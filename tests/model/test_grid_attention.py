@@ -168,11 +168,21 @@ def assert_near(our: Tensor, their: Tensor, tolerance: float, name: str = "outpu
     torch.testing.assert_close(our, their, atol=allowed, rtol=0, msg=lambda text: f"{name}: {text}")
 
 
+def both_ways(grid: Grid) -> list[Tensor]:
+    """What is read from tokens and from combinations, whichever would take less time."""
+    read = []
+    for is_combined in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GainCrossAttention, "_combining_pays", lambda *_, way=is_combined: way)
+            read.append(grid.read())
+    return read
+
+
 def assert_equals_the_textbook(grid: Grid, of_outputs: float, of_gradients: float) -> None:
     wanted = grid.parameters()
     theirs = grid.read_by_the_textbook()
     their_gradients = gradients(theirs, wanted)
-    for ours in (grid.read(), grid.dense().read()):
+    for ours in (*both_ways(grid), grid.dense().read()):
         assert_near(ours, theirs, of_outputs)
         for name, gradient in gradients(ours, wanted).items():
             assert_near(gradient, their_gradients[name], of_gradients, name)
@@ -338,3 +348,21 @@ def test_a_window_with_everything_hidden_reads_nothing_and_spoils_no_gradient(ki
     assert of_activity.isfinite().all()
     assert not of_activity[window].any()
     assert of_activity[window - 1].any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_samples", "pays"),
+    [
+        ((32, 6, 190), 10, True),
+        ((128, 6, 190), 10, True),
+        ((32, 30, 190), 1, True),
+        ((8, 6, 190), 10, False),
+        ((4, 6, 2000), 10, False),
+    ],
+)
+def test_tokens_are_combined_where_enough_windows_share_what_they_are_made_of(
+    sizes, num_samples, pays
+):
+    attention = GainCrossAttention(dim=64, num_heads=2, dim_head=32)
+    patches = torch.empty(*sizes, num_samples, device="meta")
+    assert attention._combining_pays(patches, num_latents=16) is pays

@@ -11,6 +11,7 @@ Accelerators have fused kernels for this and do not come here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -89,6 +90,119 @@ class PoolGainTokens(torch.autograd.Function):
             )  # the transpose is five times slower
             d_bias += d_gains.sum(0)
         return None, d_units, d_weight.T, d_bias, d_queries, None
+
+
+class PoolCombinedTokens(torch.autograd.Function):
+    """As :class:`PoolGainTokens`, of values and without tokens.
+
+    The score of a token is the combination, by the P samples of its patch and a one, of P + 1
+    scores that its unit has in all windows; so is its value. Blocks are of units at one time, since
+    it is the windows that share these scores and values.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, patches: Tensor, scores: Tensor, values: Tensor, is_left_out: Tensor | None
+    ) -> Tensor:
+        """Attention-weighted means of the values at every time.
+
+        Args:
+            ctx: Autograd's.
+            patches: Activity, (B, T, U, P).
+            scores: In bits, of the tokens that a unit's tokens combine, (T, U, P + 1, H, L).
+            values: Of the same, (U, P + 1, H, E).
+            is_left_out: True where a token must not be read, (B, T, U).
+
+        Returns:
+            (T, B, H, L, E); the weights of a reader sum to one over all times and units.
+        """
+        grid = _CombinedGrid(patches, scores, values, is_left_out)
+        readers = grid.readers  # (B, H, L)
+        pooled = patches.new_zeros(len(scores), *readers, values.shape[-1])
+        largest = patches.new_full((len(scores), *readers), torch.finfo(patches.dtype).min / 2)
+        total = torch.zeros_like(largest)
+        for time, units in grid.blocks():
+            weights = grid.scores(time, units)  # (u, B, H, L)
+            before, now = largest[time], torch.maximum(largest[time], weights.amax(0))
+            shrunk = (before - now).exp2_()
+            weights.sub_(now).exp2_()
+            total[time] = (total[time] * shrunk).add_(weights.sum(0))
+            largest[time] = now
+            of_time = pooled[time].mul_(shrunk[..., None]).flatten(0, 1)
+            of_time.baddbmm_(_by_reader(weights).mT, _by_reader(grid.values(time, units)))
+        log_sum = largest + total.log2()
+        most = log_sum.amax(0)
+        log_sum = most + (log_sum - most).exp2_().sum(0).log2_()  # (B, H, L)
+        pooled *= (largest - log_sum).exp2_()[..., None]
+        ctx.save_for_backward(patches, scores, values, pooled, log_sum)
+        ctx.is_left_out = is_left_out
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(  # type: ignore[override]
+        ctx: Any, d_pooled: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of scores and values; the patches are data."""
+        patches, scores, values, pooled, log_sum = ctx.saved_tensors
+        grid = _CombinedGrid(patches, scores, values, ctx.is_left_out)
+        d_scores, d_values = torch.empty_like(grid.of_scores), torch.zeros_like(grid.of_values)
+        mean_gradient = (d_pooled * pooled).sum((0, -1)).flatten(0, 1)[:, None]  # (B * H, 1, L)
+        for time, units in grid.blocks():
+            gradient = d_pooled[time].flatten(0, 1)  # (B * H, L, E)
+            attention = grid.scores(time, units).sub_(log_sum).exp2_()
+            combining = grid.patches[time, units].mT  # (u, P + 1, B)
+            d_own = (_by_reader(attention) @ gradient).transpose(0, 1).flatten(1)
+            d_values[units] += combining @ d_own.view(len(d_own), len(patches), -1)
+            own_values = _by_reader(grid.values(time, units))
+            d_own = torch.baddbmm(mean_gradient, own_values, gradient.mT, beta=-1)
+            d_own = attention.flatten(1, 2).mul_(d_own.transpose(0, 1))
+            torch.bmm(
+                combining, d_own.view(len(d_own), len(patches), -1), out=d_scores[time, units]
+            )
+        return None, d_scores.div_(BITS).view(scores.shape), d_values.view(values.shape), None
+
+
+class _CombinedGrid:
+    """Scores and values of every block of units of :class:`PoolCombinedTokens`."""
+
+    def __init__(
+        self, patches: Tensor, scores: Tensor, values: Tensor, is_left_out: Tensor | None
+    ) -> None:
+        num_windows, num_times, num_units, num_samples = patches.shape
+        self.readers = num_windows, *scores.shape[-2:]
+        self.patches = patches.new_ones(num_times, num_units, num_windows, num_samples + 1)
+        self.patches[..., :-1] = patches.permute(1, 2, 0, 3)
+        self.of_scores = scores.flatten(-2).contiguous()  # (T, U, P + 1, H * L)
+        self.of_values = values.flatten(-2).contiguous()  # (U, P + 1, H * E)
+        self.head = values.shape[-2:]
+        self.is_left_out = None if is_left_out is None else is_left_out.permute(1, 2, 0)
+
+    def blocks(self) -> Iterator[tuple[int, slice]]:
+        """Times, and for each all units."""
+        numbers = self.readers[0] * (self.of_scores.shape[-1] + self.of_values.shape[-1])
+        for time in range(len(self.patches)):
+            for units in _blocks(self.patches.shape[1], numbers):
+                yield time, units
+
+    def scores(self, time: int, units: slice) -> Tensor:
+        """(u, B, H, L)."""
+        scores = self.patches[time, units] @ self.of_scores[time, units]
+        scores = scores.unflatten(-1, self.readers[1:])
+        if self.is_left_out is not None:
+            scores.masked_fill_(self.is_left_out[time, units, :, None, None], float("-inf"))
+        return scores
+
+    def values(self, time: int, units: slice) -> Tensor:
+        """(u, B, H, E)."""
+        return (self.patches[time, units] @ self.of_values[units]).unflatten(-1, self.head)
+
+
+def _by_reader(of_units: Tensor) -> Tensor:
+    """(u, B, H, ...) -> (B * H, u, ...), a view."""
+    return of_units.flatten(1, 2).transpose(0, 1)
 
 
 def _blocks(num_windows: int, numbers_per_window: int) -> list[slice]:

@@ -14,6 +14,10 @@ queries, ``<W_k^T R(-t) R(τ) W_q q, x>``, so keys are never formed; tokens are 
 first and projected afterwards, ``R(t) W_v Σ_u a_tu x_tu``. With ``R`` = latents x heads readers
 the operations per token fall from ``4 D H E + 4 R E`` (projections, scores, pooling) to ``4 R D``.
 
+A gain token is also a combination of ``P + 1`` tokens of its unit, ``unit ⊙ column of [W b]``, by
+its patch and a one; its scores and values are the same combination of theirs. Those are shared by
+all windows, so that where there are enough windows a token costs ``2 (P + 1) (R + H E) + 2 R E``.
+
 **Concatenated tokens** ``x = LN([a w + b ; unit])``, as published. The layer norm of a sum: with
 ``w`` and ``c_u = [b ; unit]`` centred over their features, and ``c_u`` split into a part along
 ``w``, ``α_u w``, and a rest ``o_u``, the variance is ``((a + α_u)² |w|² + |o_u|²) / D`` (a sum of
@@ -37,8 +41,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.blockwise import BITS, AttendScaledGrid, PoolGainTokens
+from poyo_ssl.model.blockwise import BITS, AttendScaledGrid, PoolCombinedTokens, PoolGainTokens
 from poyo_ssl.model.rotary import rotate
+
+SPEED_OF_TOKENS = 1.4
+"""Multiply-adds of gain tokens in the time of one of their combinations, whose products are small
+(measured on a CPU)."""
 
 
 class GainCrossAttention(nn.Module):
@@ -96,20 +104,59 @@ class GainCrossAttention(nn.Module):
         queries = self.to_query(self.norm(latents)).view(num_latents, heads, size)
         queries = rotate(queries, latent_phases[:, None]) * size**-0.5  # (L, H, E)
         queries = rotate(queries.expand(num_times, -1, -1, -1), _of_minus(patch_phases))
-        folded = torch.einsum("tlhe,hed->tlhd", queries, self.to_key.weight.view(heads, size, -1))
 
+        is_combined = _is_blockwise(patches) and self._combining_pays(patches, num_latents)
+        pool = self._pool_combined if is_combined else self._pool_tokens
+        values = pool(queries, patches, value_map, units, is_left_out)  # (B, T, L, H, E)
+        read = rotate(values, patch_phases[:, None, None]).sum(1)  # (B, L, H, E)
+        if is_empty is not None:
+            read = read.masked_fill(is_empty[:, None, None, None], 0.0)
+        out: Tensor = self.to_out(rotate(read, latent_phases.conj()[:, None]).flatten(-2))
+        return out
+
+    def _pool_tokens(
+        self,
+        queries: Tensor,
+        patches: Tensor,
+        value_map: nn.Linear,
+        units: Tensor,
+        is_left_out: Tensor | None,
+    ) -> Tensor:
+        """Pools tokens by queries (T, L, H, E) and then takes their values, (B, T, L, H, E)."""
+        num_latents, heads, size = queries.shape[1:]
+        folded = torch.einsum("tlhe,hed->tlhd", queries, self.to_key.weight.view(heads, size, -1))
         pool = PoolGainTokens.apply if _is_blockwise(patches) else pool_gain_tokens
         pooled = pool(
             patches, units, value_map.weight, value_map.bias, folded.flatten(1, 2), is_left_out
         )
         pooled = pooled.unflatten(2, (num_latents, heads))  # (B, T, L, H, D)
         value_weight = self.to_value.weight.view(heads, size, -1)
-        values = torch.einsum("btlhd,hed->btlhe", pooled, value_weight)
-        read = rotate(values, patch_phases[:, None, None]).sum(1)  # (B, L, H, E)
-        if is_empty is not None:
-            read = read.masked_fill(is_empty[:, None, None, None], 0.0)
-        out: Tensor = self.to_out(rotate(read, latent_phases.conj()[:, None]).flatten(-2))
-        return out
+        return torch.einsum("btlhd,hed->btlhe", pooled, value_weight)
+
+    def _pool_combined(
+        self,
+        queries: Tensor,
+        patches: Tensor,
+        value_map: nn.Linear,
+        units: Tensor,
+        is_left_out: Tensor | None,
+    ) -> Tensor:
+        """The same, from scores and values of the P + 1 tokens that the unit's are made of."""
+        size = self.num_heads, self.dim_head
+        parts = units[:, None] * torch.cat([value_map.weight.T, value_map.bias[None]])
+        keys, values = (to(parts).unflatten(-1, size) for to in (self.to_key, self.to_value))
+        scores = torch.einsum("tlhe,uphe->tuphl", queries * BITS, keys)
+        pooled: Tensor = PoolCombinedTokens.apply(patches, scores, values, is_left_out)
+        return pooled.permute(1, 0, 3, 2, 4)
+
+    def _combining_pays(self, patches: Tensor, num_latents: int) -> bool:
+        """Whether scores and values of all windows take less time without their tokens."""
+        num_windows, num_times, _, num_samples = patches.shape
+        dim, inner = self.to_key.in_features, self.to_key.out_features
+        of_tokens = dim * (num_samples + 2 * num_latents * self.num_heads)
+        shared = num_latents * inner + 2 * dim * inner / num_times
+        combined = (num_samples + 1) * (num_latents * self.num_heads + inner + shared / num_windows)
+        return of_tokens > SPEED_OF_TOKENS * (combined + num_latents * inner)
 
 
 def pool_gain_tokens(

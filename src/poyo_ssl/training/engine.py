@@ -60,7 +60,11 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 def seed_torch(seed: int, *entropy: int) -> None:
     """Seeds torch with a mixture of numbers; other numbers give independent draws."""
     mixed = np.random.SeedSequence([seed, *entropy])
-    torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+    number = int(mixed.generate_state(1, np.uint64)[0])
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed would write down who called, in case a device comes: a millisecond
+        torch.default_generator.manual_seed(number)
 
 
 class WindowModule(L.LightningModule):
@@ -140,8 +144,13 @@ class WindowModule(L.LightningModule):
     def training_step(self, batch: list[WindowBatch], batch_index: int) -> Tensor:
         """One step: forward, loss, log."""
         terms = self.losses(batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log_training(terms)
         return terms["loss"]
+
+    def log_training(self, terms: dict[str, Tensor]) -> None:
+        """Logs the terms of a step that is a point of the training curves."""
+        if (self.global_step + 1) % LOG_EVERY == 0:
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
 
     def validation_step(self, batch: list[WindowBatch], batch_index: int) -> None:
         """The same loss on the validation part."""

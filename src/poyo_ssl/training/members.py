@@ -92,7 +92,7 @@ class Members(WindowModule):
         """One step of every member that still learns."""
         terms = self.losses(batch)
         total = terms.pop("sum")
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log_training(terms)
         return total
 
     def validation_step(self, batch: list[WindowBatch], batch_index: int) -> None:
