@@ -44,7 +44,7 @@ CONFIG = {
         "latent_step": 0.5, "patch_length": 0.5,
     },
     "labels": {"members": 1, "training": {"max_steps": 3, "batch_size": 4}},
-    "pretraining": {"training": {"max_steps": 60, "batch_size": 4, "checkpoint_every": 1}},
+    "pretraining": {"training": {"max_steps": 400, "batch_size": 4, "checkpoint_every": 1}},
 }  # fmt: skip
 
 
