@@ -24,8 +24,8 @@ from poyo_ssl.alignment.shared_response import SharedSpace
 from poyo_ssl.decoders.aligned import (
     NUM_DIMENSIONS,
     AlignedDecoder,
-    answer_together,
     fit_across_animals,
+    fit_ridge_towards,
 )
 from poyo_ssl.decoders.linear import fit_ridge
 from poyo_ssl.decoders.linear_transfer import fit_semi_supervised_ridge
@@ -91,6 +91,8 @@ def prepare(data: Path, sequence: str, half: int, delay: float) -> list[Animal]:
         held_out_column="segment", held_out_values=asked, valid_fraction=0.0, guard=delay
     )
     recordings = [load_recordings(path)[0] for path in sorted(data.glob(f"{sequence}_*.npz"))]
+    if not recordings:
+        return []
     divided = divide(recordings, task, config)
     population = Population(divided, {r.recording_id: list(r.unit_ids) for r in recordings})
     return [_prepare_one(population, d, task) for d in population.divided]
@@ -166,8 +168,8 @@ def score_with_labels(animal: Animal, sources: list[Animal], budget: int) -> dic
         readouts = {
             "ridge": fit_ridge(x, y, num_classes, ids),
             "ridge, semi-supervised": own,
-            "ridge, aligned": answer_together(own, others, animal.modes),
-            "ridge, aligned, shuffled": answer_together(own, shuffled, animal.modes),
+            "ridge, aligned": fit_ridge_towards(x, y, others, animal.modes.mean),
+            "ridge, aligned, shuffled": fit_ridge_towards(x, y, shuffled, animal.modes.mean),
             "ridge, starting from aligned": fit_semi_supervised_ridge(
                 x, y, num_classes, ids, animal.modes, prior
             ),
@@ -186,15 +188,16 @@ def score_sources(animal: Animal, sources: list[Animal], number: int) -> float:
     return float(np.mean([score_without_labels(animal, [sources[i] for i in d]) for d in drawn]))
 
 
-def score_all(data: Path) -> pd.DataFrame:
+def score_all(data: Path, test_on: Path | None) -> pd.DataFrame:
     """One row a recording, half and question: ``what``, ``labels`` and ``accuracy``."""
     rows = []
     for sequence in SEQUENCES:
         for half in (0, 1):
             for delay in (0.0, 1.0):
                 animals = prepare(data, sequence, half, delay)
-                for i, animal in enumerate(animals):
-                    sources = animals[:i] + animals[i + 1 :]
+                asked = animals if test_on is None else prepare(test_on, sequence, half, delay)
+                for animal in asked:
+                    sources = [one for one in animals if one.name != animal.name]
                     for what, labels, accuracy in _questions(animal, sources, delay):
                         rows.append((sequence, delay, animal.name, half, what, labels, accuracy))
     names = ["sequence", "delay", "recording_id", "half", "what", "labels", "accuracy"]
@@ -258,8 +261,18 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    rows = score_all(parser.parse_args().data)
+    parser.add_argument(
+        "--test_on",
+        type=Path,
+        help="a folder of other recordings, each of which is decoded with all of DATA as sources; "
+        "results are printed, not kept",
+    )
+    options = parser.parse_args()
+    rows = score_all(options.data, options.test_on)
     summary, pairs = summarise(rows), compare(rows)
+    if options.test_on is not None:
+        print(_markdown(summary), _markdown(pairs), sep="\n\n")
+        return
     tables = {"rows": rows, "summary": summary, "pairs": pairs}
     saved = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     (RESULTS / "yu_alignment.json").write_text(json.dumps(saved, indent=1) + "\n")

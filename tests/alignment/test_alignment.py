@@ -11,7 +11,7 @@ import pytest
 from poyo_ssl.alignment.responses import SharedStimulus, measure_responses, require_unscored
 from poyo_ssl.alignment.shared_response import SharedSpace, choose_dimensions, segment_matching
 from poyo_ssl.comparison.arms import ARMS, arms_for
-from poyo_ssl.decoders.aligned import answer_together, find_shared_stimulus, fit_aligned_decoder
+from poyo_ssl.decoders.aligned import find_shared_stimulus, fit_aligned_decoder, fit_ridge_towards
 from poyo_ssl.decoders.linear_transfer import fit_semi_supervised_ridge
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.setting import Setting
@@ -269,7 +269,9 @@ def test_one_label_a_class_gains_from_the_labels_of_others(animals):
     own = fit_semi_supervised_ridge(
         features[first], windows.target[first], len(classes), loadings.unit_ids, modes
     )
-    both = answer_together(own, decoder.readout(loadings), modes)
+    both = fit_ridge_towards(
+        features[first], windows.target[first], decoder.readout(loadings), modes.mean
+    )
     told = [
         (one.scores(features[rest], loadings.unit_ids).argmax(1) == windows.target[rest]).mean()
         for one in (own, both)

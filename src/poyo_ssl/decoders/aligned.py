@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,12 +18,15 @@ from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_windows
 from poyo_ssl.windows.tasks import Task
 
 NUM_DIMENSIONS = 8
 """Of the shared space, where recordings saw bins enough."""
+OTHERS_SPREAD = 0.1
+"""Standard deviation of the others' answers in :func:`fit_ridge_towards`, where one is right."""
+CENTER_WINDOWS = 6.0
+"""Labelled windows that weigh as much as the mean of all unlabelled ones."""
 ORDERED_COLUMNS = ("movie_frame", "segment")
 """Columns that say which part of a stimulus was shown, the same in every animal."""
 
@@ -144,28 +147,39 @@ def fit_aligned_decoder(
     )
 
 
-def answer_together(
-    own: LinearReadout, others: LinearReadout, modes: PrincipalModes
+def fit_ridge_towards(
+    features: np.ndarray,
+    target: np.ndarray,
+    others: LinearReadout,
+    unlabelled_mean: np.ndarray,
 ) -> LinearReadout:
-    """The sum of two readouts of one recording, scaled to answer as strongly on unlabelled windows.
+    """Ridge on own labels that is shrunk towards what other animals say.
 
-    With few labels neither fits its own training windows in a way that says how good it is, so
-    both count the same. Ridge that starts from the others' weights lost to its own labels alone
-    on the same recordings (docs/alignment.md).
+    ``minimise |Y - X W|^2 + |x|^2 |W - s W0|^2`` with the mean ``|x|^2`` of the labelled windows:
+    one window's worth of trust, which own labels outweigh as they become many. The others' part
+    ``s`` is fixed, since a few labels that are fitted exactly do not tell how good it is; and so
+    few windows are centred on their own mean only as far as they outnumber ``CENTER_WINDOWS``.
 
     Args:
-        own: Learned from labels of the recording, of one bin.
+        features: Mean activity in labelled windows, (num_windows, num_units).
+        target: Class of each window, (num_windows,).
         others: Learned from other animals, for the same units.
-        modes: Of the recording's unlabelled windows.
+        unlabelled_mean: Mean activity in unlabelled windows, (num_units,).
     """
-
-    def strength(readout: LinearReadout) -> float:
-        along = modes.loadings.T @ readout.weights[0]  # (num_modes, num_scores)
-        return float(np.sqrt((modes.variance[:, None] * np.square(along)).sum()))
-
-    own_strength, other_strength = strength(own), strength(others)
-    factor = own_strength / other_strength if other_strength > 0 else 0.0
-    return replace(own, weights=own.weights + np.float32(factor) * others.weights)
+    num_windows, num_classes = len(target), others.weights.shape[-1]
+    center = features.sum(axis=0) + CENTER_WINDOWS * unlabelled_mean
+    center /= num_windows + CENTER_WINDOWS
+    centred = (features - center).astype(np.float64)
+    start = others.weights[0].astype(np.float64)
+    spread = float((centred @ start).std())
+    start *= OTHERS_SPREAD / spread if spread > 0 else 0.0
+    gram = centred @ centred.T
+    penalty = max(float(np.trace(gram)) / num_windows, 1e-12)
+    wanted = np.eye(num_classes)[target] - 1 / num_classes - centred @ start
+    weights = start + centred.T @ np.linalg.solve(gram + penalty * np.eye(num_windows), wanted)
+    return LinearReadout.from_coefficients(
+        weights.T, np.full(num_classes, 1 / num_classes), center, others.unit_ids
+    )
 
 
 def _num_dimensions(responses: Sequence[Responses]) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.aligned import (
     AlignedDecoder,
-    answer_together,
     find_shared_stimulus,
     fit_aligned_decoder,
+    fit_ridge_towards,
 )
 from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
 from poyo_ssl.decoders.linear_transfer import (
@@ -128,14 +128,19 @@ def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
 
 
 def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
-    """Ridge on own labels together with what :func:`aligned` says."""
+    """Ridge on own labels that is shrunk towards what :func:`aligned` says."""
     decoder = _aligned_decoder(setting)
     readouts = []
     for divided in setting.population.divided.learning(setting.task):
-        modes = _modes(setting, divided)
-        own = _fit_one(setting, divided, modes, None)
-        others = decoder.readout(_place(setting, decoder, divided, is_shuffled))
-        readouts.append(answer_together(own, others, modes))
+        windows = setting.training_windows(divided)
+        readouts.append(
+            fit_ridge_towards(
+                setting.features(divided, windows, 1),
+                windows.target,
+                decoder.readout(_place(setting, decoder, divided, is_shuffled)),
+                _modes(setting, divided).mean,
+            )
+        )
     return LinearReadout.merge(readouts)
 
 
