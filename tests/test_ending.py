@@ -88,7 +88,7 @@ def started(place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.communicate()
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -175,17 +175,13 @@ def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(started, tmp_path, 
     pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
 
 
-def test_a_second_run_in_the_same_directory_is_refused_and_the_first_goes_on(
-    started, tmp_path, undisturbed
-):
-    first = started()
-    wait_for_checkpoints(tmp_path / "run", first)
-    second = end_of(started())
-    assert second.status == 1
-    assert "Another process is writing to" in second.said
-    ended = end_of(first)
-    assert ended.status == 0, ended.said
-    pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
+def test_a_run_in_a_directory_that_another_process_writes_to_is_refused(started, tmp_path):
+    with alone_in(tmp_path / "run"):
+        ended = end_of(started())
+    assert ended.status == 1
+    assert "Another process is writing to" in ended.said
+    assert "Traceback" not in ended.said
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_an_output_directory_that_vanishes_is_named(started, tmp_path):

@@ -5,6 +5,7 @@ from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question
 from .decoders.linear import LinearReadout as LinearReadout
 from .decoders.loading import load_decoder as load_decoder
+from .decoders.network import NetworkDecoder as NetworkDecoder
 from .decoders.streaming import StreamingDecoder as StreamingDecoder
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import Scores as Scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,8 @@ def naming_lost_output(marker: Path) -> Iterator[None]:
     Raises:
         OutputError: Instead of the system's error.
     """
+    told = threading.excepthook
+    threading.excepthook = leave_out_lost_files
     try:
         yield
     except OSError as error:
@@ -74,3 +77,11 @@ def naming_lost_output(marker: Path) -> Iterator[None]:
             "MiB are free there). What was finished is kept: make room, and run the same command "
             "to resume."
         ) from error
+    finally:
+        threading.excepthook = told
+
+
+def leave_out_lost_files(lost: threading.ExceptHookArgs) -> None:
+    """Of threads, such as TensorBoard's writer: the work itself says that the directory is gone."""
+    if not (lost.exc_type and issubclass(lost.exc_type, OSError)):
+        threading.__excepthook__(lost)

@@ -17,6 +17,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from poyo_ssl.ending import SIGNALS, STOPPED_BY, ToldToEnd, on_signals
+from poyo_ssl.output_directory import leave_out_lost_files
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class _Worker:
         for number in SIGNALS:  # the parent gets Ctrl-C, too, and tells
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._note)
+        threading.excepthook = leave_out_lost_files
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
     def _note(self, number: int, _: Any) -> None:

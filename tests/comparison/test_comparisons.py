@@ -27,7 +27,11 @@ from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
 
 TINY = tiny_run_config()
-REFERENCES = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
+REFERENCES = (
+    "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", "aligned",
+    "aligned, shuffled", "ridge, aligned", "ridge, aligned, shuffled",
+)  # fmt: skip
+"""The last four because the other animals saw the movie, too."""
 ARMS = {
     "predictable": PretrainingArm(),
     "random, 8": PretrainingArm(units="random across"),
@@ -214,8 +218,7 @@ def test_arms_may_be_fitted_in_ways_of_their_own():
 def test_every_arm_learns_from_exactly_so_many_labels_of_every_class(finished):
     scores = pd.read_csv(finished / "scores.csv")
     few = scores[scores["labels"] == "2 per class"]
-    linear = {"ridge", "ridge, time bins", "ridge, semi-supervised", "logistic"}
-    assert set(few["arm"]) == {*linear, "scratch", *ARMS}
+    assert set(few["arm"]) == {*REFERENCES, "scratch", *ARMS}
     assert set(few["num_train"]) == {2 * 8}
     assert (few.groupby("arm")["seed"].nunique() == CONFIG.num_seeds).all()
     one = few[(few["arm"] == "scratch") & (few["seed"] == 0) & (few["metric"] == "accuracy")]
