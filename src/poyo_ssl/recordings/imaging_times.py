@@ -57,7 +57,7 @@ def _problem_of_rate(periods: np.ndarray, times: np.ndarray, period: float) -> s
             "each part a recording of its own."
         )
     is_odd = (periods < _SHORTEST_ODD) | ((periods > GAP) & (periods < _LONGEST_ODD))
-    if is_odd.mean() > _MOST_ODD:
+    if len(periods) >= 2 * _RUN and is_odd.mean() > _MOST_ODD:  # fewer may be gaps
         usual, other = (1000 * period * np.median(periods[odd]) for odd in (~is_odd, is_odd))
         return (
             f"its samples have no steady rate: {is_odd.sum()} of {len(is_odd)} intervals last "
