@@ -274,8 +274,11 @@ def main() -> None:
         print(_markdown(summary), _markdown(pairs), sep="\n\n")
         return
     tables = {"rows": rows, "summary": summary, "pairs": pairs}
-    saved = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-    (RESULTS / "yu_alignment.json").write_text(json.dumps(saved, indent=1) + "\n")
+    saved = {
+        name: json.loads(table.to_json(orient="split", index=False, double_precision=4))
+        for name, table in tables.items()
+    }
+    (RESULTS / "yu_alignment.json").write_text(json.dumps(saved) + "\n")
     text = [
         "# Labels of other animals through a shared stimulus",
         "`python benchmarks/yu_alignment.py DATA`: 25 recordings (Yu et al. 2022), each left out "
