@@ -110,7 +110,7 @@ def _draw(checks: list[dict[str, Any]]) -> go.Figure:
             y=[None if value is None or best <= 0 else value / best for value in check["fit"]],
             mode="lines",
             name=name,
-            showlegend=has_warning or len(checks) <= 8,
+            showlegend=has_warning,  # the others share a colour; hovering names them
             opacity=1.0 if has_warning else 0.55,
             line={
                 "color": _WARNING_COLOR if has_warning else _FINE_COLOR,
