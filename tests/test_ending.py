@@ -110,7 +110,8 @@ def end_of(process: subprocess.Popen[str]) -> SimpleNamespace:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=,args=", "-g", str(process.pid)],
+    """Worker processes of a run. Lines are whole (-ww), however narrow the terminal is."""
+    found = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "-g", str(process.pid)],
         capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
     return [int(line.split()[0]) for line in found.splitlines() if "popen_loky" in line]
