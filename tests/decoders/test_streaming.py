@@ -145,7 +145,7 @@ def test_a_recording_of_another_day_is_normalised_by_the_average_of_the_days_kno
 ):
     decoder = fitted("direction", "ridge")
     table = decoder.question.scale.tables["tiny"]
-    louder = pd.DataFrame({"mean": table["mean"] + 1, "sd": 3 * table["sd"]})
+    louder = table.assign(mean=table["mean"] + 1, sd=3 * table["sd"])
     frame = replace(
         decoder.question,
         scale=replace(decoder.question.scale, tables={"tiny": table, "louder": louder}),

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from poyo_ssl.alignment.responses import Bins, Responses
-from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from poyo_ssl.recordings.recording import RecordingError
 
 NUM_STEPS = 20
@@ -134,32 +132,22 @@ class SharedSpace:
             scale=1 / size if size > 0 else 0.0,
         )
 
-    def save(self, directory: str | Path) -> None:
-        """Writes the time courses and their bins."""
-        config = {"kind": "shared space", "bins": [list(key) for key in self.bins]}
-        save_checkpoint(directory, {"courses": torch.from_numpy(self.courses)}, config)
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {"bins": [list(key) for key in self.bins], "courses": self.courses.tolist()}
 
     @staticmethod
-    def load(directory: str | Path) -> SharedSpace:
-        """Reads what :meth:`save` wrote.
+    def of(settings: dict[str, Any]) -> SharedSpace:
+        """Inverse of :meth:`settings`.
 
         Raises:
-            CheckpointError: If the directory holds no shared space.
+            KeyError: If something is missing.
+            ValueError: If bins and courses do not belong together.
         """
-        tensors, config = load_checkpoint(directory)
-        try:
-            bins = [(float(value), int(number)) for value, number in config["bins"]]
-            courses = tensors["courses"].double().numpy()
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"'{directory}' holds no shared space ({error!r}). Give the directory that "
-                "SharedSpace.save wrote."
-            ) from error
+        bins = [(float(value), int(number)) for value, number in settings["bins"]]
+        courses = np.array(settings["courses"], dtype=float)
         if courses.ndim != 2 or len(courses) != len(bins):
-            raise CheckpointError(
-                f"The shared space in '{directory}' has {len(bins)} bins but time courses of shape "
-                f"{courses.shape}. It was changed after it was written."
-            )
+            raise ValueError(f"{len(bins)} bins with time courses of shape {courses.shape}")
         return SharedSpace(bins=bins, courses=courses)
 
 

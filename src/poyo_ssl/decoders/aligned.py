@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from poyo_ssl.alignment.placement import ORDERED_COLUMNS, shows
 from poyo_ssl.alignment.responses import (
     Responses,
     SharedStimulus,
@@ -27,8 +28,6 @@ OTHERS_SPREAD = 0.1
 """Standard deviation of the others' answers in :func:`fit_ridge_towards`, where one is right."""
 CENTER_WINDOWS = 6.0
 """Labelled windows that weigh as much as the mean of all unlabelled ones."""
-ORDERED_COLUMNS = ("movie_frame", "segment")
-"""Columns that say which part of a stimulus was shown, the same in every animal."""
 
 
 def find_shared_stimulus(
@@ -41,8 +40,8 @@ def find_shared_stimulus(
     teaching = [d for d in earlier if _teaches(d, task)]
     for name in sorted({name for d in later for name in d.recording.stimuli} - {task.stimulus}):
         for column in ORDERED_COLUMNS:
-            num_teaching = sum(_shows(d, name, column) for d in teaching)
-            if num_teaching >= 2 and all(_shows(d, name, column) for d in later):
+            num_teaching = sum(shows(d, name, column) for d in teaching)
+            if num_teaching >= 2 and all(shows(d, name, column) for d in later):
                 return SharedStimulus(stimulus=name, column=column)
     return None
 
@@ -119,7 +118,7 @@ def fit_aligned_decoder(
         RecordingError: If fewer than two of them can be learned from.
     """
     teaching = [
-        d for d in earlier if _teaches(d, task) and _shows(d, shared.stimulus, shared.column)
+        d for d in earlier if _teaches(d, task) and shows(d, shared.stimulus, shared.column)
     ]
     if len(teaching) < 2:
         raise RecordingError(
@@ -189,8 +188,3 @@ def _num_dimensions(responses: Sequence[Responses]) -> int:
 
 def _teaches(divided: DividedRecording, task: Task) -> bool:
     return task.name in divided.splits and len(divided.splits[task.name].train) > 0
-
-
-def _shows(divided: DividedRecording, stimulus: str, column: str) -> bool:
-    table = divided.recording.stimuli.get(stimulus)
-    return table is not None and column in table and len(table) > 0

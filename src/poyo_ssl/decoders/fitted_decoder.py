@@ -149,6 +149,8 @@ class Question:
             {name: tensors[f"scale.{name}"].numpy() for name in ("mean", "sd")},
             index=pd.Index([u for ids in units.values() for u in ids], name="unit_id"),
         )
+        rest = tensors.get("scale.rest")  # decoders of before have none
+        table["rest"] = 0.0 if rest is None else rest.numpy()
         ends = np.cumsum([len(ids) for ids in units.values()])
         tables = {
             name: table.iloc[end - len(ids) : end]

@@ -52,6 +52,7 @@ class StreamingDecoder:
         self.unit_ids = frame.known_among(np.array(list(column)), self._recording_id)
         self._columns = np.array([column[unit_id] for unit_id in self.unit_ids])
         self._mean, self._sd = frame.scale.statistics(self._recording_id, self.unit_ids)
+        self._rest = frame.scale.rest(self._recording_id, self.unit_ids)
         self._samples = np.empty((2 * frame.num_timesteps, len(self.unit_ids)), dtype=np.float32)
         self.reset()
         logger.info(
@@ -94,6 +95,7 @@ class StreamingDecoder:
             recording_id=self._recording_id,
             values=torch.from_numpy(self._samples[first : self._stop]),
             unit_ids=self.unit_ids,
+            rest=self._rest,
         )
         return np.asarray(self.decoder.answer(window, _ONLY_WINDOW)[0])
 

@@ -51,10 +51,11 @@ class FinetuningConfig:
     """Image tasks: weight of 1 - SSIM beside the mean absolute error."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """Used by arms that have a teacher."""
-    transfer: Literal["full", "layerwise", "units", "probe"] = "full"
+    transfer: Literal["full", "layerwise", "units", "weights", "probe"] = "full"
     """What of a pretrained encoder learns beside the decoder: ``full``, everything; ``layerwise``,
     everything, the slower the further from the answer; ``units``, the embeddings of new units
-    alone; ``probe``, nothing."""
+    alone; ``weights``, everything but the embeddings of known or placed units; ``probe``,
+    nothing."""
     layer_decay: float = 0.5
     """transfer: layerwise: learning rate of a layer relative to the next one."""
     embeddings: Literal["tracked", "reset", "shuffled"] = "tracked"

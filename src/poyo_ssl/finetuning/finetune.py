@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poyo_ssl.alignment.responses import require_unscored
+from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
@@ -76,6 +79,7 @@ def finetune(
     """
     task = population.divided.task(task)
     starts = find_starts(encoder, population.divided.classes(task))
+    starts, population = place_units(starts, population, task)
     is_fresh = isinstance(starts[0].encoder, EncoderConfig)
     arm = arm or ("scratch" if is_fresh else "pretrained")
     start = "fresh" if is_fresh else digest(name_tensors(starts))
@@ -106,6 +110,13 @@ class Start:
     answering: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights of query and readout; see :class:`Member`."""
 
+    def placing(self, placed: Mapping[str, Loadings]) -> Start:
+        """The same with an encoder that knows the units that were placed."""
+        encoder = copy.deepcopy(self.encoder)
+        assert isinstance(encoder, Encoder)
+        encoder.place_units(placed)
+        return replace(self, encoder=encoder)
+
 
 def find_starts(
     encoder: Encoder | EncoderConfig | NetworkDecoder | None, classes: np.ndarray
@@ -132,6 +143,28 @@ def find_starts(
         )
         for network in encoder.networks
     ]
+
+
+def place_units(
+    starts: list[Start], population: Population, task: Task
+) -> tuple[list[Start], Population]:
+    """What an encoder that places units makes of a population: its units' embeddings, its zero.
+
+    Any other encoder leaves things as they are.
+
+    Raises:
+        RecordingError: If a recording does not show what units are placed by, or the task tests
+            it.
+    """
+    placement = None
+    if isinstance(starts[0].encoder, Encoder):
+        placement = starts[0].encoder.placement
+    if placement is None:
+        return starts, population
+    for divided in population.divided:
+        require_unscored(divided, task, placement.shared)
+    placed = placement.place(population)
+    return [start.placing(placed) for start in starts], placement.centred(population, placed)
 
 
 def name_tensors(starts: list[Start]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials, to_json
 
@@ -97,6 +98,7 @@ def encoder_settings(encoder: Encoder) -> dict[str, Any]:
         "encoder": asdict(encoder.config),
         "sampling_rate": encoder.sampling_rate,
         "unit_ids": list(encoder.unit_embedding.vocab)[1:],
+        "placement": None if encoder.placement is None else encoder.placement.settings(),
     }
 
 
@@ -104,6 +106,8 @@ def build_encoder(settings: dict[str, Any]) -> Encoder:
     """An encoder of the given settings with fresh weights."""
     encoder = Encoder(EncoderConfig(**settings["encoder"]), settings["sampling_rate"])
     encoder.add_units(settings["unit_ids"])
+    if settings.get("placement") is not None:
+        encoder.placement = Placement.of(settings["placement"])
     return encoder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,15 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_brain.nn import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
 
+from poyo_ssl.alignment.placement import Placement
+from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
+from poyo_ssl.model.projected_attention import ProjectedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
 from poyo_ssl.windows.activity import Windows
 
 SHORTEST_PERIOD = 0.1
 """Shortest rotary period in seconds; calcium is smooth below it."""
-CROSS_ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
+CROSS_ATTENTIONS = {
+    "gain": GainCrossAttention,
+    "concatenated": ConcatenatedCrossAttention,
+    "projected": ProjectedCrossAttention,
+}
 """Kind of token to the attention that reads a grid of them."""
 
 
@@ -29,10 +36,12 @@ class EncoderConfig:
 
     dim: int = 64
     """Size of tokens, latents and queries."""
-    tokens: Literal["gain", "concatenated"] = "gain"
+    tokens: Literal["gain", "concatenated", "projected"] = "gain"
     """How activity and unit become a token: ``gain``, the value scales the unit's embedding
     (ours); ``concatenated``, ``[value ; unit embedding]`` under a layer norm, one token for every
-    imaging sample (as published; set patch_length to 0)."""
+    imaging sample (as published; set patch_length to 0); ``projected``, the gain tokens of all
+    units summed to one a time step, so that units tell nothing but their projection (for
+    embeddings that animals share)."""
     depth: int = 1
     """Self-attention blocks over the latents."""
     num_heads: int = 2
@@ -75,11 +84,9 @@ class EncoderConfig:
             raise ValueError(
                 f"tokens must be one of {', '.join(CROSS_ATTENTIONS)}, got '{self.tokens}'."
             )
-        if self.tokens == "concatenated" and (self.patch_length > 0 or self.dim % 2):
-            raise ValueError(
-                "Concatenated tokens hold one imaging sample and two halves: they need "
-                f"patch_length=0 and an even dim, got {self.patch_length} and {self.dim}."
-            )
+        problem = CROSS_ATTENTIONS[self.tokens].problem(self.dim, self.patch_length)
+        if problem:
+            raise ValueError(problem)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}.")
 
@@ -148,7 +155,8 @@ class Encoder(nn.Module):
         self.config = config
         self.sampling_rate = sampling_rate
         self.patch_timesteps = config.patch_timesteps(sampling_rate)
-        token_dim = config.dim if config.tokens == "gain" else config.dim // 2
+        attention = CROSS_ATTENTIONS[config.tokens]
+        token_dim = attention.token_dim(config.dim)
         self.unit_embedding = InfiniteVocabEmbedding(token_dim, init_scale=1.0)
         self.unit_embedding.initialize_vocab([])
         self.latent_embedding = nn.Parameter(torch.randn(config.latents_per_step, config.dim))
@@ -159,13 +167,14 @@ class Encoder(nn.Module):
             t_max=config.longest_period,
         )
         self.value_map = nn.Linear(self.patch_timesteps, token_dim)
-        self.read = CROSS_ATTENTIONS[config.tokens](
-            dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head
-        )
+        attention.begin(self.value_map)
+        self.read = attention(dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head)
         self.read_feedforward = FeedForward(
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
         self.process_layers = nn.ModuleList(ProcessLayer(config) for _ in range(config.depth))
+        self.placement: Placement | None = None
+        """How units of new recordings get their embeddings; None: at random, and they learn."""
         self.fit: Fit | None = None
         """Curves and seconds of its pretraining, where it was pretrained in this process."""
 
@@ -180,6 +189,24 @@ class Encoder(nn.Module):
     def add_units(self, unit_ids: list[str]) -> None:
         """Gives a new embedding to every unit that has none yet; the others keep theirs."""
         self.unit_embedding.extend_vocab(list(unit_ids), exist_ok=True)
+
+    def place_units(self, placed: Mapping[str, Loadings]) -> None:
+        """Gives units that have no embedding yet the one that their responses tell.
+
+        Args:
+            placed: Recording id to loadings in the space of :attr:`placement`, which is there.
+
+        Raises:
+            ValueError: If the space has more dimensions than embeddings have.
+        """
+        assert self.placement is not None
+        for loadings in placed.values():
+            embeddings = self.placement.embeddings(loadings, self.unit_embedding.embedding_dim)
+            is_new = [unit_id not in self.unit_embedding.vocab for unit_id in loadings.unit_ids]
+            new = [u for u, is_it in zip(loadings.unit_ids, is_new, strict=True) if is_it]
+            self.add_units(new)
+            with torch.no_grad():
+                self.unit_embedding.weight[self.unit_rows(new)] = embeddings[is_new]
 
     def unit_rows(self, unit_ids: list[str]) -> Tensor:
         """Rows of the units' embeddings, (U,)."""

@@ -49,7 +49,25 @@ SPEED_OF_TOKENS = 1.4
 (measured on a CPU)."""
 
 
-class GainCrossAttention(nn.Module):
+class GridAttention(nn.Module):
+    """What an encoder must know of a kind of token; here what holds for most kinds."""
+
+    @staticmethod
+    def token_dim(dim: int) -> int:
+        """Size of a unit embedding."""
+        return dim
+
+    @staticmethod
+    def problem(dim: int, patch_length: float) -> str:
+        """What an encoder of this size, with patches of so many seconds, lacks; empty: nothing."""
+        return ""
+
+    @staticmethod
+    def begin(value_map: nn.Linear) -> None:
+        """Changes the first weights of the map from patches to features; most keep them."""
+
+
+class GainCrossAttention(GridAttention):
     """Latents read tokens whose value scales the embedding of their unit.
 
     Unlike ``[value ; unit]`` or ``value + unit``, the score of a latent is then linear in the
@@ -189,7 +207,7 @@ def pool_gain_tokens(
     return attention @ tokens
 
 
-class ConcatenatedCrossAttention(nn.Module):
+class ConcatenatedCrossAttention(GridAttention):
     """Latents read tokens ``[value ; unit embedding]`` under a layer norm, as in POYO+.
 
     Equal to torch-brain's ``RotaryCrossAttention`` (``rotate_value=True``), whose parameters have
@@ -203,6 +221,21 @@ class ConcatenatedCrossAttention(nn.Module):
     References:
         Azabou et al., ICLR 2025 (POYO+ for calcium imaging).
     """
+
+    @staticmethod
+    def token_dim(dim: int) -> int:
+        """Half: the other half is the value's."""
+        return dim // 2
+
+    @staticmethod
+    def problem(dim: int, patch_length: float) -> str:
+        """One imaging sample a token, in an even number of features."""
+        if patch_length > 0 or dim % 2:
+            return (
+                "Concatenated tokens hold one imaging sample and two halves: they need "
+                f"patch_length=0 and an even dim, got {patch_length} and {dim}."
+            )
+        return ""
 
     def __init__(self, *, dim: int, num_heads: int, dim_head: int) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
+from poyo_ssl.alignment.placement import AlignmentConfig
 from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
 from poyo_ssl.pretraining.objectives.masked_latents import MaskedLatentsConfig
@@ -35,6 +36,10 @@ class PretrainingConfig:
     embedding_modes: int = 0
     """New units' embeddings begin as loadings on so many modes of unlabelled activity, in closed
     form; 0: at random. Every objective may start from there."""
+    alignment: AlignmentConfig | None = None
+    """Units of all recordings get embeddings that say where they lie in one space, told by a
+    stimulus that all animals saw, and keep them; none: each unit learns its own. Goes with
+    projected tokens of the encoder."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of ``label_task`` beside the objective's own loss; 0 uses no
     labels. Published: 0.01, with masked_latents."""
@@ -68,6 +73,8 @@ class PretrainingConfig:
             yield f"objective must be one of {', '.join(OBJECTIVES)}, got '{self.objective}'"
         if self.window_length <= 0:
             yield f"window_length must be positive, got {self.window_length}"
+        if self.alignment is not None and self.embedding_modes:
+            yield "embeddings come from alignment or from embedding_modes, not from both"
         for name in ("label_weight", "embedding_modes"):
             if getattr(self, name) < 0:
                 yield f"{name} must not be negative, got {getattr(self, name)}"

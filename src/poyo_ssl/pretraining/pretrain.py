@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.fit import NO_CURVES, Fit
@@ -17,7 +18,7 @@ from poyo_ssl.pretraining.objectives import OBJECTIVES
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.training.engine import fit
-from poyo_ssl.training.transfer import LearningRates, known_units, prepare_encoder
+from poyo_ssl.training.transfer import LearningRates, Weights, known_units, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import (
     EvaluationBatches,
     MixedValidation,
@@ -77,6 +78,16 @@ def pretrain(
     start = "fresh" if isinstance(encoder, EncoderConfig) else digest(network_tensors(encoder))
     known = _known_units(encoder, population, rates)
     encoder = prepare_encoder(encoder, population.sampling_rate)
+    if config.alignment is not None and encoder.placement is None:
+        asked = [task.stimulus] if task is not None else []
+        shared = config.alignment.shared(population.divided, asked)
+        encoder.placement = Placement.fit(population, shared, config.alignment.num_dimensions)
+    if encoder.placement is not None:
+        placed = encoder.placement.place(population)
+        population = encoder.placement.centred(population, placed)
+        encoder.place_units(placed)
+        is_known = torch.ones(len(encoder.unit_embedding.weight), dtype=torch.bool)
+        rates = rates or Weights().rates(encoder, is_known)
     encoder.add_units(population.unit_ids)
     if config.embedding_modes:
         started = time.perf_counter()

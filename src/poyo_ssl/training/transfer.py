@@ -107,6 +107,19 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """``weights``: everything learns but the embeddings of units that the encoder knows.
+
+    For embeddings that say where a unit lies in a space that animals share: what is learned holds
+    for units that are placed later.
+    """
+
+    def rates(self, encoder: Encoder, is_known: Tensor) -> LearningRates:
+        """0 for known units, 1 for the rest."""
+        return LearningRates(parameters=_uniform(encoder, 1.0), units=(~is_known).float())
+
+
+@dataclass(frozen=True)
 class Probe:
     """``probe``: nothing of the encoder learns."""
 
@@ -131,6 +144,7 @@ TRANSFERS: dict[str, Callable[[], Transfer]] = {
     "full": Full,
     "layerwise": Layerwise,
     "units": Units,
+    "weights": Weights,
     "probe": Probe,
 }
 """Name of a way to transfer to its class."""

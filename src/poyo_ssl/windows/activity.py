@@ -22,14 +22,15 @@ VALUES_AT_A_TIME = 2**18
 
 @dataclass(frozen=True, eq=False)
 class UnitScale:
-    """Mean and standard deviation of every unit's ΔF/F on the training timesteps.
+    """What normalises every unit's ΔF/F, measured on the training timesteps.
 
     A cell that is tracked across sessions has one row for each: expression, depth of focus and
     neuropil differ between days, and with them the scale of its ΔF/F.
     """
 
     tables: Mapping[str, pd.DataFrame]
-    """Recording id to a table indexed by ``unit_id``, columns ``mean`` and ``sd``."""
+    """Recording id to a table indexed by ``unit_id``, columns ``mean``, ``sd`` and ``rest``: the
+    normalised activity that networks count as zero, 0 unless units were placed in a space."""
 
     @staticmethod
     def measure(recording: Recording, intervals: np.ndarray, unit_ids: list[str]) -> UnitScale:
@@ -46,7 +47,7 @@ class UnitScale:
         squares = sum((np.square(block - mean).sum(axis=0) for block in blocks()), zero)
         sd = np.sqrt(squares / is_inside.sum())
         index = pd.Index(recording.unit_ids[columns], name="unit_id")
-        table = pd.DataFrame({"mean": mean, "sd": sd}, index=index)
+        table = pd.DataFrame({"mean": mean, "sd": sd, "rest": 0.0}, index=index)
         return UnitScale({recording.recording_id: table})
 
     @staticmethod
@@ -66,7 +67,7 @@ class UnitScale:
           has drifted too far for that, fine-tune on a part of the new day.
 
         Returns:
-            Indexed by ``unit_id``, columns ``mean`` and ``sd``.
+            Indexed by ``unit_id``, columns ``mean``, ``sd`` and ``rest``.
         """
         if recording_id not in self.tables:
             return self._average
@@ -80,6 +81,11 @@ class UnitScale:
         table = self.table_for(recording_id)
         mean, sd = table.loc[unit_ids, ["mean", "sd"]].to_numpy(dtype=np.float32).T
         return mean, np.where(sd > 0, sd, 1)
+
+    def rest(self, recording_id: str, unit_ids: list[str]) -> Tensor | None:
+        """Normalised activity of known units that networks count as zero, (U,); None for 0."""
+        rest = self.table_for(recording_id).loc[unit_ids, "rest"].to_numpy(dtype=np.float32)
+        return torch.from_numpy(rest.copy()) if rest.any() else None
 
     @cached_property
     def _average(self) -> pd.DataFrame:
@@ -133,6 +139,8 @@ class Activity:
     """Shape (num_timesteps, num_units), float32 or float16, on any device."""
     unit_ids: list[str]
     """In column order."""
+    rest: Tensor | None = None
+    """What windows are taken relative to, (num_units,); see :class:`UnitScale`."""
 
     @staticmethod
     def of(recording: Recording, unit_ids: list[str], scale: UnitScale) -> Activity:
@@ -157,6 +165,7 @@ class Activity:
             recording_id=recording.recording_id,
             values=torch.from_numpy(values),
             unit_ids=list(unit_ids),
+            rest=scale.rest(recording.recording_id, unit_ids),
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Activity:
@@ -178,12 +187,14 @@ class Activity:
                 "training.activity_on: memory, training.activity_precision: float16, or train on "
                 "fewer recordings."
             ) from error
-        return replace(self, values=values)
+        return replace(
+            self, values=values, rest=None if self.rest is None else self.rest.to(device)
+        )
 
     def windows(
         self, first_timestep: np.ndarray, num_timesteps: int, columns: np.ndarray | None = None
     ) -> Tensor:
-        """Gathers windows of some units, or of all, where the activity lies.
+        """Gathers windows of some units, or of all, where the activity lies, for a network.
 
         Args:
             first_timestep: First sample of every window, (num_windows,).
@@ -194,7 +205,10 @@ class Activity:
             Shape (num_windows, num_timesteps, U), float32.
         """
         gather = gather_in_memory if self.values.device.type == "cpu" else gather_on_device
-        return gather(self.values, first_timestep, num_timesteps, columns).float()
+        windows = gather(self.values, first_timestep, num_timesteps, columns).float()
+        if self.rest is None:
+            return windows
+        return windows - (self.rest if columns is None else self.rest[torch.from_numpy(columns)])
 
     def binned(self, first_timestep: np.ndarray, num_timesteps: int, num_bins: int) -> np.ndarray:
         """Mean activity in equal bins of every window, shape (num_windows, num_bins * num_units).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -67,12 +68,23 @@ class Population:
             name = d.recording.recording_id
             known = self.scale.table_for(name).index
             chosen[name] = [unit_id for unit_id in chosen[name] if unit_id in known]
-        self.activity = {
+        self._chosen = chosen
+        self.activity = self._normalised()
+
+    def _normalised(self) -> dict[str, Activity]:
+        return {
             d.recording.recording_id: Activity.of(
-                d.recording, chosen[d.recording.recording_id], self.scale
+                d.recording, self._chosen[d.recording.recording_id], self.scale
             )
             for d in self.divided
         }
+
+    def rescaled(self, scale: UnitScale) -> Population:
+        """The same recordings and units, normalised otherwise."""
+        population = copy.copy(self)
+        population.scale = scale
+        population.activity = population._normalised()
+        return population
 
     def __repr__(self) -> str:
         num_recordings = len(self.divided)
