@@ -1,0 +1,278 @@
+"""The network in the space that animals share, on 25 recordings of mouse visual cortex.
+
+``python benchmarks/yu_network.py DATA`` (a folder with the recordings of Yu et al. 2022, one
+``.npz`` each) writes ``results/yu_network.json`` and ``.md``; rows go to ``--output`` as they come,
+and the same command goes on where it stopped. Each recording is left out in turn. Units are placed
+by every other segment of the sequence that all recordings saw; a network learns to tell the other
+segments apart from the labels of the other recordings and is brought to the one left out, with no
+label of its own and with 1, 2 or 5 a class, beside the same network from scratch and closed forms.
+
+Reference: Yu, Stirman, Dorsett and Smith, Current Biology 2022.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t, ttest_rel
+
+import poyo_ssl as ps
+from poyo_ssl.alignment.placement import Placement
+from poyo_ssl.alignment.responses import SharedStimulus
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.reference_decoders import LabelReadout
+from poyo_ssl.finetuning.placing import place_decoder
+from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teachers import aligned, aligned_ridge, ridge_readout
+from poyo_ssl.windows.splits import SplitConfig
+
+RESULTS = Path(__file__).parent / "results"
+SHARED = SharedStimulus(stimulus="sequence", column="segment")
+SEQUENCES = {"rdk": (12, 3.0), "texture": (16, 4.0)}
+"""Number of segments and their length in seconds."""
+DRAWS = {1: 2, 2: 2, 5: 1}
+"""Own labels a class to draws of the repeats that are labelled."""
+NUM_DIMENSIONS = 8
+ENCODER = ps.EncoderConfig(tokens="projected", patch_length=0.5, latent_step=1.0)
+OTHERS = ps.FinetuningConfig(
+    members=2,
+    transfer="weights",
+    training=ps.TrainingConfig(
+        max_steps=150, batch_size=48, lr=3e-3, unit_dropout=0.3, jitter=0.0, valid_every=1_000
+    ),
+)
+"""Learning from the other recordings."""
+SCRATCH = ps.FinetuningConfig(
+    members=2,
+    training=ps.TrainingConfig(max_steps=100, lr=3e-3, jitter=0.0, valid_every=1_000),
+)
+PRETRAINED = ps.FinetuningConfig(
+    members=2,
+    training=ps.TrainingConfig(
+        max_steps=60, lr=3e-4, unit_lr_factor=30.0, jitter=0.0, valid_every=1_000
+    ),
+)
+
+
+def load(data: Path, sequence: str, half: int) -> list[ps.Recording]:
+    """Recordings with the sequence cut in two stimuli: what aligns, and what is told apart."""
+    num_segments, _ = SEQUENCES[sequence]
+    asked = range(1 - half, num_segments, 2)
+    recordings = []
+    for path in sorted(data.glob(f"{sequence}_*.npz")):
+        [recording] = ps.load_recordings(path)
+        table = recording.stimulus("sequence")
+        is_asked = table["segment"].isin(asked)
+        stimuli = {"asked": table[is_asked], "sequence": table[~is_asked]}
+        tables = {name: part.reset_index(drop=True) for name, part in stimuli.items()}
+        recordings.append(replace(recording, stimuli=tables))
+    return recordings
+
+
+def of_all_units(divided: ps.Divided) -> ps.Population:
+    """All units of all recordings."""
+    chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in divided}
+    return ps.Population(divided, chosen)
+
+
+def learn_of_others(divided: ps.Divided, task: str) -> NetworkDecoder:
+    """A network of recordings whose units are placed."""
+    population = of_all_units(divided)
+    torch.manual_seed(0)
+    encoder = ps.Encoder(ENCODER, population.sampling_rate)
+    encoder.placement = Placement.fit(population, SHARED, NUM_DIMENSIONS)
+    decoder = ps.finetune(population, task, encoder, OTHERS)
+    assert isinstance(decoder, NetworkDecoder)
+    return decoder
+
+
+def score(recording: ps.Recording, others: list[ps.Recording], length: float) -> list[tuple]:
+    """What is answered right in one recording: ``what``, ``labels``, ``draw`` and ``accuracy``."""
+    torch.set_num_threads(1)
+    task = f"asked/segment,window_length={length}"
+    names = tuple(one.recording_id for one in others)
+    taught = ps.divide(others, task, SplitConfig(train=names))
+    decoder = learn_of_others(taught, task)
+    repeats = np.unique(recording.stimulus("asked")["repeat"])
+    rows = []
+    for labels, num_draws in {0: 1, **DRAWS}.items():
+        for draw in range(num_draws):
+            order = np.random.default_rng(draw).permutation(repeats)
+            held_out = tuple(int(repeat) for repeat in order[labels:])
+            # without a label all repeats are tested; one must be left to divide, and is not used
+            splits = SplitConfig(
+                held_out_column="repeat",
+                held_out_values=held_out if labels else tuple(int(r) for r in order[1:]),
+                valid_fraction=0.0,
+                guard=0.0,
+            )
+            divided = ps.divide([recording], task, splits)
+            answer = answer_with_labels if labels else answer_without
+            for what, fitted in answer(of_all_units(divided), task, decoder, taught, draw).items():
+                [row] = ps.evaluate(fitted, divided).rows
+                rows.append((what, labels, draw, row["scores"]["accuracy"]))
+    return rows
+
+
+def answer_without(
+    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+) -> dict[str, FittedDecoder]:
+    """Decoders that know no label of the recording."""
+    setting = setting_of(population, task, taught, draw)
+    return {
+        "network of others": place_decoder(decoder, population),
+        "aligned": LabelReadout(setting.question("aligned"), aligned(setting)),
+    }
+
+
+def answer_with_labels(
+    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+) -> dict[str, FittedDecoder]:
+    """Decoders that know the labels of some repeats."""
+    setting = setting_of(population, task, taught, draw)
+    fit = partial(ps.finetune, population, task, seed=draw)
+    teacher = aligned_ridge(setting)
+    shuffled = replace(PRETRAINED, embeddings="shuffled")
+    return {
+        "ridge": LabelReadout(setting.question("ridge"), ridge_readout(setting, 1)),
+        "ridge, aligned": LabelReadout(setting.question("ridge, aligned"), teacher),
+        "scratch": fit(ENCODER, SCRATCH),
+        "pretrained": fit(decoder, PRETRAINED),
+        "pretrained, shuffled": fit(decoder, shuffled),
+        "pretrained + teacher": fit(decoder, PRETRAINED, teacher=teacher),
+    }
+
+
+def setting_of(population: ps.Population, task: str, taught: ps.Divided, draw: int) -> Setting:
+    """For the closed forms."""
+    return Setting(
+        population=population,
+        task=population.divided.task(task),
+        encoder=ENCODER,
+        config=PRETRAINED,
+        seed=draw,
+        labels=1.0,
+        earlier=taught,
+    )
+
+
+def score_all(data: Path, test_on: Path | None, output: Path, jobs: int) -> pd.DataFrame:
+    """One row a recording, half, decoder and draw; recordings that are done are read back."""
+    output.mkdir(parents=True, exist_ok=True)
+    waiting, paths = [], []
+    for sequence, (_, length) in SEQUENCES.items():
+        for half in (0, 1):
+            recordings = load(data, sequence, half)
+            asked = recordings if test_on is None else load(test_on, sequence, half)
+            for recording in asked:
+                others = [r for r in recordings if r.recording_id != recording.recording_id]
+                paths.append(output / f"{recording.recording_id}-{half}.json")
+                if not paths[-1].is_file():
+                    waiting.append((paths[-1], sequence, half, recording, others, length))
+    joblib.Parallel(n_jobs=jobs, batch_size=1)(joblib.delayed(_score_one)(*one) for one in waiting)
+    rows = [row for path in paths for row in json.loads(path.read_text())]
+    names = ["sequence", "recording_id", "half", "what", "labels", "draw", "accuracy"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _score_one(path, sequence, half, recording, others, length) -> None:
+    rows = [
+        (sequence, recording.recording_id, half, *row) for row in score(recording, others, length)
+    ]
+    partial_path = path.with_suffix(".partial")
+    partial_path.write_text(json.dumps(rows))
+    os.replace(partial_path, path)
+    print(path.stem, "done", flush=True)
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over recordings with a 95 % interval (Student's t) for every decoder."""
+    per = rows.groupby(["sequence", "labels", "what", "recording_id"])["accuracy"].mean()
+    table = per.groupby(level=[0, 1, 2], sort=False).agg(["mean", "sem", "count"]).reset_index()
+    table["interval"] = table["sem"] * t.ppf(0.975, table["count"] - 1)
+    return table.drop(columns="sem")
+
+
+PAIRS = (
+    ("pretrained", "scratch"),
+    ("pretrained", "pretrained, shuffled"),
+    ("pretrained + teacher", "ridge"),
+    ("pretrained + teacher", "ridge, aligned"),
+    ("network of others", "aligned"),
+)
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Gains in per cent of the other's mean, 95 % interval and p over recordings (paired t)."""
+    per = rows.groupby(["sequence", "labels", "what", "recording_id"])["accuracy"].mean()
+    pooled = per.groupby(level=[1, 2, 3]).mean()
+    both = pd.concat({**{s: per[s] for s in per.index.unique(0)}, "both": pooled})
+    found = []
+    for sequence, part in both.groupby(level=0):
+        for one, other in PAIRS:
+            for labels in (0, *DRAWS):
+                held = part[sequence]
+                if not {(labels, one), (labels, other)} <= set(held.index.droplevel(2)):
+                    continue
+                a, b = held[labels, one], held[labels, other]
+                gain = 100 * (a - b) / b.mean()
+                interval = gain.sem() * t.ppf(0.975, len(gain) - 1)
+                p = float(ttest_rel(a, b).pvalue)
+                found.append((sequence, labels, one, other, gain.mean(), interval, p))
+    names = ["sequence", "labels", "what", "against", "gain_percent", "interval", "p"]
+    return pd.DataFrame(found, columns=names)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument(
+        "--test_on", type=Path, help="a folder of other recordings; results are only printed"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/yu_network"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    rows = score_all(options.data, options.test_on, options.output, options.jobs)
+    summary, pairs = summarise(rows), compare(rows)
+    if options.test_on is not None:
+        print(_markdown(summary), _markdown(pairs), sep="\n\n")
+        return
+    tables = {"rows": rows, "summary": summary, "pairs": pairs}
+    saved = {
+        name: json.loads(table.to_json(orient="split", index=False, double_precision=4))
+        for name, table in tables.items()
+    }
+    (RESULTS / "yu_network.json").write_text(json.dumps(saved) + "\n")
+    text = [
+        "# The network in the space that animals share",
+        "`python benchmarks/yu_network.py DATA`: 25 recordings (Yu et al. 2022), each left out in "
+        f"turn, both halves of the segments, {NUM_DIMENSIONS} dimensions, 2 members; chance rdk "
+        ".167, texture .125. Learning from the others: 150 steps of 48 windows; scratch 100 steps, "
+        "pretrained 60. Intervals: 95 % over recordings.",
+        _markdown(summary),
+        "## Gains, paired over recordings, in per cent of the other's mean",
+        _markdown(pairs),
+    ]
+    (RESULTS / "yu_network.md").write_text("\n\n".join(text) + "\n")
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = [
+        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in table.to_numpy()
+    ]
+    lines = [list(table.columns), ["---"] * table.shape[1], *shown]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Decoders of other animals brought to new recordings, without a label of theirs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from poyo_ssl.alignment.responses import require_unscored
+from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.training.transfer import TransferError
+from poyo_ssl.windows.population import Population
+
+
+def place_decoder(
+    decoder: NetworkDecoder, population: Population, *, arm: str = "placed"
+) -> NetworkDecoder:
+    """A decoder of other animals for the units of new recordings.
+
+    Args:
+        decoder: Fitted with an encoder that was pretrained with ``alignment``; it is not changed.
+        population: New recordings that show the stimulus by which its units were placed. Labels
+            are not looked at.
+        arm: Name in results.
+
+    Returns:
+        Answers for the recordings of the population.
+
+    Raises:
+        RecordingError: If a recording does not show that stimulus in its training time, or the
+            decoder's task tests it there.
+        TransferError: If the decoder's encoder knows units by name alone.
+    """
+    placement = decoder.networks[0].encoder.placement
+    if placement is None:
+        raise TransferError(
+            f"The decoder '{decoder.question.arm}' knows units by name alone, so that those of "
+            "another animal are strangers to it. Fit it with an encoder that was pretrained with "
+            "alignment."
+        )
+    for divided in population.divided:
+        require_unscored(divided, decoder.question.task, placement.shared)
+    placed = placement.place(population)
+    networks = copy.deepcopy(decoder.networks)
+    for network in networks:
+        network.encoder.place_units(placed)
+    scale = placement.centred(population, placed).scale
+    return NetworkDecoder(replace(decoder.question, arm=arm, scale=scale), networks)
