@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from poyo_ssl.cli import main
 from poyo_ssl.comparison.run import run
 from poyo_ssl.ending import ToldToEnd, end, on_signals
 from poyo_ssl.output_directory import OutputError, alone_in
@@ -80,9 +81,9 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def command(place: Path, output: Path, jobs: int) -> list[str]:
+def arguments(place: Path, output: Path, jobs: int) -> list[str]:
     return [
-        sys.executable, "-m", "poyo_ssl", "run", *map(str, sorted(place.glob("*.h5"))),
+        "run", *map(str, sorted(place.glob("*.h5"))),
         "--output", str(output), "--config", str(place / "run.yaml"), "--jobs", str(jobs),
     ]  # fmt: skip
 
@@ -95,7 +96,7 @@ def start(
         paths = [str(place / "waiting"), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"WAIT_FOR": str(wait_for), "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(
-        command(place, output, jobs),
+        [sys.executable, "-m", "poyo_ssl", *arguments(place, output, jobs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -161,8 +162,7 @@ def scores(output: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    ended = end_of(start(place, output, jobs=1))
-    assert ended.status == 0, ended.said
+    assert main(arguments(place, output, jobs=1)) == 0
     return scores(output)
 
 
@@ -223,12 +223,12 @@ def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(
     pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
 
 
-def test_a_run_in_a_directory_that_another_process_writes_to_is_refused(started, tmp_path):
+def test_a_run_in_a_directory_that_is_written_to_is_refused(place, tmp_path, capsys):
     with alone_in(tmp_path / "run"):
-        ended = end_of(started())
-    assert ended.status == 1
-    assert "Another process is writing to" in ended.said
-    assert "Traceback" not in ended.said
+        assert main(arguments(place, tmp_path / "run", jobs=2)) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Another process is writing to" in said
+    assert "Traceback" not in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
