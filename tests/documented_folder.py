@@ -13,6 +13,7 @@ import poyo_ssl as ps
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.stages import FinetuneStage, finetune_decoder
 from shared_data import DATA, ROOT
+from tiny_fits import ENCODER, few_steps
 
 SIMULATOR = ps.SimulatorConfig(
     lines=("Cux2", "Sst"), recordings_per_line=1, units_per_recording=20, sampling_rate=10.0,
@@ -39,7 +40,8 @@ def build_folder(folder: Path) -> Path:
         encoder = Encoder(ps.EncoderConfig(), rate)
         encoder.add_units([str(unit_id) for unit_id in first.unit_ids])
         ps.save_encoder(encoder, folder / "runs" / name)
-    finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", FinetuneStage())
+    small = FinetuneStage(encoder=ENCODER, finetuning=few_steps(2))
+    finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", small)
     return folder
 
 

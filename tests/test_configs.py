@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
 
+@cache
 def parse(path: Path):
     """The config that a YAML file describes, as the command line reads it."""
     if "observatory" in path.name:

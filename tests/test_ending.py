@@ -1,7 +1,8 @@
 """What ends a run early says so, leaves no process behind, and costs nothing that was finished.
 
-Runs are told to end when their first checkpoint is seen. Output comes through a pipe, which is at
-its end only when every process that holds it is gone.
+Runs are told to end when their first checkpoint is seen: their fits, of a few steps, wait there for
+it, so that it comes in mid-fit however fast the machine is. Output comes through a pipe, which is
+at its end only when every process that holds it is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from poyo_ssl.cli import main
 from poyo_ssl.comparison.run import run
 from poyo_ssl.ending import ToldToEnd, end, on_signals
 from poyo_ssl.output_directory import OutputError, alone_in
@@ -44,44 +46,80 @@ CONFIG = {
         "latent_step": 0.5, "patch_length": 0.5,
     },
     "labels": {"members": 1, "training": {"max_steps": 3, "batch_size": 4}},
-    "pretraining": {"training": {"max_steps": 400, "batch_size": 4, "checkpoint_every": 1}},
+    "pretraining": {"training": {"max_steps": 12, "batch_size": 4, "checkpoint_every": 1}},
 }  # fmt: skip
+
+WAITING = """
+import os, select, signal
+told, tell = os.pipe()
+os.set_blocking(tell, False)
+signal.set_wakeup_fd(tell)  # gets a byte with every signal
+replace = os.replace
+
+def replace_and_wait(source, target, **places):
+    replace(source, target, **places)
+    is_checkpoint = "/checkpoints/step-" in os.fspath(target)
+    while is_checkpoint and os.path.exists(os.environ["WAIT_FOR"]):
+        if select.select([told], [], [], 0.05)[0]:
+            break
+
+os.replace = replace_and_wait
+"""
+"""Makes processes wait when they have written a checkpoint, while a file is there, until a signal
+has come at any time."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Recordings and a config."""
+    """Recordings, a config, and what makes fits wait."""
     place = tmp_path_factory.mktemp("place")
+    (place / "waiting").mkdir()
+    (place / "waiting" / "sitecustomize.py").write_text(WAITING)
     for recording in tiny_observatory():
         save_recording(recording, place / f"{recording.recording_id}.h5")
     (place / "run.yaml").write_text(yaml.safe_dump(CONFIG))
     return place
 
 
-def command(place: Path, output: Path, jobs: int) -> list[str]:
+def arguments(place: Path, output: Path, jobs: int) -> list[str]:
     return [
-        sys.executable, "-m", "poyo_ssl", "run", *map(str, sorted(place.glob("*.h5"))),
+        "run", *map(str, sorted(place.glob("*.h5"))),
         "--output", str(output), "--config", str(place / "run.yaml"), "--jobs", str(jobs),
     ]  # fmt: skip
 
 
-def start(place: Path, output: Path, jobs: int = 2) -> subprocess.Popen[str]:
+def start(
+    place: Path, output: Path, jobs: int = 2, wait_for: Path | None = None
+) -> subprocess.Popen[str]:
+    environment = dict(os.environ)
+    if wait_for is not None:
+        paths = [str(place / "waiting"), *filter(None, [environment.get("PYTHONPATH")])]
+        environment |= {"WAIT_FOR": str(wait_for), "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(
-        command(place, output, jobs),
+        [sys.executable, "-m", "poyo_ssl", *arguments(place, output, jobs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=environment,
         start_new_session=True,  # its process group is what a terminal would signal
     )
 
 
 @pytest.fixture
-def started(place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def wait_for(tmp_path) -> Path:
+    """While it is there, a fit waits at its first checkpoint until it gets a signal."""
+    path = tmp_path / "wait for a signal"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def started(place, tmp_path, wait_for) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts runs, and ends those that a failed test leaves."""
     processes: list[subprocess.Popen[str]] = []
 
     def begin(jobs: int = 2) -> subprocess.Popen[str]:
-        processes.append(start(place, tmp_path / "run", jobs))
+        processes.append(start(place, tmp_path / "run", jobs, wait_for))
         return processes[-1]
 
     yield begin
@@ -124,8 +162,7 @@ def scores(output: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    ended = end_of(start(place, output, jobs=1))
-    assert ended.status == 0, ended.said
+    assert main(arguments(place, output, jobs=1)) == 0
     return scores(output)
 
 
@@ -135,7 +172,6 @@ def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
         (signal.SIGTERM, 1),
         (signal.SIGINT, 1),
         (signal.SIGHUP, 1),
-        (signal.SIGTERM, 2),
         (signal.SIGINT, 2),
     ],
 )
@@ -146,29 +182,40 @@ def test_a_run_that_is_told_to_end_says_so_and_leaves_no_process(started, tmp_pa
         process.terminate()  # as timeout and batch systems do: the process alone
     else:
         os.killpg(process.pid, number)  # as terminals do: its children, too
-    ended = end_of(process)
+    require_end_by(number, end_of(process), tmp_path / "run")
+
+
+def require_end_by(number: int, ended: SimpleNamespace, output: Path) -> None:
     assert ended.status == 128 + number
     assert "The same command resumes" in ended.said
     assert "Traceback" not in ended.said
-    assert not [*(tmp_path / "run").rglob(".*.partial")]
+    assert not [*output.rglob(".*.partial")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_was_ended_resumes_with_the_same_numbers(started, tmp_path, undisturbed, number):
-    process = started()
+def test_a_run_that_was_ended_resumes_with_the_same_numbers(
+    started, tmp_path, wait_for, undisturbed, number
+):
+    process = started(jobs=2)
     wait_for_checkpoints(tmp_path / "run", process)
     os.kill(process.pid, number)
-    end_of(process)  # no worker outlives it
-    ended = end_of(started())
+    ended = end_of(process)  # no worker outlives it
+    if number == signal.SIGTERM:
+        require_end_by(number, ended, tmp_path / "run")
+    wait_for.unlink()
+    ended = end_of(started(jobs=1))
     assert ended.status == 0, ended.said
     pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found by ps of Linux")
-def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(started, tmp_path, undisturbed):
+def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(
+    started, tmp_path, wait_for, undisturbed
+):
     process = started()
     wait_for_checkpoints(tmp_path / "run", process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
+    wait_for.unlink()
     ended = end_of(process)
     assert ended.status == 0, ended.said
     assert "A worker process was killed; memory may have run out" in ended.said
@@ -176,19 +223,20 @@ def test_a_killed_worker_costs_no_fit_and_shows_no_traceback(started, tmp_path, 
     pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
 
 
-def test_a_run_in_a_directory_that_another_process_writes_to_is_refused(started, tmp_path):
+def test_a_run_in_a_directory_that_is_written_to_is_refused(place, tmp_path, capsys):
     with alone_in(tmp_path / "run"):
-        ended = end_of(started())
-    assert ended.status == 1
-    assert "Another process is writing to" in ended.said
-    assert "Traceback" not in ended.said
+        assert main(arguments(place, tmp_path / "run", jobs=2)) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Another process is writing to" in said
+    assert "Traceback" not in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
-def test_an_output_directory_that_vanishes_is_named(started, tmp_path):
+def test_an_output_directory_that_vanishes_is_named(started, tmp_path, wait_for):
     process = started()
     wait_for_checkpoints(tmp_path / "run", process)
     (tmp_path / "run").rename(tmp_path / "moved")
+    wait_for.unlink()
     ended = end_of(process)
     assert ended.status == 1
     assert re.search("was moved, emptied or removed|cannot be written", ended.said)

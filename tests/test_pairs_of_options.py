@@ -66,7 +66,10 @@ class Choice(NamedTuple):
             accumulate=self.accumulate,
         )
         finetuning = FinetuningConfig(
-            training=training, transfer=self.transfer, embeddings=self.embeddings
+            training=training,
+            transfer=self.transfer,
+            embeddings=self.embeddings,
+            members=2,
         )
         pretraining = PretrainingConfig(
             objective=self.objective,

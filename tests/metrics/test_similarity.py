@@ -44,6 +44,14 @@ def test_its_gradient_is_exact(pictures):
     )
 
 
+def test_it_has_a_gradient_after_pictures_of_the_same_size_were_scored_without_one(pictures):
+    one, two = (picture[:, :13, :17].clone() for picture in pictures)
+    with torch.inference_mode():
+        structural_similarity_of(one, two)
+    structural_similarity_of(one.requires_grad_(True), two).sum().backward()
+    assert one.grad.any()
+
+
 def test_a_picture_is_wholly_similar_to_itself(pictures):
     one, _ = pictures
     torch.testing.assert_close(structural_similarity_of(one, one), torch.ones(3).double())

@@ -10,6 +10,7 @@ import pytest
 
 import poyo_ssl as ps
 from poyo_ssl.comparison.config import RunConfig
+from poyo_ssl.decoders import value_decoders
 from poyo_ssl.windows.answers import Shown, Values
 from poyo_ssl.windows.task_windows import find_windows
 from poyo_ssl.windows.tasks import find_classes, find_task, presentations
@@ -125,7 +126,8 @@ def test_a_time_series_is_asked_about_in_bins():
     assert table["speed"][5] == pytest.approx(recording.running["speed"][inside].mean())
 
 
-def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path):
+def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(value_decoders, "MOST_KERNEL_WINDOWS", 400)
     still = session({"side": ["left"] * 80})
     recording = session({"side": ["left"] * 80}, running=running(still))
     few = ps.FinetuningConfig(members=1, training=ps.TrainingConfig(max_steps=150, batch_size=32))
