@@ -29,8 +29,10 @@ import poyo_ssl as ps
 from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.responses import SharedStimulus
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.reference_decoders import LabelReadout
+from poyo_ssl.finetuning.answering import balance
 from poyo_ssl.finetuning.placing import place_decoder
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import aligned, aligned_ridge, ridge_readout
@@ -40,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 SHARED = SharedStimulus(stimulus="sequence", column="segment")
 SEQUENCES = {"rdk": (12, 3.0), "texture": (16, 4.0)}
 """Number of segments and their length in seconds."""
-DRAWS = {1: 2, 2: 2, 5: 1}
+DRAWS = {1: 2, 2: 1, 5: 1}
 """Own labels a class to draws of the repeats that are labelled."""
 NUM_DIMENSIONS = 8
 ENCODER = ps.EncoderConfig(tokens="projected", patch_length=0.5, latent_step=1.0)
@@ -119,8 +121,8 @@ def score(recording: ps.Recording, others: list[ps.Recording], length: float) ->
             divided = ps.divide([recording], task, splits)
             answer = answer_with_labels if labels else answer_without
             for what, fitted in answer(of_all_units(divided), task, decoder, taught, draw).items():
-                [row] = ps.evaluate(fitted, divided).rows
-                rows.append((what, labels, draw, row["scores"]["accuracy"]))
+                [accuracy] = ps.evaluate(fitted, divided).table["accuracy"]
+                rows.append((what, labels, draw, float(accuracy)))
     return rows
 
 
@@ -142,15 +144,39 @@ def answer_with_labels(
     setting = setting_of(population, task, taught, draw)
     fit = partial(ps.finetune, population, task, seed=draw)
     teacher = aligned_ridge(setting)
-    shuffled = replace(PRETRAINED, embeddings="shuffled")
-    return {
+    pretrained = fit(decoder, PRETRAINED)
+    taught_network = fit(decoder, PRETRAINED, teacher=teacher)
+    together = added(pretrained, teacher, population)
+    answers = {
         "ridge": LabelReadout(setting.question("ridge"), ridge_readout(setting, 1)),
         "ridge, aligned": LabelReadout(setting.question("ridge, aligned"), teacher),
         "scratch": fit(ENCODER, SCRATCH),
-        "pretrained": fit(decoder, PRETRAINED),
-        "pretrained, shuffled": fit(decoder, shuffled),
-        "pretrained + teacher": fit(decoder, PRETRAINED, teacher=teacher),
+        "pretrained": pretrained,
+        "pretrained + teacher": taught_network,
+        "pretrained + teacher, blend 0.25": blended(taught_network, teacher, 0.25),
+        "pretrained, added to teacher": together,
+        "pretrained, added to teacher, blend 0.25": blended(together, teacher, 0.25),
     }
+    if draw == 0:
+        shuffled = replace(PRETRAINED, embeddings="shuffled")
+        answers["pretrained, shuffled"] = fit(decoder, shuffled)
+    return answers
+
+
+def blended(network: NetworkDecoder, teacher: LinearReadout, blend: float) -> NetworkDecoder:
+    """The same network, so many of its standard deviations added to those of a teacher."""
+    return NetworkDecoder(network.question, network.networks, teacher, blend, network.spread)
+
+
+def added(
+    network: NetworkDecoder, teacher: LinearReadout, population: ps.Population
+) -> NetworkDecoder:
+    """A network that learned from labels alone, added to a teacher."""
+    question = network.question
+    sources = population.labelled_sources(
+        network.networks[0].encoder, question.task, "train", question.num_timesteps
+    )
+    return balance(NetworkDecoder(question, network.networks, teacher, 0.5), sources)
 
 
 def setting_of(population: ps.Population, task: str, taught: ps.Divided, draw: int) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,52 +16,21 @@ from poyo_ssl.decoders.aligned import find_shared_stimulus, fit_aligned_decoder,
 from poyo_ssl.decoders.linear_transfer import fit_semi_supervised_ridge
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.setting import Setting
-from poyo_ssl.model.checkpoints import CheckpointError
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.recordings.recording import Recording, RecordingError
-from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import Task
-
-RATE = 10.0
-NUM_SEGMENTS, NUM_REPEATS, NUM_CLASSES, NUM_TRIALS = 12, 6, 4, 10
-DIMENSIONS = 4
-TASK = Task(stimulus="flashes", column="picture", window_length=1.0)
-SHARED = SharedStimulus(stimulus="sequence", column="segment", bin_width=0.5, smoothing=0.0)
-
-
-def animal(name: str, num_units: int = 30, noise: float = 0.5) -> Recording:
-    """Units that mix the same four time courses, each animal with its own loadings."""
-    world = np.random.default_rng(0)
-    courses = world.normal(size=(NUM_SEGMENTS, 2, DIMENSIONS)).repeat(5, axis=1)
-    pictures = world.normal(size=(NUM_CLASSES, DIMENSIONS))
-    rng = np.random.default_rng([ord(c) for c in name])
-    shown = np.concatenate([np.arange(NUM_SEGMENTS)] * NUM_REPEATS)
-    asked = np.concatenate([rng.permutation(NUM_CLASSES) for _ in range(NUM_TRIALS)])
-    latent = np.concatenate([courses[shown].reshape(-1, DIMENSIONS), pictures[asked].repeat(10, 0)])
-    traces = latent @ rng.normal(size=(DIMENSIONS, num_units))
-    traces += noise * rng.normal(size=traces.shape)
-    onsets = np.arange(len(shown) + len(asked), dtype=float)
-    table = pd.DataFrame({"start": onsets, "end": onsets + 1})
-    sequence = table[: len(shown)].assign(
-        segment=shown.astype(float), repeat=np.arange(len(shown)) // NUM_SEGMENTS
-    )
-    flashes = table[len(shown) :].assign(picture=asked.astype(float)).reset_index(drop=True)
-    units = pd.DataFrame({"unit_id": [f"{name}/{i}" for i in range(num_units)]})
-    return Recording(
-        recording_id=name,
-        df_over_f=traces.astype(np.float32),
-        timestamps=np.arange(len(traces)) / RATE,
-        units=units.assign(cre_line=None, area=None, imaging_depth_um=None),
-        stimuli={"sequence": sequence, "flashes": flashes},
-    )
-
-
-def populate(recordings, task=TASK, config=None) -> Population:
-    divided = divide(recordings, task, config or SplitConfig())
-    return Population(divided, {r.recording_id: list(r.unit_ids) for r in recordings})
+from synthetic_animals import (
+    DIMENSIONS,
+    NUM_REPEATS,
+    NUM_SEGMENTS,
+    SHARED,
+    TASK,
+    animal,
+    populate,
+)
 
 
 def responses_of(population, shared=SHARED):
@@ -193,16 +163,15 @@ def test_too_many_dimensions_are_refused(animals):
         SharedSpace.fit(responses_of(animals), 30)
 
 
-def test_a_saved_space_places_units_as_before(animals, tmp_path):
+def test_a_saved_space_places_units_as_before(animals):
     responses = responses_of(animals)
     space = SharedSpace.fit(responses, 3)
-    space.save(tmp_path)
-    again = SharedSpace.load(tmp_path)
+    settings = json.loads(json.dumps(space.settings()))
+    again = SharedSpace.of(settings)
     assert again.bins == space.bins
     assert np.array_equal(again.place(responses[0]).weights, space.place(responses[0]).weights)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="holds no shared space"):
-        SharedSpace.load(tmp_path)
+    with pytest.raises(ValueError, match="23 bins with time courses of shape"):
+        SharedSpace.of({**settings, "bins": settings["bins"][1:]})
 
 
 # decoders ----------------------------------------------------------------------------------------

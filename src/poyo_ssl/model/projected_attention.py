@@ -53,7 +53,15 @@ class ProjectedCrossAttention(GridAttention):
         patch_phases: Tensor,
         is_hidden: Tensor | None = None,
     ) -> Tensor:
-        """Reads every window; arguments and result are those of ``GainCrossAttention``."""
+        """Reads every window; arguments and result are those of ``GainCrossAttention``.
+
+        A time at which all units are hidden is not attended to.
+        """
+        may_read = None
+        if is_hidden is not None:
+            may_read = ~is_hidden.all(-1)[:, None, None]  # (B, 1, 1, T)
+            is_empty = ~may_read.any(-1, keepdim=True)
+            may_read = may_read | is_empty  # a softmax over nothing would be NaN
         tokens = project(patches, value_map, units, is_hidden)  # (B, T, D)
         size = self.num_heads, self.dim_head
         query = rotate(
@@ -64,8 +72,11 @@ class ProjectedCrossAttention(GridAttention):
             for to in (self.to_key, self.to_value)
         )  # (B, H, T, E)
         query = query.transpose(0, 1).expand(len(tokens), -1, -1, -1)  # (B, H, L, E)
-        read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        out: Tensor = self.to_out(rotate(read, latent_phases.conj()[:, None]).flatten(-2))
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=may_read)
+        if is_hidden is not None:
+            read = read.masked_fill(is_empty, 0.0)
+        read = rotate(read.transpose(1, 2), latent_phases.conj()[:, None])
+        out: Tensor = self.to_out(read.flatten(-2))
         return out
 
 
