@@ -262,7 +262,7 @@ def test_the_smallest_head_works(tiny_config, activity):
         ({"patch_length": -0.1}, "patch_length not negative, got 0.5 and -0.1"),
         ({"latent_step": 0.0}, "latent_step must be a positive number of seconds"),
         ({"latent_step": -1.0}, "latent_step must be a positive number of seconds"),
-        ({"tokens": "additive"}, "tokens must be one of gain, concatenated, got 'additive'"),
+        ({"tokens": "additive"}, "tokens must be one of gain, concatenated, projected, got"),
         ({"tokens": "concatenated"}, "patch_length=0 and an even dim, got 0.333"),
         (
             {"tokens": "concatenated", "patch_length": 0.0, "dim": 15},

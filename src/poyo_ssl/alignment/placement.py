@@ -141,7 +141,7 @@ class Placement:
         return population.rescaled(
             UnitScale(
                 {
-                    name: _with_rest(table, placed[name]) if name in placed else table
+                    name: _with_rest(table, placed[name])
                     for name, table in population.scale.tables.items()
                 }
             )

@@ -146,11 +146,13 @@ class Question:
         """Inverse of ``settings`` and ``tensors``."""
         units: dict[str, list[str]] = settings["scale_units"]
         table = pd.DataFrame(
-            {name: tensors[f"scale.{name}"].numpy() for name in ("mean", "sd")},
+            {
+                name: tensors[f"scale.{name}"].numpy()
+                for name in ("mean", "sd", "rest")
+                if name in ("mean", "sd") or f"scale.{name}" in tensors
+            },
             index=pd.Index([u for ids in units.values() for u in ids], name="unit_id"),
         )
-        rest = tensors.get("scale.rest")  # decoders of before have none
-        table["rest"] = 0.0 if rest is None else rest.numpy()
         ends = np.cumsum([len(ids) for ids in units.values()])
         tables = {
             name: table.iloc[end - len(ids) : end]

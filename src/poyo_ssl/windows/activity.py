@@ -29,8 +29,8 @@ class UnitScale:
     """
 
     tables: Mapping[str, pd.DataFrame]
-    """Recording id to a table indexed by ``unit_id``, columns ``mean``, ``sd`` and ``rest``: the
-    normalised activity that networks count as zero, 0 unless units were placed in a space."""
+    """Recording id to a table indexed by ``unit_id``, columns ``mean`` and ``sd``; where units
+    were placed in a space also ``rest``, the normalised activity that networks count as zero."""
 
     @staticmethod
     def measure(recording: Recording, intervals: np.ndarray, unit_ids: list[str]) -> UnitScale:
@@ -47,7 +47,7 @@ class UnitScale:
         squares = sum((np.square(block - mean).sum(axis=0) for block in blocks()), zero)
         sd = np.sqrt(squares / is_inside.sum())
         index = pd.Index(recording.unit_ids[columns], name="unit_id")
-        table = pd.DataFrame({"mean": mean, "sd": sd, "rest": 0.0}, index=index)
+        table = pd.DataFrame({"mean": mean, "sd": sd}, index=index)
         return UnitScale({recording.recording_id: table})
 
     @staticmethod
@@ -67,7 +67,7 @@ class UnitScale:
           has drifted too far for that, fine-tune on a part of the new day.
 
         Returns:
-            Indexed by ``unit_id``, columns ``mean``, ``sd`` and ``rest``.
+            Indexed by ``unit_id``, columns as in :attr:`tables`.
         """
         if recording_id not in self.tables:
             return self._average
@@ -84,7 +84,10 @@ class UnitScale:
 
     def rest(self, recording_id: str, unit_ids: list[str]) -> Tensor | None:
         """Normalised activity of known units that networks count as zero, (U,); None for 0."""
-        rest = self.table_for(recording_id).loc[unit_ids, "rest"].to_numpy(dtype=np.float32)
+        table = self.table_for(recording_id)
+        if "rest" not in table:
+            return None
+        rest = table.loc[unit_ids, "rest"].to_numpy(dtype=np.float32)
         return torch.from_numpy(rest.copy()) if rest.any() else None
 
     @cached_property
