@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from poyo_ssl.decoders.network import BATCH_SIZE
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity, UnitScale, normalise
 from poyo_ssl.windows.divide import Divided, DividedRecording
@@ -23,8 +23,8 @@ ANSWER = "answer"
 GAP = 4.0
 """Sampling periods from the last sample of a trial to the first of the next: no window crosses
 them."""
-ROWS = 32
-"""Trials of the smallest batch, and a multiple of what processors add at once."""
+BATCH_SIZE = 32
+"""Trials answered at once; a multiple of what processors add at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +72,21 @@ class Animal:
         divided = DividedRecording(recording, {task.name: splits}, {task.name: task})
         return Population(Divided([divided]), {NAME: self.unit_ids})
 
-    def activity(self, trials: np.ndarray, scale: UnitScale) -> tuple[Activity, np.ndarray]:
-        """Normalised trials, and the first timestep of each to be asked about.
+    def batches(
+        self, trials: np.ndarray, scale: UnitScale
+    ) -> Iterator[tuple[Activity, np.ndarray]]:
+        """Normalised trials, ``BATCH_SIZE`` at a time, and the first timestep of each.
 
-        The last trial is asked about until whole batches are full: how a sum is rounded depends on
-        the size of the batch and the place in it, and no trial's answer may depend on the others.
-
-        Returns:
-            The activity, and first timesteps, at least as many as there are trials.
+        The last trial comes again until its batch is full: how a sum is rounded depends on the
+        size of the batch, and the answer for a trial must not depend on the trials beside it.
         """
         mean, sd = scale.statistics(NAME, self.unit_ids)
-        values = normalise(self._in_a_row(trials), mean, sd)
-        activity = Activity(
-            recording_id=NAME, values=torch.from_numpy(values), unit_ids=self.unit_ids
-        )
-        unit = ROWS if len(trials) <= BATCH_SIZE else BATCH_SIZE
-        asked = np.minimum(np.arange(-(-len(trials) // unit) * unit), len(trials) - 1)
-        return activity, asked * self.num_timesteps
+        num_batches = -(-len(trials) // BATCH_SIZE)
+        rows = np.minimum(np.arange(num_batches * BATCH_SIZE), len(trials) - 1)
+        for batch in rows.reshape(num_batches, BATCH_SIZE):
+            values = torch.from_numpy(normalise(self._in_a_row(trials[batch]), mean, sd))
+            activity = Activity(recording_id=NAME, values=values, unit_ids=self.unit_ids)
+            yield activity, np.arange(BATCH_SIZE) * self.num_timesteps
 
     def _recording(self, trials: np.ndarray, answers: np.ndarray) -> Recording:
         num_timesteps, period = self.num_timesteps, 1 / self.sampling_rate

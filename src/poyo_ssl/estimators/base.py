@@ -66,16 +66,19 @@ class TrialEstimator(BaseEstimator):
 
     def _flatten(self, X: Any) -> tuple[Any, tuple[int, int] | None]:
         """Trials as rows, and their shape where it is known."""
-        shape = None if self.window_shape is None else tuple(self.window_shape)
+        shape: tuple[int, int] | None = None
+        if self.window_shape is not None:
+            num_timesteps, num_units = self.window_shape
+            shape = (num_timesteps, num_units)
         if np.asarray(X).ndim != 3:
             return X, shape
-        X = np.asarray(X)
-        if shape not in (None, X.shape[1:]):
+        num_trials, num_timesteps, num_units = np.shape(X)
+        if shape not in (None, (num_timesteps, num_units)):
             raise ValueError(
-                f"X has trials of shape {X.shape[1:]} (n_timesteps, n_units), but window_shape="
-                f"{shape}. Leave window_shape out for arrays of three dimensions."
+                f"X has trials of shape {(num_timesteps, num_units)} (n_timesteps, n_units), but "
+                f"window_shape={shape}. Leave window_shape out for arrays of three dimensions."
             )
-        return X.reshape(len(X), -1), X.shape[1:]
+        return np.reshape(X, (num_trials, num_timesteps * num_units)), (num_timesteps, num_units)
 
     def _prepare(
         self, start: Encoder | EncoderConfig | None

@@ -30,6 +30,7 @@ class TrialDecoder(TrialEstimator):
 
     kind: ClassVar[str]
     """What is answered, a name of ``ANSWERS``."""
+    decoder_: NetworkDecoder | ValueNetwork
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class TrialDecoder(TrialEstimator):
         trials, answers = self._read_answers(X, y)
         if isinstance(self.encoder, Encoder):
             require_units(self.encoder, trials.shape[2])
-        return self._learn(trials, answers, self.encoder, self._config)
+        return self._learn(trials, answers, self.encoder, None, self._config)
 
     def adapt(
         self, X: Any, y: Any, *, transfer: Literal["full", "layerwise", "units"] = "full"
@@ -81,7 +82,7 @@ class TrialDecoder(TrialEstimator):
 
         Args:
             X: Trials of the other animal, as for :meth:`fit`, of any number of units.
-            y: Their answers, (n_trials,); query and readout transfer where the classes are the same.
+            y: Their answers, (n_trials,); if the classes are the same, query and readout transfer.
             transfer: What learns beside query and readout: ``full``, everything; ``layerwise``,
                 the embeddings of the units and, slower, the rest; ``units``, the embeddings alone.
 
@@ -96,9 +97,9 @@ class TrialDecoder(TrialEstimator):
         config = replace(self._config, transfer=transfer, embeddings="reset")
         adapted: Self = clone(self)
         trials, answers = adapted._read_answers(X, y)
-        is_alike = adapted._answers_like(self)
-        start = self.decoder_ if is_alike else self.decoder_.networks[0].encoder
-        return adapted._learn(trials, answers, start, config)
+        decoder = self.decoder_ if adapted._answers_like(self) else None
+        encoder = self.decoder_.networks[0].encoder
+        return adapted._learn(trials, answers, encoder, decoder, config)
 
     @property
     def _config(self) -> FinetuningConfig:
@@ -126,12 +127,12 @@ class TrialDecoder(TrialEstimator):
         self,
         trials: np.ndarray,
         answers: np.ndarray,
-        start: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None,
+        encoder: Encoder | EncoderConfig | None,
+        decoder: NetworkDecoder | ValueNetwork | None,
         config: FinetuningConfig,
     ) -> Self:
-        """Fits a decoder that starts from an encoder, or from a decoder."""
-        is_decoder = isinstance(start, NetworkDecoder | ValueNetwork)
-        encoder, animal = self._prepare(start.networks[0].encoder if is_decoder else start)
+        """Fits a decoder that starts from an encoder, or from the decoder that it is of."""
+        encoder, animal = self._prepare(encoder)
         task, seed = animal.task(self.kind), self._seed
         is_valid = self._choose_valid(answers, seed)
         population = animal.population(trials, answers, is_valid, task)
@@ -143,16 +144,17 @@ class TrialDecoder(TrialEstimator):
             seed=seed,
             labels=1.0,
         )
-        self.decoder_ = finetune(
+        fitted = finetune(
             population,
             task,
-            start if is_decoder else encoder,
+            decoder or encoder,
             config,
             seed=seed,
             teacher=self._teacher(setting),
             show_progress=self.verbose,
         )
-        self.animal_ = animal
+        assert isinstance(fitted, NetworkDecoder | ValueNetwork)
+        self.decoder_, self.animal_ = fitted, animal
         return self
 
     def _choose_valid(self, answers: np.ndarray, seed: int) -> np.ndarray:
@@ -171,9 +173,10 @@ class TrialDecoder(TrialEstimator):
     def _answer(self, X: Any) -> np.ndarray:
         """What the decoder says of trials."""
         trials = self._read(X)
-        activity, first = self.animal_.activity(trials, self.decoder_.question.scale)
-        answers: np.ndarray = self.decoder_.answer(activity, first)[: len(trials)]
-        return answers.astype(np.float32)
+        scale = self.decoder_.question.scale
+        batches = self.animal_.batches(trials, scale)
+        answers = np.concatenate([self.decoder_.answer(*batch) for batch in batches])
+        return answers[: len(trials)].astype(np.float32)
 
 
 class PoyoClassifier(ClassifierMixin, TrialDecoder):
@@ -181,8 +184,8 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
 
     A POYO+ style network that is taught by ridge and answers with it, as
     :func:`poyo_ssl.finetune` with a teacher. Every unit is standardised by its mean and standard
-    deviation in the trials that it is fitted on. Samples at the end of a trial that fill no patch of
-    the encoder, fewer than there are patches, are not read.
+    deviation in the trials that it is fitted on. Samples at the end of a trial that fill no
+    patch of the encoder, fewer than there are patches, are not read.
 
     Args:
         sampling_rate: Imaging rate, Hz.
@@ -254,10 +257,11 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
 
         With a teacher, the weighted geometric mean of its probabilities and the network's.
         """
-        scores = self._answer(X)
-        if self.decoder_.teacher is not None:
-            taught, learned = self.decoder_.spread  # the scores are in units of
-            scores /= self._config.teacher.temperature / taught + self.decoder_.blend / learned
+        scores, decoder = self._answer(X), self.decoder_
+        assert isinstance(decoder, NetworkDecoder)
+        if decoder.teacher is not None:  # what its scores, and the network's, are divided by
+            taught, learned = decoder.spread
+            scores /= self._config.teacher.temperature / taught + decoder.blend / learned
         probabilities: np.ndarray = softmax(scores, axis=1)
         return probabilities
 
@@ -282,8 +286,8 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
 class PoyoRegressor(RegressorMixin, TrialDecoder):
     """Tells a number, such as running speed, from the activity of a trial.
 
-    A POYO+ style network, as :func:`poyo_ssl.finetune` fits it to a task of values; ``score`` is R².
-    Parameters and attributes are those of :class:`PoyoClassifier`, without ``teacher`` and
+    A POYO+ style network, as :func:`poyo_ssl.finetune` fits it to a task of values; ``score`` is
+    R². Parameters and attributes are those of :class:`PoyoClassifier`, without ``teacher`` and
     ``classes_``.
     """
 

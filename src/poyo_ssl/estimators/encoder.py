@@ -10,7 +10,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clon
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from poyo_ssl.decoders.network import in_batches
 from poyo_ssl.estimators.base import SAMPLING_RATE, TrialEstimator
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
@@ -20,8 +19,8 @@ from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.windows.population import Population
 
-BATCH_SIZE = 128
-"""Windows in a step of ``split_units``, which correlates features over them."""
+STEP_SIZE = 128
+"""Trials in a step of ``split_units``, which correlates features over them."""
 
 
 class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstimator):
@@ -104,7 +103,7 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
     def adapt(self, X: Any) -> Self:
         """Brings the fitted encoder to another animal: new units, the same network.
 
-        The embeddings of the new units are learned as those of :meth:`fit`, everything else is frozen.
+        The embeddings of the new units are learned as those of :meth:`fit`; all else is frozen.
 
         Args:
             X: Trials of the other animal, as for :meth:`fit`, of any number of units.
@@ -133,12 +132,12 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
     def transform(self, X: Any) -> np.ndarray:
         """Latents of trials, (n_trials, n_latents * dim), float32, in order of time."""
         trials = self._read(X)
-        activity, first = self.animal_.activity(trials, self.scale_)
-        units = self.encoder_.unit_rows(activity.unit_ids)
+        units = self.encoder_.unit_rows(self.animal_.unit_ids)
+        num_timesteps = self.animal_.num_timesteps
         with torch.inference_mode():
             latents = [
-                self.encoder_(activity.windows(part, self.animal_.num_timesteps), units).flatten(1)
-                for part in in_batches(first)
+                self.encoder_(activity.windows(first, num_timesteps), units).flatten(1)
+                for activity, first in self.animal_.batches(trials, self.scale_)
             ]
         features: np.ndarray = torch.cat(latents)[: len(trials)].numpy()
         return features
@@ -154,18 +153,23 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
     def _config(self) -> PretrainingConfig:
         """Modes, then split units; as many modes as the animal's units have."""
         num_units = self.animal_.num_units
+        modes: dict[str, Any] = {
+            "embedding_modes": max(0, min(self.embedding_modes, num_units - 2)),
+            "window_length": self.animal_.num_timesteps / self.animal_.sampling_rate,
+        }
+        if not self.max_steps:
+            return PretrainingConfig(objective="modes", **modes)
         return PretrainingConfig(
-            objective="split_units" if self.max_steps else "modes",
+            objective="split_units",
             split_units=SplitUnitsConfig(remove_modes=min(1, num_units - 1)),
-            embedding_modes=max(0, min(self.embedding_modes, num_units - 2)),
-            window_length=self.animal_.num_timesteps / self.animal_.sampling_rate,
             training=TrainingConfig(
                 max_steps=self.max_steps,
-                batch_size=BATCH_SIZE,
+                batch_size=STEP_SIZE,
                 lr=self.learning_rate,
                 unit_dropout=self.unit_dropout,
-                jitter=0.0,
+                jitter=0.0,  # a trial is all that is known
             ),
+            **modes,
         )
 
     def _population(self, trials: np.ndarray) -> Population:

@@ -51,12 +51,13 @@ def plot_latents(
     if axes is None:
         axes = Figure(figsize=(5.4, 4.2), layout="constrained", dpi=150).add_subplot()
     method = PCA(n_components=2) if projection is None else projection
-    points = method.fit_transform(latents.reshape(len(latents), -1))
+    x, y = method.fit_transform(latents.reshape(len(latents), -1)).T
     classes = np.unique(labels)
     if len(classes) <= 2 * len(COLORS):
         for index, label in enumerate(classes):
             axes.scatter(
-                *points[labels == label].T,
+                x[labels == label],
+                y[labels == label],
                 s=16,
                 color=COLORS[index % len(COLORS)],
                 marker=MARKERS[index % len(MARKERS)],
@@ -66,7 +67,7 @@ def plot_latents(
             )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     else:
-        drawn = axes.scatter(*points.T, s=16, c=labels.astype(float), cmap="viridis")
+        drawn = axes.scatter(x, y, s=16, c=labels.astype(float), cmap="viridis")
         axes.figure.colorbar(drawn, ax=axes)
     axes.set_xlabel(f"{type(method).__name__} 1")
     axes.set_ylabel(f"{type(method).__name__} 2")

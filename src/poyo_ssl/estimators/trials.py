@@ -28,9 +28,7 @@ class Trials(NamedTuple):
     shares slow states of the animal, and belongs on one side of a split."""
 
 
-def trials(
-    recording: Recording, task: Task | str, unit_ids: Sequence[str] | None = None
-) -> Trials:
+def trials(recording: Recording, task: Task | str, unit_ids: Sequence[str] | None = None) -> Trials:
     """Cuts a recording into trials of a task, in order of time.
 
     Blank sweeps, and trials that cross a gap in the imaging, are left out. Groups are ``NUM_RUNS``
