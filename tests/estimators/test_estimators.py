@@ -140,7 +140,9 @@ def test_pipelines_take_estimators_and_latents_feed_others():
     flat = X.reshape(len(X), -1)
     scaled = make_pipeline(StandardScaler(), classifier(window_shape=SHAPE))
     assert scaled.fit(flat[:60], y[:60]).score(flat[60:], y[60:]) > 0.9
-    read = make_pipeline(encoder(max_steps=0, embedding_modes=4), StandardScaler(), RidgeClassifier())
+    read = make_pipeline(
+        encoder(max_steps=0, embedding_modes=4), StandardScaler(), RidgeClassifier()
+    )
     assert read.fit(X[:60], y[:60]).score(X[60:], y[60:]) > 0.5  # chance 0.33
     assert len(read[0].get_feature_names_out()) == read[0].transform(X).shape[1]
 
@@ -172,9 +174,7 @@ def test_a_decoder_is_adapted_to_units_of_another_animal(estimator):
     adapted = fitted.adapt(other, np.arange(60) % 3, transfer="units")
     assert adapted.predict(other).shape == (60,)
     assert np.array_equal(fitted.predict(X), before)
-    old, new = (
-        network_tensors(one.decoder_.networks[0].encoder) for one in (fitted, adapted)
-    )
+    old, new = (network_tensors(one.decoder_.networks[0].encoder) for one in (fitted, adapted))
     changed = {name for name in new if not np.array_equal(old[name], new[name])}
     assert changed == {"unit_embedding.weight"}
     assert new["unit_embedding.weight"].shape[0] == 16  # and one row of padding
