@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,7 @@ def test_units_are_taken_in_the_order_asked_for(recording):
 def test_no_sample_is_in_two_groups(recording):
     X, y, groups = ps.trials(recording, "movie/frame,kind=frames,split=repeat,window_length=1.2")
     assert np.unique(groups).tolist() == [0, 1, 2, 3]
-    first = [int(np.flatnonzero((recording.df_over_f[:, 0] == trial[0, 0]))[0]) for trial in X]
+    first = [int(np.flatnonzero(recording.df_over_f[:, 0] == trial[0, 0])[0]) for trial in X]
     samples = [
         {
             at + step
@@ -66,7 +68,7 @@ def test_no_sample_is_in_two_groups(recording):
         }
         for group in range(4)
     ]
-    assert not any(one & two for one, two in zip(samples[:-1], samples[1:], strict=True))
+    assert not any(one & two for one, two in pairwise(samples))
     assert y[:3].tolist() == [0, 1, 2]
 
 

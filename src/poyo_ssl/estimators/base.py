@@ -11,7 +11,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from poyo_ssl.estimators.animal import NAME, Animal
-from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 
 SAMPLING_RATE = 30.0
 """Hz; that of the Allen Brain Observatory and of most resonant microscopes."""
@@ -85,10 +85,16 @@ class TrialEstimator(BaseEstimator):
     ) -> tuple[Encoder | EncoderConfig, Animal]:
         """What to start from, and the trials as it reads them: whole patches."""
         num_timesteps, num_units = self.window_shape_
+        if not 0 < self.sampling_rate < np.inf:
+            raise ValueError(
+                f"The 'sampling_rate' parameter of {type(self).__name__} must be a positive number "
+                f"of Hz. Got {self.sampling_rate!r} instead."
+            )
+        start = starting_encoder(start)
         if isinstance(start, Encoder):
             patch = start.patch_timesteps
         else:
-            start = _fit_patches(start or EncoderConfig(), num_timesteps, self.sampling_rate)
+            start = _fit_patches(start, num_timesteps, self.sampling_rate)
             patch = start.patch_timesteps(self.sampling_rate)
         if patch > num_timesteps:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -25,7 +25,7 @@ from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.training.config import TrainingConfig
 
 
-class TrialDecoder(TrialEstimator):
+class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
     """Parameters and fit of both decoders."""
 
     kind: ClassVar[str]

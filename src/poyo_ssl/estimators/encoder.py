@@ -57,7 +57,7 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
         window_shape: tuple[int, int] | None = None,
         encoder: Encoder | EncoderConfig | None = None,
         embedding_modes: int = 20,
-        max_steps: int = TrainingConfig.max_steps,
+        max_steps: int = 100,
         learning_rate: float = TrainingConfig.lr,
         unit_dropout: float = 0.3,
         random_state: int | np.random.RandomState | None = 0,

@@ -78,8 +78,8 @@ class WindowSource:
 
     def half_apart(self) -> WindowSource:
         """Windows that begin half a window apart, of those in order of time that begin nearer."""
-        spacing = np.median(np.diff(self.windows.first_timestep)) if len(self) > 1 else 1
-        return self.every(max(1, self.windows.num_timesteps // 2 // int(spacing)))
+        apart = int(np.median(np.diff(self.windows.first_timestep))) if len(self) > 1 else 1
+        return self.every(max(1, self.windows.num_timesteps // 2 // max(1, apart)))
 
     def to(self, place: Place) -> WindowSource:
         """The same windows of activity that lies elsewhere."""
