@@ -206,6 +206,10 @@ def test_shapes_that_do_not_fit_are_refused():
     X, y = make_trials()
     with pytest.raises(ValueError, match="makes 35 features a trial, but X has 84"):
         classifier(window_shape=(7, 5)).fit(X.reshape(90, -1), y)
+    with pytest.raises(ValueError, match=r"'window_shape' .* must be .* Got \(84,\) instead"):
+        classifier(window_shape=(84,)).fit(X.reshape(90, -1), y)
+    with pytest.raises(ValueError, match=r"'sampling_rate' .* must be a positive number of Hz"):
+        classifier(sampling_rate=0.0).fit(X, y)
     with pytest.raises(ValueError, match="Leave window_shape out"):
         classifier(window_shape=(12, 7)).fit(X, y)
     with pytest.raises(ValueError, match=r"was fitted on trials of shape \(7, 12\)"):

@@ -42,21 +42,21 @@ class TrialEstimator(BaseEstimator):
         flat, shape = self._flatten(X)
         read = validate_data(self, flat, **answers, dtype=np.float32, ensure_min_samples=2)
         flat, y = read if answers else (read, None)
-        shape = shape or (1, self.n_features_in_)
-        if shape[0] * shape[1] != self.n_features_in_:
+        num_timesteps, num_units = shape or (1, self.n_features_in_)
+        if num_timesteps * num_units != self.n_features_in_:
             raise ValueError(
-                f"window_shape={shape} (n_timesteps, n_units) makes {shape[0] * shape[1]} features "
-                f"a trial, but X has {self.n_features_in_} features."
+                f"window_shape={shape} (n_timesteps, n_units) makes {num_timesteps * num_units} "
+                f"features a trial, but X has {self.n_features_in_} features."
             )
-        self.window_shape_ = shape
-        return flat.reshape(-1, *shape), y
+        self.window_shape_ = num_timesteps, num_units
+        return flat.reshape(-1, num_timesteps, num_units), y
 
     def _read(self, X: Any) -> np.ndarray:
         """Trials to answer, of the shape that was learned from."""
         check_is_fitted(self)
         flat, shape = self._flatten(X)
         flat = validate_data(self, flat, dtype=np.float32, reset=False)
-        if shape not in (None, self.window_shape_):
+        if shape is not None and tuple(shape) != self.window_shape_:
             raise ValueError(
                 f"X has trials of shape {shape} (n_timesteps, n_units), but "
                 f"{type(self).__name__} was fitted on trials of shape {self.window_shape_}."
@@ -66,19 +66,22 @@ class TrialEstimator(BaseEstimator):
 
     def _flatten(self, X: Any) -> tuple[Any, tuple[int, int] | None]:
         """Trials as rows, and their shape where it is known."""
-        shape: tuple[int, int] | None = None
-        if self.window_shape is not None:
-            num_timesteps, num_units = self.window_shape
-            shape = (num_timesteps, num_units)
-        if np.asarray(X).ndim != 3:
+        shape = self.window_shape
+        if shape is not None and (len(shape) != 2 or min(shape) < 1):
+            raise ValueError(
+                f"The 'window_shape' parameter of {type(self).__name__} must be (n_timesteps, "
+                f"n_units). Got {shape!r} instead."
+            )
+        array = np.asarray(X)
+        if array.ndim != 3:
             return X, shape
-        num_trials, num_timesteps, num_units = np.shape(X)
-        if shape not in (None, (num_timesteps, num_units)):
+        num_trials, num_timesteps, num_units = array.shape
+        if shape is not None and tuple(shape) != (num_timesteps, num_units):
             raise ValueError(
                 f"X has trials of shape {(num_timesteps, num_units)} (n_timesteps, n_units), but "
                 f"window_shape={shape}. Leave window_shape out for arrays of three dimensions."
             )
-        return np.reshape(X, (num_trials, num_timesteps * num_units)), (num_timesteps, num_units)
+        return array.reshape(num_trials, num_timesteps * num_units), (num_timesteps, num_units)
 
     def _prepare(
         self, start: Encoder | EncoderConfig | None

@@ -13,9 +13,9 @@ from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_consistent_length
 
 COLORS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#333333",
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#333333",
 )  # fmt: skip
-"""Okabe & Ito's palette, which readers with colour-blindness can tell apart."""
+"""Okabe & Ito's palette, which readers with colour-blindness can tell apart; olive for yellow."""
 MARKERS = "o^sDvP*X"
 """Beside the colours, so that as many labels again can be told apart."""
 
