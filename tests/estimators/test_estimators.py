@@ -158,8 +158,9 @@ def test_an_encoder_is_where_a_classifier_starts_from():
     assert moved < (fresh.decoder_.networks[0].encoder.latent_embedding - learned).abs().max()
     after = network_tensors(pretrained.encoder_)
     assert all(np.array_equal(after[name], value) for name, value in before.items())
-    with pytest.raises(ValueError, match=r"12 units|adapt"):
-        clone(started).fit(X[..., :9], y)
+    for estimator in (started, encoder(encoder=pretrained.encoder_)):
+        with pytest.raises(ValueError, match=r"X has 9 units, but encoder was fitted .* of 12"):
+            clone(estimator).fit(X[..., :9], y)
 
 
 # other animals ---------------------------------------------------------------------------------
@@ -188,10 +189,11 @@ def test_other_answers_need_another_readout():
     assert adapted.decision_function(X).shape == (90,)
 
 
-def test_an_encoder_is_adapted_by_embeddings_alone():
+@pytest.mark.parametrize("max_steps", [0, 2])
+def test_an_encoder_is_adapted_by_embeddings_alone(max_steps):
     X, _ = make_trials()
     other, _ = make_trials(60, num_units=15, seed=1)
-    fitted = encoder().fit(X)
+    fitted = encoder(max_steps=max_steps).fit(X)
     adapted = fitted.adapt(other)
     assert adapted.transform(other).shape == (60, fitted.transform(X).shape[1])
     old, new = network_tensors(fitted.encoder_), network_tensors(adapted.encoder_)

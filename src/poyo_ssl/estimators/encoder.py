@@ -10,7 +10,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clon
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from poyo_ssl.estimators.base import SAMPLING_RATE, TrialEstimator
+from poyo_ssl.estimators.base import SAMPLING_RATE, TrialEstimator, require_units
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.identify_units import identify_units
@@ -36,7 +36,7 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
             one timestep of all units.
         encoder: Size of a fresh encoder, or a pretrained one to go on from, which is not changed;
             None: a fresh one of the default size.
-        embedding_modes: Modes that units are embedded by, as many as the units have at most.
+        embedding_modes: Modes that units are embedded by; fewer where there are too few units.
         max_steps: Optimiser steps; 0 keeps the embeddings in closed form and random weights.
         learning_rate: The largest one.
         unit_dropout: Each step leaves out units at a rate drawn from U(0, unit_dropout).
@@ -93,6 +93,8 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
             ValueError: If X has another shape, or holds what is not finite.
         """
         trials, _ = self._read_first(X)
+        if isinstance(self.encoder, Encoder):
+            require_units(self.encoder, trials.shape[2])
         start, self.animal_ = self._prepare(self.encoder)
         population = self._population(trials)
         self.encoder_ = pretrain(
@@ -154,7 +156,7 @@ class PoyoEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrialEstima
         """Modes, then split units; as many modes as the animal's units have."""
         num_units = self.animal_.num_units
         modes: dict[str, Any] = {
-            "embedding_modes": max(0, min(self.embedding_modes, num_units - 2)),
+            "embedding_modes": min(self.embedding_modes, max(0, num_units - 2)),
             "window_length": self.animal_.num_timesteps / self.animal_.sampling_rate,
         }
         if not self.max_steps:
