@@ -107,7 +107,7 @@ def adapt(file: Path) -> list[dict]:
 
 def format_markdown(result: dict) -> str:
     lines = [
-        f"`{result['command']}`, {result['hardware']}",
+        f"`{result['command']}`",
         "",
         "| estimator | accuracy | lowest and highest fold | CPU seconds a fold |",
         "|---|---|---|---|",

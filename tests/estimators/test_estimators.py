@@ -172,7 +172,7 @@ def test_a_decoder_is_adapted_to_units_of_another_animal(estimator):
     other, _ = make_trials(60, num_units=15, seed=1)
     fitted = estimator.fit(X, np.arange(90) % 3)
     before = fitted.predict(X)
-    adapted = fitted.adapt(other, np.arange(60) % 3, transfer="units")
+    adapted = fitted.adapt(other, np.arange(60) % 3)
     assert adapted.predict(other).shape == (60,)
     assert np.array_equal(fitted.predict(X), before)
     old, new = (network_tensors(one.decoder_.networks[0].encoder) for one in (fitted, adapted))

@@ -76,15 +76,15 @@ class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
         return self._learn(trials, answers, self.encoder, None, self._config)
 
     def adapt(
-        self, X: Any, y: Any, *, transfer: Literal["full", "layerwise", "units"] = "full"
+        self, X: Any, y: Any, *, transfer: Literal["units", "layerwise", "full"] = "units"
     ) -> Self:
         """Brings the fitted decoder to another animal: new units, the same network.
 
         Args:
             X: Trials of the other animal, as for :meth:`fit`, of any number of units.
             y: Their answers, (n_trials,); if the classes are the same, query and readout transfer.
-            transfer: What learns beside query and readout: ``full``, everything; ``layerwise``,
-                the embeddings of the units and, slower, the rest; ``units``, the embeddings alone.
+            transfer: What learns beside query and readout: ``units``, the embeddings of the units
+                alone; ``layerwise``, the rest too, but slower; ``full``, everything.
 
         Returns:
             A decoder of the other animal; this one is not changed.
