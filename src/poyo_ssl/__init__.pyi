@@ -7,6 +7,15 @@ from .decoders.linear import LinearReadout as LinearReadout
 from .decoders.loading import load_decoder as load_decoder
 from .decoders.network import NetworkDecoder as NetworkDecoder
 from .decoders.streaming import StreamingDecoder as StreamingDecoder
+from .decoders.value_decoders import ValueNetwork as ValueNetwork
+from .estimators.decoders import PoyoClassifier as PoyoClassifier
+from .estimators.decoders import PoyoRegressor as PoyoRegressor
+from .estimators.encoder import PoyoEncoder as PoyoEncoder
+from .estimators.figures import Projection as Projection
+from .estimators.figures import plot_latents as plot_latents
+from .estimators.figures import tuning_curves as tuning_curves
+from .estimators.trials import Trials as Trials
+from .estimators.trials import trials as trials
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import Scores as Scores
 from .evaluation.evaluate import evaluate as evaluate

@@ -247,6 +247,13 @@ def test_answers_of_a_teacher_stay_with_their_windows():
     assert torch.equal(group.teacher_answer.argmax(1), group.target)
 
 
+@pytest.mark.parametrize(("spacing", "kept"), [(1, [5, 7, 9, 11, 13]), (5, [5, 10, 15]), (0, [5])])
+def test_windows_half_apart_are_thinned_only_where_they_begin_nearer(spacing, kept):
+    num_windows = 10 if spacing == 1 else len(kept)
+    half_apart = make_source(num_windows=num_windows, spacing=spacing).half_apart()
+    assert half_apart.windows.first_timestep.tolist() == kept
+
+
 def test_taken_windows_keep_their_answers():
     taken = replace(make_source(), teacher_answer=torch.eye(10)).take(np.array([7, 2]))
     assert taken.windows.first_timestep.tolist() == [145, 45]

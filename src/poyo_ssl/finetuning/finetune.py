@@ -17,6 +17,7 @@ from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
@@ -36,7 +37,7 @@ _DEFAULT = FinetuningConfig()
 def finetune(
     population: Population,
     task: Task | str,
-    encoder: Encoder | EncoderConfig | NetworkDecoder | None = None,
+    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None = None,
     config: FinetuningConfig = _DEFAULT,
     *,
     arm: str = "",
@@ -119,7 +120,7 @@ class Start:
 
 
 def find_starts(
-    encoder: Encoder | EncoderConfig | NetworkDecoder | None, classes: np.ndarray
+    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None, classes: np.ndarray
 ) -> list[Start]:
     """What members start from, each from the next one in turn.
 
@@ -127,7 +128,7 @@ def find_starts(
         encoder: See :func:`finetune`.
         classes: Every answer that may be given, (num_classes,).
     """
-    if not isinstance(encoder, NetworkDecoder):
+    if not isinstance(encoder, NetworkDecoder | ValueNetwork):
         return [Start(encoder=starting_encoder(encoder))]
     left_out: tuple[str, ...] = ("reader.encoder.",)
     if not np.array_equal(encoder.question.classes, classes):

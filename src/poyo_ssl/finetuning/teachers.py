@@ -55,14 +55,15 @@ def label_teacher(setting: Setting) -> LinearReadout:
     Time bins are taken when their leave-one-out error on the training windows, averaged over
     recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
     """
-    errors = dict.fromkeys((1, NUM_BINS), 0.0)
+    most = min(NUM_BINS, setting.num_timesteps)
+    errors = dict.fromkeys((1, most), 0.0)
     for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         for num_bins in errors:
             features = setting.features(divided, windows, num_bins)
             errors[num_bins] += leave_one_out_error(features, windows.target)
-    suffices = errors[NUM_BINS] <= BINS_MAY_COST * errors[1]
-    return ridge_readout(setting, NUM_BINS if suffices else 1)
+    suffices = errors[most] <= BINS_MAY_COST * errors[1]
+    return ridge_readout(setting, most if suffices else 1)
 
 
 def picture_teacher(setting: Setting) -> PictureTeacher:

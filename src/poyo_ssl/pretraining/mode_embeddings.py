@@ -67,8 +67,7 @@ def _whitened_loadings(source: WindowSource, num_modes: int) -> Tensor:
             f"Recording '{source.activity.recording_id}' has {num_units} units, too few for "
             f"{num_modes} modes and the one that is left out. Set num_modes below {num_units - 1}."
         )
-    thinned = source.every(max(1, source.windows.num_timesteps // 2))
-    modes = PrincipalModes.measure(thinned.binned(1))
+    modes = PrincipalModes.measure(source.half_apart().binned(1))
     kept = slice(1, num_modes + 1)
     variance = np.maximum(modes.variance[kept], 1e-9 * modes.variance[0])
     loadings = modes.loadings[:, kept] / np.sqrt(variance)

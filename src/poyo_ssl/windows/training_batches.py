@@ -76,6 +76,11 @@ class WindowSource:
         """One of so many windows, from the first on."""
         return self.take(np.arange(0, len(self), step))
 
+    def half_apart(self) -> WindowSource:
+        """Windows that begin half a window apart, of those in order of time that begin nearer."""
+        apart = int(np.median(np.diff(self.windows.first_timestep))) if len(self) > 1 else 1
+        return self.every(max(1, self.windows.num_timesteps // 2 // max(1, apart)))
+
     def to(self, place: Place) -> WindowSource:
         """The same windows of activity that lies elsewhere."""
         return replace(self, activity=place(self.activity))

@@ -46,8 +46,7 @@ class ActivityModes:
             )
         mean, loadings = {}, {}
         for source in sources:
-            thinned = source.every(max(1, source.windows.num_timesteps // 2))
-            modes = PrincipalModes.measure(thinned.binned(1))
+            modes = PrincipalModes.measure(source.half_apart().binned(1))
             name, rows = source.activity.recording_id, source.unit_index
             mean[name] = torch.zeros(int(rows.max()) + 1)
             mean[name][rows] = torch.from_numpy(modes.mean).float()

@@ -1,0 +1,1 @@
+"""scikit-learn estimators of trials: arrays in, labels, numbers or latents out."""
