@@ -254,6 +254,39 @@ def _run_and_show(
     say(f"Report: {page}")
 
 
+def _add_convert(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint", type=Path, help="Lightning checkpoint of torch-brain's CalciumPOYOPlus"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="directory of what it becomes")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        help="tasks to write decoders for, such as direction (default: all that it learned)",
+    )
+    parser.add_argument(
+        "--sampling_rate",
+        type=float,
+        default=30.0,
+        help="imaging rate in Hz of the recordings to decode",
+    )
+
+
+def _convert(options: Namespace) -> None:
+    from poyo_ssl.decoders.conversion import convert_checkpoint
+
+    network = convert_checkpoint(
+        options.checkpoint,
+        options.output,
+        tasks=options.tasks,
+        sampling_rate=options.sampling_rate,
+    )
+    say(
+        f"Network of {len(network.unit_ids)} units in {len(network.session_ids)} sessions, its "
+        f"encoder and decoders written to {options.output}."
+    )
+
+
 COMMANDS = {
     "demo": Command(
         _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
@@ -316,6 +349,12 @@ COMMANDS = {
         _evaluate,
         "Scores fitted decoders on recordings of the same cells.",
         reads_source=True,
+    ),
+    "convert": Command(
+        _add_convert,
+        _convert,
+        "Brings the published Calcium POYO+ checkpoint of torch-brain into our forms. Nothing in "
+        "it is run.",
     ),
     "report": Command(_add_report, _report, "Writes the HTML report of a run."),
     "simulate": SIMULATE,

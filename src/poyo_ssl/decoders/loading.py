@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poyo_ssl.decoders import network, reference_decoders, value_decoders
+from poyo_ssl.decoders import calcium_poyo_plus, network, reference_decoders, value_decoders
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
 
-MODULES = (network, reference_decoders, value_decoders)
+MODULES = (calcium_poyo_plus, network, reference_decoders, value_decoders)
 """Where the kinds of decoders are defined."""
 
 

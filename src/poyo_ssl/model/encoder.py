@@ -46,6 +46,8 @@ class EncoderConfig:
     """Self-attention blocks over the latents."""
     num_heads: int = 2
     """Heads of every attention."""
+    read_heads: int | None = None
+    """Heads of the attention that reads windows; None for as many as the others have."""
     dim_head: int = 32
     """Size of an attention head."""
     latents_per_step: int = 4
@@ -65,6 +67,8 @@ class EncoderConfig:
         for name in ("dim", "num_heads", "dim_head", "latents_per_step", "feedforward_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.read_heads is not None and self.read_heads < 1:
+            raise ValueError(f"read_heads must be at least 1 or None, got {self.read_heads}.")
         if self.depth < 0:
             raise ValueError(f"depth must not be negative, got {self.depth}.")
         if self.dim_head % 4 or self.dim_head < 8:
@@ -168,7 +172,11 @@ class Encoder(nn.Module):
         )
         self.value_map = nn.Linear(self.patch_timesteps, token_dim)
         attention.begin(self.value_map)
-        self.read = attention(dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head)
+        self.read = attention(
+            dim=config.dim,
+            num_heads=config.read_heads or config.num_heads,
+            dim_head=config.dim_head,
+        )
         self.read_feedforward = FeedForward(
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
