@@ -13,7 +13,7 @@ and the outputs go beside it as safetensors.
 import sys
 from pathlib import Path
 
-import lightning as L  # noqa: N812  # the field's habit
+import lightning as L
 import numpy as np
 import torch
 from safetensors.torch import save_file

@@ -1,9 +1,9 @@
 """Weights and hyperparameters out of a Lightning checkpoint, without running any of it.
 
-A checkpoint is a pickle, a program that may call any function it names. torch reads one with a list
-of what may be called (``weights_only``); whatever else the file names, such as a config of OmegaConf
-or text of numpy, is stood in for here: by an inert note of what it would have been made from, or by
-the plain text and numbers themselves.
+A checkpoint is a pickle, a program that may call any function it names. torch reads one with a
+list of what may be called (``weights_only``); whatever else the file names, such as a config of
+OmegaConf or text of numpy, is stood in for here: by an inert note of what it would have been made
+from, or by the plain text and numbers themselves.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def read_lightning_checkpoint(path: str | Path) -> LightningCheckpoint:
 def _load(path: Path) -> Any:
     """The pickled content, with stand-ins for all that torch does not know to be harmless."""
     unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    stand_ins = [(_STAND_INS.get(name, _Inert), name) for name in unknown]
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (_STAND_INS.get(name, _Inert), name) for name in unknown
+    ]
     with torch.serialization.safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
