@@ -1,7 +1,7 @@
-"""A web server on this machine that speaks as much of the Hugging Face Hub's language as is needed.
+"""A web server on this machine that speaks as much of the Hugging Face Hub's protocol as is needed.
 
-Repositories of models: they are made, committed to (small files inside the commit, large ones by the
-protocol of git LFS), listed, and their files read, with faults on the way.
+Repositories of models: they are made, committed to (small files inside the commit, large ones by
+git LFS), listed, and their files read, with faults on the way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 Files = dict[str, bytes]
 _REPOSITORY = r"(?P<repo>[\w.-]+/[\w.-]+)"
@@ -64,6 +67,21 @@ class Hub:
         yield from enumerate(self.commits[repo], start=1)
 
 
+def pretend_to_be_the_hub(hub: Hub, patch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Sends the client of this process to this server.
+
+    Its constants are read from the environment when it is imported, once.
+    """
+    from huggingface_hub import constants
+
+    patch.setenv("HF_TOKEN", "hf_test")
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
 def commit_id(repo: str, number: int) -> str:
     return hashlib.sha1(f"{repo} {number}".encode()).hexdigest()
 
@@ -87,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815  # the names that http.server calls
 
     ROUTES = (
         ("POST", "/api/repos/create", "create"),

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,8 +20,9 @@ from poyo_ssl.decoders.streaming import StreamingDecoder
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.model.calcium_poyo_plus import load_calcium_poyo_plus
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, network_tensors
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import save_recording
+from published_recordings import UNITS, recording_of
 from tiny_fits import few_steps
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "calcium_poyo_plus"
@@ -32,7 +32,6 @@ READOUTS = {
     "direction": "drifting_gratings_orientation",
     "temporal_frequency": "drifting_gratings_temporal_frequency",
 }
-UNITS = [str(700 + unit) for unit in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +51,15 @@ def session_of(window: int) -> str:
     return f"50000000{1 + window // 3}"
 
 
-def recording_of(df_over_f: np.ndarray, session: str, units: list[str] = UNITS) -> Recording:
-    """A recording as brainsets prepares it, with a grating every three seconds."""
-    starts = 1.0 + 3.0 * np.arange(int(len(df_over_f) / RATE / 3) - 1)
-    gratings = {
-        "start": starts,
-        "end": starts + 2.0,
-        "orientation": 45.0 * (np.arange(len(starts)) % 8),
-        "temporal_frequency": np.array([1.0, 2.0, 4.0, 8.0, 15.0])[np.arange(len(starts)) % 5],
-    }
-    return Recording(
-        recording_id=session,
-        df_over_f=df_over_f,
-        timestamps=np.arange(len(df_over_f)) / RATE,
-        units=pd.DataFrame({"unit_id": units}),
-        stimuli={"drifting_gratings": pd.DataFrame(gratings)},
-    )
-
-
 @pytest.mark.parametrize("task", READOUTS)
 def test_converted_decoders_give_the_outputs_of_torch_brain(converted, theirs, task):
     decoder = load_decoder(converted / "decoders" / task)
     expected = theirs[f"outputs.{READOUTS[task]}"].numpy()
     for window, wanted in enumerate(expected):
         df_over_f = theirs[f"df_over_f.{window}"].numpy()
-        found = decoder.predict(recording_of(df_over_f, session_of(window)), np.array([0]))
+        found = decoder.predict(
+            recording_of(df_over_f, session_of(window), rate=RATE), np.array([0])
+        )
         assert np.abs(found[0] - wanted).max() < 1e-5
     assert expected.std() > 0.1
 
@@ -95,11 +78,15 @@ def test_units_in_another_order_or_missing_keep_their_rows(converted, theirs):
     decoder = load_decoder(converted / "decoders" / "direction")
     df_over_f = theirs["df_over_f.0"].numpy()
     order = [3, 0, 4, 1, 2]
-    shuffled = recording_of(df_over_f[:, order], "500000001", [UNITS[unit] for unit in order])
-    expected = decoder.predict(recording_of(df_over_f, "500000001"), np.array([0]))
+    shuffled = recording_of(
+        df_over_f[:, order], "500000001", [UNITS[unit] for unit in order], rate=RATE
+    )
+    expected = decoder.predict(recording_of(df_over_f, "500000001", rate=RATE), np.array([0]))
     np.testing.assert_allclose(decoder.predict(shuffled, np.array([0])), expected, atol=1e-5)
     with pytest.raises(RecordingError, match="knows none of the 1 units"):
-        decoder.predict(recording_of(df_over_f[:, :1], "500000001", ["new"]), np.array([0]))
+        decoder.predict(
+            recording_of(df_over_f[:, :1], "500000001", ["new"], rate=RATE), np.array([0])
+        )
 
 
 def test_a_converted_decoder_answers_as_a_stream(converted, theirs):
@@ -136,7 +123,7 @@ def test_the_commands_convert_and_evaluate(tmp_path, rng, caplog):
     assert main([*command, "--tasks", "direction"]) == 0
     assert [path.name for path in (output / "decoders").iterdir()] == ["direction"]
     noise = rng.normal(size=(round(60 * RATE), 5)).astype(np.float32)
-    stored = save_recording(recording_of(noise, "500000001"), tmp_path)
+    stored = save_recording(recording_of(noise, "500000001", rate=RATE), tmp_path)
     scores = tmp_path / "scores.json"
     assert main(["evaluate", str(output), str(stored), "--output", str(scores)]) == 0
     [row] = json.loads(scores.read_text())["scores"]

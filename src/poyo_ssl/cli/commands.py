@@ -24,6 +24,7 @@ from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
 from poyo_ssl.cli.terminal import (
     console,
     item_progress,
+    print_facts,
     print_rows,
     print_summary,
     say,
@@ -287,6 +288,22 @@ def _convert(options: Namespace) -> None:
     )
 
 
+def _add_doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="leave the self-test out")
+    parser.add_argument("--json", action="store_true", help="print JSON, for an issue or a script")
+
+
+def _doctor(options: Namespace) -> None:
+    from poyo_ssl.doctor import examine, require_health
+
+    checks = examine(with_self_test=not options.quick)
+    if options.json:
+        say(json.dumps([check._asdict() for check in checks], indent=1))
+    else:
+        print_facts({check.name: check.text for check in checks})
+    require_health(checks)
+
+
 COMMANDS = {
     "demo": Command(
         _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
@@ -358,5 +375,10 @@ COMMANDS = {
     ),
     "report": Command(_add_report, _report, "Writes the HTML report of a run."),
     "simulate": SIMULATE,
+    "doctor": Command(
+        _add_doctor,
+        _doctor,
+        "Says what is installed and whether it works. Its self-test fits a small decoder.",
+    ),
 }
 """Word on the command line to what it does, in the order of the help."""
