@@ -128,6 +128,8 @@ def test_the_commands_convert_and_evaluate(tmp_path, rng, caplog):
     assert main(["evaluate", str(output), str(stored), "--output", str(scores)]) == 0
     [row] = json.loads(scores.read_text())["scores"]
     assert (row["arm"], row["num_known_units"], row["chance"]) == ("Calcium POYO+", 5, 0.125)
+    card = str(load_decoder(output / "decoders" / "direction").model_card("lab/decoder", {}))
+    assert "| Recordings | 2: 500000001, 500000002 |" in card
     assert "learned from parts of recording '500000001'" in caplog.text
 
 

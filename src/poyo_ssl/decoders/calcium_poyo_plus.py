@@ -17,10 +17,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
 from poyo_ssl.decoders.network import in_batches
 from poyo_ssl.model.calcium_poyo_plus import READOUTS, CalciumPOYOPlus, build_calcium_poyo_plus
 from poyo_ssl.model.checkpoints import CheckpointError, network_tensors
+from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity, UnitScale
 from poyo_ssl.windows.tasks import find_task
@@ -75,6 +76,8 @@ class CalciumPOYOPlusDecoder(FittedDecoder):
 
     def __init__(self, question: Question, network: CalciumPOYOPlus) -> None:
         super().__init__(question)
+        self.origin = Origin(units="all", labels="published")
+        self.provenance = provenance_of(network)
         self.network = network.eval()
         self.readout = PUBLISHED_TASKS[question.task.name].name
         self._unit_rows = unit_rows(network)
@@ -199,6 +202,12 @@ def unit_rows(network: CalciumPOYOPlus) -> dict[str, dict[str, int]]:
         session, _, unit = word.rpartition("/")
         rows.setdefault(name_within(session), {})[unit] = row
     return rows
+
+
+def provenance_of(network: CalciumPOYOPlus) -> Provenance:
+    """The sessions that a network learned from."""
+    sessions = tuple(map(name_within, network.session_ids))
+    return Provenance(recordings=sessions, animals=(), is_simulated=False)
 
 
 def name_within(path: str) -> str:

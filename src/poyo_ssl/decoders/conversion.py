@@ -15,6 +15,7 @@ from poyo_ssl.decoders.calcium_poyo_plus import (
     answered_tasks,
     name_within,
     network_settings,
+    provenance_of,
     published_question,
 )
 from poyo_ssl.file_names import DECODERS, EXPERIMENT, SPLITS
@@ -169,6 +170,7 @@ def as_encoder(network: CalciumPOYOPlus, sampling_rate: float) -> Encoder:
     names = [name_within(word) for word in network.unit_ids]
     is_twice = len(set(names)) < len(names)
     encoder.add_units(list(network.unit_ids) if is_twice else names)
+    encoder.provenance = provenance_of(network)
     restore(encoder, _renamed(network_tensors(network)))
     return encoder
 

@@ -93,8 +93,8 @@ class Shareable:
             HubError: If the Hub cannot be reached or refuses.
             ImportError: If huggingface_hub is not installed.
         """
-        hub = _require_hub()
         _require_repository(repo_id)
+        hub = _require_hub(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder), repo_id, scores)
             try:
@@ -187,21 +187,21 @@ def _require_repository(source: str) -> None:
         )
 
 
-def _require_hub() -> ModuleType:
+def _require_hub(repo_id: str) -> ModuleType:
     try:
         import huggingface_hub
         import huggingface_hub.errors
     except ImportError as error:
         raise ImportError(
-            "The Hugging Face Hub needs huggingface_hub. Install it: pip install 'poyo-ssl[hub]', "
-            "or give a directory."
+            f"'{repo_id}' on the Hugging Face Hub needs huggingface_hub. Install it: pip install "
+            "'poyo-ssl[hub]'. If you mean a directory, there is none of that name."
         ) from error
     return huggingface_hub
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
     """The files of a repository, whole and unchanged; a damaged download is tried once more."""
-    hub = _require_hub()
+    hub = _require_hub(repo_id)
     for is_again in (False, True):
         try:
             directory = Path(
