@@ -16,8 +16,8 @@ from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
-from poyo_ssl.model.projected_attention import ProjectedCrossAttention
 from poyo_ssl.model.model_card import ModelCard, list_names
+from poyo_ssl.model.projected_attention import ProjectedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
 from poyo_ssl.model.sharing import Shareable
