@@ -301,8 +301,6 @@ class FittedDecoder(Shareable, ABC):
     def model_card(self, source: str, scores: Mapping[str, float]) -> ModelCard:
         """What others should know."""
         settings, _ = self.state()
-        settings.pop("unit_ids", None)  # the card names the first of them
-        settings.pop("session_ids", None)
         return ModelCard(
             title=f"Decoder: {self.question.task.title}",
             usage=(

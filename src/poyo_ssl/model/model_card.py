@@ -11,6 +11,7 @@ from typing import Any
 from poyo_ssl.model.provenance import Provenance
 
 _NAMED = 10  # recordings or animals that a card names; of more it gives the number
+_LONG = 40  # values of the config
 _HEADER = """---
 library_name: poyo-ssl
 tags:
@@ -34,7 +35,7 @@ class ModelCard:
     provenance: Provenance | None
     """What the weights were learned from; None where it was not kept."""
     config: Mapping[str, Any]
-    """JSON-ready."""
+    """JSON-ready; the card shows how many values long lists and tables have."""
     scores: Mapping[str, float]
     """Metric to value; may be empty."""
 
@@ -42,7 +43,7 @@ class ModelCard:
         """The whole page."""
         parts = [f"# {self.title}", *self._notes(), self._table(), self._scores()]
         parts += ["## Use", f"```python\n{self.usage}\n```"]
-        parts += ["## Config", f"```json\n{json.dumps(dict(self.config), indent=1)}\n```"]
+        parts += ["## Config", f"```json\n{json.dumps(_shorten(self.config), indent=1)}\n```"]
         return _HEADER + "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
     def _notes(self) -> list[str]:
@@ -81,6 +82,14 @@ def list_names(names: Iterable[object]) -> str:
     texts = [str(name) for name in names]
     more = ", ..." if len(texts) > _NAMED else ""
     return f"{len(texts)}: {', '.join(texts[:_NAMED])}{more}"
+
+
+def _shorten(value: Any) -> Any:
+    if isinstance(value, Mapping | list | tuple) and len(value) > _LONG:
+        return f"{len(value)} values"
+    if isinstance(value, Mapping):
+        return {name: _shorten(item) for name, item in value.items()}
+    return [_shorten(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _cell(text: str) -> str:
