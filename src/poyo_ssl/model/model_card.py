@@ -11,7 +11,6 @@ from typing import Any
 from poyo_ssl.model.provenance import Provenance
 
 _NAMED = 10  # recordings or animals that a card names; of more it gives the number
-_LONG = 40  # values of the config
 _HEADER = """---
 library_name: poyo-ssl
 tags:
@@ -35,7 +34,7 @@ class ModelCard:
     provenance: Provenance | None
     """What the weights were learned from; None where it was not kept."""
     config: Mapping[str, Any]
-    """JSON-ready; the card shows how many values long lists and tables have."""
+    """JSON-ready; the card shows how many values a long list has."""
     scores: Mapping[str, float]
     """Metric to value; may be empty."""
 
@@ -85,11 +84,12 @@ def list_names(names: Iterable[object]) -> str:
 
 
 def _shorten(value: Any) -> Any:
-    if isinstance(value, Mapping | list | tuple) and len(value) > _LONG:
-        return f"{len(value)} values"
+    if isinstance(value, list | tuple):
+        is_long = len(value) > _NAMED
+        return f"{len(value)} values" if is_long else [_shorten(item) for item in value]
     if isinstance(value, Mapping):
         return {name: _shorten(item) for name, item in value.items()}
-    return [_shorten(item) for item in value] if isinstance(value, list | tuple) else value
+    return value
 
 
 def _cell(text: str) -> str:
