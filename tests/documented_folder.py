@@ -12,6 +12,7 @@ import pandas as pd
 import poyo_ssl as ps
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.stages import FinetuneStage, finetune_decoder
+from published_recordings import recording_of
 from shared_data import DATA, ROOT
 from tiny_fits import ENCODER, few_steps
 
@@ -40,6 +41,11 @@ def build_folder(folder: Path) -> Path:
         encoder = Encoder(ps.EncoderConfig(), rate)
         encoder.add_units([str(unit_id) for unit_id in first.unit_ids])
         ps.save_encoder(encoder, folder / "runs" / name)
+    shutil.copy(ROOT / "tests/data/calcium_poyo_plus/checkpoint.ckpt", folder / "epoch_414.ckpt")
+    published = recording_of(
+        np.random.default_rng(0).normal(size=(7200, 5)), "500000001", rate=30.0
+    )
+    ps.save_recording(published, folder / "brainsets").rename(folder / "500964514.h5")
     small = FinetuneStage(encoder=ENCODER, finetuning=few_steps(2))
     finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", small)
     return folder

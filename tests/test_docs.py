@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ import yaml
 
 import poyo_ssl as ps
 from documented_folder import build_folder
+from hub_server import Hub, pretend_to_be_the_hub
+from poyo_ssl import doctor
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import gather_lists
@@ -134,6 +137,7 @@ def few_steps():
             patch.setattr(module, "fit", fit_two_steps)
         for module, name in ((preparation, "iterate_in_parallel"), (screening, "map_in_parallel")):
             patch.setattr(module, name, in_this_process(getattr(module, name)))
+        patch.setattr(doctor, "fit_small_decoder", lambda: (1.0, 0.25))  # two steps learn nothing
         yield
 
 
@@ -272,8 +276,16 @@ def of_ones_own() -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[None]:
+    """Where blocks push to and load from."""
+    with Hub() as hub:
+        pretend_to_be_the_hub(hub, monkeypatch, tmp_path / "cache")
+        yield
+
+
 @pytest.mark.parametrize("block", [b.param for path in DOCUMENTS for b in python_of(name_of(path))])
-def test_blocks_of_python_run(block, folder):
+def test_blocks_of_python_run(block, folder, hub):
     exec(compile(block.text, f"{block.document}:{block.line}", "exec"), of_ones_own())
 
 

@@ -1,6 +1,7 @@
 from .comparison.config import PretrainingArm as PretrainingArm
 from .comparison.config import RunConfig as RunConfig
 from .comparison.run import run as run
+from .decoders.conversion import convert_checkpoint as convert_checkpoint
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question
 from .decoders.linear import LinearReadout as LinearReadout

@@ -230,8 +230,9 @@ def test_recordings_called_by_digits_need_no_quotes(written):
 
 
 NEEDED = {
-    "demo": "", "download": "", "inspect": "x.nwb", "report": "run", "simulate": "--output o",
-    "evaluate": "run x.nwb --output o", "adapt": "x.nwb --output o --pretrained p",
+    "demo": "", "doctor": "", "download": "", "inspect": "x.nwb", "report": "run",
+    "simulate": "--output o", "evaluate": "run x.nwb --output o",
+    "adapt": "x.nwb --output o --pretrained p",
 }  # fmt: skip
 """What a command must be given; of those not named here, files and an output."""
 

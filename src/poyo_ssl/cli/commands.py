@@ -24,6 +24,7 @@ from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
 from poyo_ssl.cli.terminal import (
     console,
     item_progress,
+    print_facts,
     print_rows,
     print_summary,
     say,
@@ -254,6 +255,55 @@ def _run_and_show(
     say(f"Report: {page}")
 
 
+def _add_convert(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint", type=Path, help="Lightning checkpoint of torch-brain's CalciumPOYOPlus"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="directory of what it becomes")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        help="tasks to write decoders for, such as direction (default: all that it learned)",
+    )
+    parser.add_argument(
+        "--sampling_rate",
+        type=float,
+        default=30.0,
+        help="imaging rate in Hz of the recordings to decode",
+    )
+
+
+def _convert(options: Namespace) -> None:
+    from poyo_ssl.decoders.conversion import convert_checkpoint
+
+    network = convert_checkpoint(
+        options.checkpoint,
+        options.output,
+        tasks=options.tasks,
+        sampling_rate=options.sampling_rate,
+    )
+    say(
+        f"Network of {len(network.unit_ids)} units in {len(network.session_ids)} sessions, its "
+        f"encoder and decoders written to {options.output}."
+    )
+
+
+def _add_doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="leave the self-test out")
+    parser.add_argument("--json", action="store_true", help="print JSON, for an issue or a script")
+
+
+def _doctor(options: Namespace) -> None:
+    from poyo_ssl.doctor import examine, require_health
+
+    checks = examine(with_self_test=not options.quick)
+    if options.json:
+        say(json.dumps([check._asdict() for check in checks], indent=1))
+    else:
+        print_facts({check.name: check.text for check in checks})
+    require_health(checks)
+
+
 COMMANDS = {
     "demo": Command(
         _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
@@ -317,7 +367,18 @@ COMMANDS = {
         "Scores fitted decoders on recordings of the same cells.",
         reads_source=True,
     ),
+    "convert": Command(
+        _add_convert,
+        _convert,
+        "Brings the published Calcium POYO+ checkpoint of torch-brain into our forms. Nothing in "
+        "it is run.",
+    ),
     "report": Command(_add_report, _report, "Writes the HTML report of a run."),
     "simulate": SIMULATE,
+    "doctor": Command(
+        _add_doctor,
+        _doctor,
+        "Says what is installed and whether it works. Its self-test fits a small decoder.",
+    ),
 }
 """Word on the command line to what it does, in the order of the help."""

@@ -138,12 +138,13 @@ def gather_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
 
 
 def find_encoder(directory: Path) -> Path:
-    """The encoder in a directory that ``pretrain`` or, if there is no other, ``run`` wrote.
+    """The encoder in a directory that ``pretrain``, ``convert`` or, if it is alone, ``run`` wrote.
 
     Raises:
         ValueError: If a run holds several; they are listed.
     """
-    found = sorted(path.parent for path in directory.glob("pretrained/**/weights.safetensors"))
+    places = ("pretrained/**/weights.safetensors", "encoder/weights.safetensors")
+    found = sorted(path.parent for place in places for path in directory.glob(place))
     if len(found) > 1 and not (directory / "weights.safetensors").is_file():
         raise ValueError(
             f"'{directory}' holds {len(found)} encoders. Name one with --pretrained:\n- "

@@ -7,6 +7,7 @@ normalised by statistics of training time, and says which it missed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,8 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from poyo_ssl.model.checkpoints import save_checkpoint
+from poyo_ssl.model.checkpoints import CheckpointError, save_checkpoint
 from poyo_ssl.model.fit import Fit
+from poyo_ssl.model.model_card import ModelCard, list_names
+from poyo_ssl.model.sharing import Shareable
 from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
 from poyo_ssl.windows.activity import Activity, UnitScale
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -189,7 +192,7 @@ class Origin:
         return cls(units=units, labels=LabelBudget.of(labels).text, seed=seed, fold=fold)
 
 
-class FittedDecoder(ABC):
+class FittedDecoder(Shareable, ABC):
     """Something that answers a task from windows of a recording."""
 
     KIND: ClassVar[str]
@@ -247,13 +250,67 @@ class FittedDecoder(ABC):
     def save(self, directory: str | Path) -> None:
         """Writes weights, config and units; see :func:`poyo_ssl.decoders.loading.load_decoder`."""
         settings, tensors = self.state()
+        provenance = self.provenance
         save_checkpoint(
             directory,
             {**self.question.tensors(), **tensors},
             {
                 "kind": self.KIND,
                 "origin": asdict(self.origin),
+                "provenance": None if provenance is None else asdict(provenance),
                 **self.question.settings(),
                 **settings,
             },
+        )
+
+    def write_weights(self, directory: Path) -> None:
+        """Saves weights, config and units."""
+        self.save(directory)
+
+    @classmethod
+    def read_weights(cls, directory: Path) -> Self:
+        """Loads a decoder of this kind; of any kind where called of this class itself."""
+        from poyo_ssl.decoders.loading import load_decoder  # which knows every kind
+
+        decoder = load_decoder(directory)
+        if not isinstance(decoder, cls):
+            raise CheckpointError(
+                f"'{directory}' holds a {type(decoder).__name__}, not a {cls.__name__}. Load it "
+                "with FittedDecoder.from_pretrained."
+            )
+        return decoder
+
+    def facts(self) -> dict[str, str]:
+        """What the model card says of the decoder."""
+        question, origin = self.question, self.origin
+        task, tables = question.task, question.scale.tables
+        units = dict.fromkeys(unit for table in tables.values() for unit in table.index)
+        facts = {
+            "Kind": f"decoder '{question.arm}' ({self.KIND})",
+            "Task": f"{task.title}: {task.column} of {task.stimulus}",
+            "Answers": list_names(question.classes) if len(question.classes) else "any number",
+            "Window": f"{task.length:g} s from {task.window_offset:g} s after the onset",
+            "Units": list_names(units) + (f" ({origin.units})" if origin.units else ""),
+            "Recordings": list_names(tables),
+            "Imaging rate": f"{question.sampling_rate:.4g} Hz",
+        }
+        if origin.labels:
+            facts["Labels"] = origin.labels
+        if origin.seed is not None:
+            facts["Seed"] = str(origin.seed)
+        return facts
+
+    def model_card(self, source: str, scores: Mapping[str, float]) -> ModelCard:
+        """What others should know."""
+        settings, _ = self.state()
+        return ModelCard(
+            title=f"Decoder: {self.question.task.title}",
+            usage=(
+                f"import poyo_ssl as ps\n\ndecoder = ps.FittedDecoder.from_pretrained({source!r})\n"
+                'print(ps.evaluate(decoder, ps.load_recordings("session.nwb")))  # of these cells'
+            ),
+            facts=self.facts(),
+            provenance=self.provenance,
+            config={"task": self.question.task.settings(), **settings},
+            scores=scores,
         )

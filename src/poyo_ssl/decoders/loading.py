@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poyo_ssl.decoders import network, reference_decoders, value_decoders
+from poyo_ssl.decoders import calcium_poyo_plus, network, reference_decoders, value_decoders
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
+from poyo_ssl.model.provenance import Provenance
 
-MODULES = (network, reference_decoders, value_decoders)
+MODULES = (calcium_poyo_plus, network, reference_decoders, value_decoders)
 """Where the kinds of decoders are defined."""
 
 
@@ -31,6 +32,7 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
     try:
         decoder = kind.of(Question.of(settings, tensors), settings, tensors)
         decoder.origin = Origin(**settings.get("origin", {}))
+        decoder.provenance = Provenance.read(settings.get("provenance"))
         return decoder
     except CheckpointError:
         raise

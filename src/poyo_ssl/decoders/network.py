@@ -21,6 +21,7 @@ from poyo_ssl.model.checkpoints import (
     network_tensors,
     restore,
 )
+from poyo_ssl.model.model_card import list_names
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.windows.activity import Activity, Windows
 
@@ -100,6 +101,20 @@ class NetworkDecoder(FittedDecoder):
             taught = teacher_scores(self.teacher, activity, first_timestep, num_timesteps)
             scores = taught / self.spread[0] + self.blend * scores / self.spread[1]
         return scores.argmax(axis=1) if self.question.task.answer.is_about_frames else scores
+
+    def facts(self) -> dict[str, str]:
+        """Those of every decoder, the networks, and what the encoder was pretrained on."""
+        network = self.networks[0]
+        facts = super().facts()
+        facts["Networks"] = (
+            f"{len(self.networks)} of {sum(p.numel() for p in network.parameters()):,} parameters"
+        )
+        pretraining = network.encoder.provenance
+        if pretraining is not None:
+            facts["Pretrained on"] = list_names(pretraining.recordings) + (
+                " (simulated)" if pretraining.is_simulated else ""
+            )
+        return facts
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Networks, vocabulary, and the teacher where there is one."""

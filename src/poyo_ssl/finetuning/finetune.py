@@ -22,6 +22,7 @@ from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeach
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
+from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.training.engine import fit
 from poyo_ssl.training.members import Members, MemberSteps, member_seeds
 from poyo_ssl.training.transfer import EMBEDDINGS, full_rates, prepare_encoder
@@ -100,6 +101,7 @@ def finetune(
     )
     decoder = learning.finish(question)
     decoder.fit = fitted
+    decoder.provenance = Provenance.of(population.divided.recordings, fitted)
     return decoder
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch_brain.nn import RotaryCrossAttention, RotaryTimeEmbedding
 
-from poyo_ssl.model.checkpoints import CheckpointError
+from poyo_ssl.model.checkpoints import CONFIG, CheckpointError, load_checkpoint
 from poyo_ssl.model.dropout import Dropout
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
@@ -48,6 +49,8 @@ READOUTS = {
     "pupil_size_2d": 2,
 }
 """The modalities of torch-brain 0.1.2 and their sizes; the first has task id 1."""
+NETWORK = "network"
+"""Folder of the whole network in a converted checkpoint."""
 _PREFIX = "weights."
 
 
@@ -189,6 +192,10 @@ class CalciumPOYOPlus(nn.Module):
         )
         self.dec_ffn = self._feedforward()
         self.readout = MultitaskReadout(dim=dim, readouts=readouts)
+        self.unit_ids: tuple[str, ...] = ()
+        """What the rows of the unit embedding are called, from the second; empty if not known."""
+        self.session_ids: tuple[str, ...] = ()
+        """What the rows of the session embedding are called, from the second."""
         self._initialise()
 
     def _feedforward(self) -> nn.Sequential:
@@ -295,39 +302,72 @@ def load_calcium_poyo_plus(path: str | Path) -> CalciumPOYOPlus:
     """Loads published weights; every size is taken from the tensors.
 
     Args:
-        path: A safetensors file with the state dict of CalciumPOYOPlus (torch-brain 0.1.2), its
-            names with or without the prefix ``weights.``; other tensors are left alone. The
-            metadata entry ``config`` (JSON) may hold ``sequence_length`` and ``latent_step``,
-            which no tensor tells; otherwise they are those of :class:`CalciumPOYOPlusConfig`.
+        path: A directory that ``poyo-ssl convert`` wrote, or a safetensors file
+            with the state dict of CalciumPOYOPlus (torch-brain 0.1.2), its names with or without
+            the prefix ``weights.``; other tensors are left alone. The metadata entry ``config``
+            (JSON) may hold ``sequence_length`` and ``latent_step``, which no tensor tells;
+            otherwise they are those of :class:`CalciumPOYOPlusConfig`.
 
     Raises:
         CheckpointError: If the file is damaged or holds other weights.
     """
     path = Path(path)
+    for directory in (path, path / NETWORK):
+        if (directory / CONFIG).is_file():
+            return build_calcium_poyo_plus(*load_checkpoint(directory), origin=str(directory))
     if not path.is_file():
-        raise CheckpointError(f"There is no file '{path}'. Give a safetensors file.")
+        raise CheckpointError(
+            f"There is no file '{path}'. Give a safetensors file, or the directory that "
+            "'poyo-ssl convert' wrote."
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             names = [name for name in file.keys() if name.startswith(_PREFIX)]  # noqa: SIM118
             names = names or list(file.keys())
             weights = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in names}
-        model = _build(weights, json.loads(metadata.get("config", "{}")))
-        model.load_state_dict(weights)
+        known = json.loads(metadata.get("config", "{}"))
     except SafetensorError as error:
         raise CheckpointError(
             f"'{path}' is damaged or no safetensors file ({error}). Copy or save it again."
         ) from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"'{path}' does not load as CalciumPOYOPlus (its config is no JSON: {error}). Save it "
+            "again."
+        ) from error
+    return build_calcium_poyo_plus(weights, known, origin=str(path))
+
+
+def build_calcium_poyo_plus(
+    weights: Mapping[str, Tensor], known: Mapping[str, Any], *, origin: str
+) -> CalciumPOYOPlus:
+    """The network that has these weights.
+
+    Args:
+        weights: All tensors of its state dict.
+        known: May hold ``sequence_length`` and ``latent_step``, and ``unit_ids`` and
+            ``session_ids`` in order of row.
+        origin: The file, for messages.
+
+    Raises:
+        CheckpointError: If the weights are those of another model.
+    """
+    try:
+        model = _build(weights, known)
+        model.load_state_dict(dict(weights))
     except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise CheckpointError(
-            f"'{path}' does not load as CalciumPOYOPlus ({' '.join(reason.split())}). Save all "
+            f"'{origin}' does not load as CalciumPOYOPlus ({' '.join(reason.split())}). Save all "
             "tensors of its state_dict(), and nothing else, with safetensors."
         ) from error
+    model.unit_ids = tuple(known.get("unit_ids", ()))
+    model.session_ids = tuple(known.get("session_ids", ()))
     return model
 
 
-def _build(weights: Mapping[str, Tensor], known: Mapping[str, float]) -> CalciumPOYOPlus:
+def _build(weights: Mapping[str, Tensor], known: Mapping[str, Any]) -> CalciumPOYOPlus:
     """A model of the sizes that the tensors have."""
     dim_head = 2 * len(weights["rotary_emb.omega"])
     num_latents, dim = weights["latent_emb.weight"].shape

@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from poyo_ssl.alignment.placement import Placement
+from poyo_ssl.model.checkpoint_files import CONFIG, WEIGHTS, CheckpointError
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials, to_json
 
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded; the message says why and what to do."""
+__all__ = [
+    "CONFIG", "WEIGHTS", "CheckpointError", "build_encoder", "digest", "encoder_settings",
+    "load_checkpoint", "load_encoder", "network_tensors", "restore", "save_checkpoint",
+    "save_encoder",
+]  # fmt: skip
 
 
 def save_checkpoint(
@@ -94,11 +96,13 @@ def network_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 def encoder_settings(encoder: Encoder) -> dict[str, Any]:
     """All that is needed to build the encoder again, JSON-ready."""
+    provenance = encoder.provenance
     return {
         "encoder": asdict(encoder.config),
         "sampling_rate": encoder.sampling_rate,
         "unit_ids": list(encoder.unit_embedding.vocab)[1:],
         "placement": None if encoder.placement is None else encoder.placement.settings(),
+        "pretraining": None if provenance is None else asdict(provenance),
     }
 
 
@@ -108,6 +112,7 @@ def build_encoder(settings: dict[str, Any]) -> Encoder:
     encoder.add_units(settings["unit_ids"])
     if settings.get("placement") is not None:
         encoder.placement = Placement.of(settings["placement"])
+    encoder.provenance = Provenance.read(settings.get("pretraining"))
     return encoder
 
 

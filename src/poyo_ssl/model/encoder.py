@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,11 @@ from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
+from poyo_ssl.model.model_card import ModelCard, list_names
 from poyo_ssl.model.projected_attention import ProjectedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
+from poyo_ssl.model.sharing import Shareable
 from poyo_ssl.windows.activity import Windows
 
 SHORTEST_PERIOD = 0.1
@@ -46,6 +49,8 @@ class EncoderConfig:
     """Self-attention blocks over the latents."""
     num_heads: int = 2
     """Heads of every attention."""
+    read_heads: int | None = None
+    """Heads of the attention that reads windows; None for as many as the others have."""
     dim_head: int = 32
     """Size of an attention head."""
     latents_per_step: int = 4
@@ -65,6 +70,8 @@ class EncoderConfig:
         for name in ("dim", "num_heads", "dim_head", "latents_per_step", "feedforward_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.read_heads is not None and self.read_heads < 1:
+            raise ValueError(f"read_heads must be at least 1 or None, got {self.read_heads}.")
         if self.depth < 0:
             raise ValueError(f"depth must not be negative, got {self.depth}.")
         if self.dim_head % 4 or self.dim_head < 8:
@@ -139,7 +146,7 @@ class ProcessLayer(nn.Module):
         return latents + self.feedforward(latents)
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, Shareable):
     """POYO+ style encoder for a grid of calcium activity.
 
     Args:
@@ -168,7 +175,11 @@ class Encoder(nn.Module):
         )
         self.value_map = nn.Linear(self.patch_timesteps, token_dim)
         attention.begin(self.value_map)
-        self.read = attention(dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head)
+        self.read = attention(
+            dim=config.dim,
+            num_heads=config.read_heads or config.num_heads,
+            dim_head=config.dim_head,
+        )
         self.read_feedforward = FeedForward(
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
@@ -184,6 +195,39 @@ class Encoder(nn.Module):
         return (
             f"<encoder of {num_units} units at {self.sampling_rate:.4g} Hz, "
             f"{num_parameters:,} parameters{_describe(self.fit)}>"
+        )
+
+    def write_weights(self, directory: Path) -> None:
+        """Saves weights, config and units."""
+        from poyo_ssl.model.checkpoints import save_encoder  # which builds encoders
+
+        save_encoder(self, directory)
+
+    @classmethod
+    def read_weights(cls, directory: Path) -> Self:
+        """Inverse of :meth:`write_weights`."""
+        from poyo_ssl.model.checkpoints import load_encoder
+
+        return cast("Self", load_encoder(directory))
+
+    def model_card(self, source: str, scores: Mapping[str, float]) -> ModelCard:
+        """What others should know."""
+        return ModelCard(
+            title="Encoder of calcium activity",
+            usage=(
+                f"import poyo_ssl as ps\n\nencoder = ps.Encoder.from_pretrained({source!r})\n"
+                'recordings = ps.load_recordings("session.nwb")\n'
+                'decoder, adaptation = ps.adapt(encoder, recordings, "direction")'
+            ),
+            facts={
+                "Kind": "encoder: windows of ΔF/F of known units in, latents out",
+                "Parameters": f"{sum(p.numel() for p in self.parameters()):,}",
+                "Units": list_names(list(self.unit_embedding.vocab)[1:]),
+                "Imaging rate": f"{self.sampling_rate:.4g} Hz",
+            },
+            provenance=self.provenance,
+            config=asdict(self.config),
+            scores=scores,
         )
 
     def add_units(self, unit_ids: list[str]) -> None:

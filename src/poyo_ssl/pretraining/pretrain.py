@@ -12,6 +12,7 @@ from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.fit import NO_CURVES, Fit
+from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives import OBJECTIVES
@@ -97,6 +98,7 @@ def pretrain(
         if not OBJECTIVES[config.objective].is_trained:
             seconds = time.perf_counter() - started
             encoder.fit = Fit(curves=NO_CURVES, seconds=seconds, best_step=0)
+            encoder.provenance = Provenance.of(population.divided.recordings, encoder.fit)
             return encoder
     if rates is not None:
         rates.freeze(encoder)
@@ -121,6 +123,7 @@ def pretrain(
         log_directory=log_directory,
         show_progress=show_progress,
     )
+    encoder.provenance = Provenance.of(population.divided.recordings, encoder.fit)
     return encoder
 
 
