@@ -368,7 +368,7 @@ def test_impossible_options_are_refused():
         FinetuningConfig(label_smoothing=1.0)
     with pytest.raises(ValueError, match="num_queries"):
         FinetuningConfig(num_queries=0)
-    with pytest.raises(ValueError, match="transfer must be one of full, layerwise, units, weights, probe"):
+    with pytest.raises(ValueError, match="must be one of full, layerwise, units, weights, probe"):
         FinetuningConfig(transfer="half")
     with pytest.raises(ValueError, match="embeddings must be one of tracked, reset, shuffled"):
         FinetuningConfig(embeddings="kept")
