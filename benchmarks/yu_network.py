@@ -67,7 +67,11 @@ PRETRAINED = ps.FinetuningConfig(
 
 
 def load(data: Path, sequence: str, half: int) -> list[ps.Recording]:
-    """Recordings with the sequence cut in two stimuli: what aligns, and what is told apart."""
+    """Recordings with two stimuli: the segments that align, and those that are told apart.
+
+    The table of the latter has every segment, so that what is held out ends with its segment; the
+    others have no label, and ``showing`` -1 where those to tell apart have their repeat.
+    """
     num_segments, _ = SEQUENCES[sequence]
     asked = range(1 - half, num_segments, 2)
     recordings = []
@@ -75,9 +79,11 @@ def load(data: Path, sequence: str, half: int) -> list[ps.Recording]:
         [recording] = ps.load_recordings(path)
         table = recording.stimulus("sequence")
         is_asked = table["segment"].isin(asked)
-        stimuli = {"asked": table[is_asked], "sequence": table[~is_asked]}
-        tables = {name: part.reset_index(drop=True) for name, part in stimuli.items()}
-        recordings.append(replace(recording, stimuli=tables))
+        told_apart = table.assign(
+            segment=table["segment"].where(is_asked), showing=table["repeat"].where(is_asked, -1)
+        )
+        stimuli = {"asked": told_apart, "sequence": table[~is_asked].reset_index(drop=True)}
+        recordings.append(replace(recording, stimuli=stimuli))
     return recordings
 
 
@@ -105,15 +111,15 @@ def score(recording: ps.Recording, others: list[ps.Recording], length: float) ->
     names = tuple(one.recording_id for one in others)
     taught = ps.divide(others, task, SplitConfig(train=names))
     decoder = learn_of_others(taught, task)
-    repeats = np.unique(recording.stimulus("asked")["repeat"])
+    repeats = np.unique(recording.stimulus("sequence")["repeat"])
     rows = []
     for labels, num_draws in {0: 1, **DRAWS}.items():
         for draw in range(num_draws):
             order = np.random.default_rng(draw).permutation(repeats)
             held_out = tuple(int(repeat) for repeat in order[labels:])
-            # without a label all repeats are tested; one must be left to divide, and is not used
+            # without a label one repeat is left to train on all the same, and not used
             splits = SplitConfig(
-                held_out_column="repeat",
+                held_out_column="showing",
                 held_out_values=held_out if labels else tuple(int(r) for r in order[1:]),
                 valid_fraction=0.0,
                 guard=0.0,

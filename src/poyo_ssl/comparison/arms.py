@@ -203,6 +203,7 @@ def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None =
         TEACHERS[teacher].kinds if teacher else tuple(ANSWERS),
         is_reference=False,
         needs_tuning=teacher is not None and TEACHERS[teacher].needs_tuning,
+        needs_alignment=teacher is not None and TEACHERS[teacher].needs_alignment,
     )
 
 
@@ -248,6 +249,7 @@ ARMS = {
             "scratch + semi-supervised teacher",
             "scratch + transferred teacher",
             "scratch + shuffled teacher",
+            "scratch + aligned teacher",
         )
     },
 }

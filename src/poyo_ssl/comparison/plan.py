@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from poyo_ssl.alignment.placement import ORDERED_COLUMNS
 from poyo_ssl.comparison.arms import arms_for
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.diets import choose_units
@@ -21,6 +22,7 @@ from poyo_ssl.file_names import DECODERS, EXPERIMENT, file_name
 from poyo_ssl.finetuning.finetune import Start, transfer_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
+from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.training.transfer import TransferError
 from poyo_ssl.whole_files import write_json
@@ -109,6 +111,26 @@ class Experiment:
         )
         return Population(divided, chosen)
 
+    def pretraining_of(self, arm: str, population: Population) -> PretrainingConfig:
+        """How the encoder of an arm is pretrained, with the stimulus that places its units named.
+
+        Args:
+            arm: Name of a pretraining.
+            population: What it is pretrained on.
+
+        Raises:
+            RecordingError: If the decoded recordings and those show none but what is asked about.
+        """
+        config = self.config.pretraining_of(arm)
+        if config.alignment is None or config.alignment.stimulus:
+            return config
+        asked = [task.stimulus for task in self.tasks]
+        if config.label_weight:
+            asked.append(find_task(config.label_task).stimulus)
+        shared = config.alignment.shared([*population.divided, *self.divided], asked)
+        named = replace(config.alignment, stimulus=f"{shared.stimulus}/{shared.column}")
+        return replace(config, alignment=named)
+
     def has_tuning(self, task: Task, units: str) -> bool:
         """Whether an earlier day tells how the decoded cells are tuned to what a task asks."""
         chosen = self.partition.choose(self.divided, units).values()
@@ -182,7 +204,9 @@ def plan(
     tasks = config.asked() or _default_tasks(recordings)
     divided = divide(recordings, tasks, config.splits)
     divided_earlier = _divide_for_every_task(
-        earlier, config.earlier_splits or replace(config.splits, train=(), valid=(), test=())
+        earlier,
+        tasks,
+        config.earlier_splits or replace(config.splits, train=(), valid=(), test=()),
     )
     is_pretraining = any(name in config.arms for name in config.pretrainings)
     partition = partition_by_predictability(
@@ -196,6 +220,7 @@ def plan(
         *_problems_of_windows(experiment),
         *_problems_of_pretraining(experiment),
         *_problems_of_tuning(experiment),
+        *_problems_of_alignment(experiment),
         *_problems_of_teachers(experiment),
     ]
     if problems:
@@ -234,8 +259,14 @@ def _require_different(recordings: list[Recording], earlier: Sequence[Recording]
         )
 
 
-def _divide_for_every_task(recordings: Sequence[Recording], config: SplitConfig) -> Divided:
-    return divide(recordings, stimulus_tasks(recordings), config)
+def _divide_for_every_task(
+    recordings: Sequence[Recording], asked: Sequence[Task], config: SplitConfig
+) -> Divided:
+    """Divides recordings for tasks that have a name, and for those of the run's own."""
+    named = stimulus_tasks(recordings)
+    names = {task.name for task in named}
+    own = [t for t in asked if t.name not in names and any(can_answer(r, t) for r in recordings)]
+    return divide(recordings, [*named, *own], config)
 
 
 def _problems_of_answers(experiment: Experiment) -> Iterator[str]:
@@ -296,10 +327,10 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
     for arm in experiment.pretrained_arms:
         try:
             population = experiment.pretraining_population(arm, seed=0)
+            pretraining = experiment.pretraining_of(arm, population)
         except RecordingError as error:
             yield f"Arm '{arm}': {error}"
             continue
-        pretraining = experiment.config.pretraining_of(arm)
         task = find_task(pretraining.label_task)
         if pretraining.label_weight > 0 and not population.divided.answering(task):
             yield (
@@ -317,11 +348,15 @@ def _problems_of_transfer(
     encoder = Encoder(experiment.config.encoder, pretraining.sampling_rate)
     encoder.add_units(pretraining.unit_ids)
     start = Start(encoder=encoder)
+    is_placing = experiment.config.pretraining_of(arm).alignment is not None
     for task in experiment.tasks:
         for units in experiment.config.units:
             config = experiment.config.finetuning_of(arm, task)
+            decoded = experiment.population(units)
+            if is_placing:
+                encoder.add_units(decoded.unit_ids)
             try:
-                transfer_encoder(start, experiment.population(units), config, seed=0)
+                transfer_encoder(start, decoded, config, seed=0)
             except TransferError as error:
                 yield f"Arm '{arm}': {error}"
 
@@ -354,6 +389,21 @@ def _problems_of_tuning(experiment: Experiment) -> Iterator[str]:
             f"task asks for an angle, or none of {len(experiment.earlier)} recordings to pretrain "
             "on shows gratings to the decoded cells. Give such a recording to pretrain on, or "
             "leave the arms out."
+        )
+
+
+def _problems_of_alignment(experiment: Experiment) -> Iterator[str]:
+    """Networks that learn from other animals where none of them can be aligned."""
+    arms = experiment.config.all_arms
+    needing = [name for name in experiment.config.arms if arms[name].needs_alignment]
+    if needing and not any(map(experiment.has_alignment, experiment.tasks)):
+        asked = ", ".join(task.name for task in experiment.tasks)
+        yield (
+            f"The arms {needing} learn from other animals that saw what the decoded ones saw, but "
+            f"fewer than two of {len(experiment.earlier)} recordings to pretrain on have labels of "
+            f"a task ({asked}) and show a stimulus with a column "
+            f"{' or '.join(ORDERED_COLUMNS)} that the decoded recordings show, too. Give such "
+            "recordings to pretrain on, or leave the arms out."
         )
 
 

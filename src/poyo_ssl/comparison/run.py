@@ -142,7 +142,7 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
     population = experiment.pretraining_population(arm, seed)
     encoder = pretrain(
         population,
-        experiment.config.pretraining_of(arm),
+        experiment.pretraining_of(arm, population),
         encoder=experiment.config.encoder,
         seed=seed,
         checkpoint_directory=checkpoints,

@@ -210,6 +210,8 @@ class Teacher:
     """Kinds of task that it can answer."""
     needs_tuning: bool = False
     """Whether it learns how the cells were tuned on an earlier day."""
+    needs_alignment: bool = False
+    """Whether it learns from other animals that saw a stimulus which the decoded ones saw, too."""
 
 
 TEACHERS = {
@@ -217,5 +219,6 @@ TEACHERS = {
     "semi-supervised": Teacher(semi_supervised_ridge),
     "transferred": Teacher(transferred_ridge, needs_tuning=True),
     "shuffled": Teacher(shuffled_ridge, needs_tuning=True),
+    "aligned": Teacher(aligned_ridge, needs_alignment=True),
 }
 """Name in ``PretrainingArm.teacher`` to teacher."""
