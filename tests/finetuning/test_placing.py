@@ -14,6 +14,7 @@ from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.streaming import StreamingDecoder
 from poyo_ssl.evaluation.evaluate import evaluate
+from poyo_ssl.finetuning.adapt import AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.placing import place_decoder
@@ -196,3 +197,21 @@ def test_a_decoder_that_knows_units_by_name_cannot_be_placed(others, newcomer):
     free = finetune(others, TASK, ENCODER, replace(LEARNING, transfer="full", training=QUICK))
     with pytest.raises(TransferError, match="knows units by name alone"):
         place_decoder(free, newcomer)
+
+
+# adapting ------------------------------------------------------------------------------------
+
+
+def test_adapting_places_new_units_and_says_so(encoder, newcomer):
+    config = AdaptationConfig(finetuning=replace(LEARNING, training=QUICK))
+    recording = newcomer.divided[0].recording
+    _, adaptation = adapt(encoder, recording, TASK, config, unit_ids={"z": newcomer.unit_ids})
+    assert "0 of 30 units known, 30 placed" in str(adaptation)
+    with pytest.raises(ValueError, match="nothing is left to identify"):
+        adapt(
+            encoder,
+            recording,
+            TASK,
+            replace(config, identify=True),
+            unit_ids={"z": newcomer.unit_ids},
+        )

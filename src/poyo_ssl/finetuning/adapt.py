@@ -57,7 +57,10 @@ class Adaptation:
     num_units: int
     """Units that are decoded from."""
     num_known_units: int
-    """Those whose embedding came with the encoder; the others were learned."""
+    """Those whose embedding came with the encoder."""
+    is_placed: bool
+    """Whether the others were placed by their response to a shared stimulus; else they were
+    learned."""
     scores: list[dict[str, Any]]
     """One row of scores for every recording, as ``evaluation.evaluate.score_decoder`` gives it."""
     curves: dict[str, pd.DataFrame]
@@ -68,7 +71,7 @@ class Adaptation:
     @property
     def facts(self) -> dict[str, Any]:
         """Seconds, units and scores, JSON-ready."""
-        names = ("seconds", "num_units", "num_known_units", "scores")
+        names = ("seconds", "num_units", "num_known_units", "is_placed", "scores")
         return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
@@ -80,8 +83,8 @@ class Adaptation:
         return (
             f"Adapted to {names} in {sum(self.seconds.values()):.0f} s: "
             f"{self.num_known_units} of {self.num_units} units known, "
-            f"{self.num_units - self.num_known_units} learned; {metric} {score:.2f}"
-            + (f" (chance {chance:.3f})" if chance is not None else "")
+            f"{self.num_units - self.num_known_units} {'placed' if self.is_placed else 'learned'}; "
+            f"{metric} {score:.2f}" + (f" (chance {chance:.3f})" if chance is not None else "")
         )
 
 
@@ -176,6 +179,7 @@ def adapt(
         seconds=seconds,
         num_units=len(population.unit_ids),
         num_known_units=num_known,
+        is_placed=encoder.placement is not None,
         scores=scores,
         curves=curves,
         divided=divided,

@@ -45,7 +45,7 @@ def identify_units(
         An encoder that knows every unit of the population, with its learning curves in ``fit``.
 
     Raises:
-        ValueError: If the objective learns from labels.
+        ValueError: If the objective learns from labels, or the encoder places units.
     """
     if config.label_weight:
         raise ValueError(
@@ -56,6 +56,12 @@ def identify_units(
         raise TypeError(
             f"encoder must be a pretrained Encoder, got {encoder!r:.80}. Load a saved one with "
             "load_encoder."
+        )
+    if encoder.placement is not None:
+        raise ValueError(
+            "The encoder places new units by their response to "
+            f"{encoder.placement.shared.stimulus}: nothing is left to identify. Leave out "
+            "identify."
         )
     torch.manual_seed(seed)
     encoder = copy.deepcopy(encoder)
