@@ -1,3 +1,5 @@
+from .alignment.placement import AlignmentConfig as AlignmentConfig
+from .alignment.placement import Placement as Placement
 from .comparison.config import PretrainingArm as PretrainingArm
 from .comparison.config import RunConfig as RunConfig
 from .comparison.run import run as run
@@ -26,6 +28,7 @@ from .finetuning.adapt import adapt as adapt
 from .finetuning.answering import PictureTeacher as PictureTeacher
 from .finetuning.config import FinetuningConfig as FinetuningConfig
 from .finetuning.finetune import finetune as finetune
+from .finetuning.placing import place_decoder as place_decoder
 from .model.calcium_poyo_plus import CalciumPOYOPlus as CalciumPOYOPlus
 from .model.calcium_poyo_plus import load_calcium_poyo_plus as load_calcium_poyo_plus
 from .model.checkpoints import load_encoder as load_encoder
