@@ -15,6 +15,7 @@ from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.evaluation.saved_runs import evaluate_run
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.output_directory import OutputError, alone_in
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.objectives.masked_activity import MaskedActivityConfig
@@ -27,6 +28,7 @@ from poyo_ssl.stages import (
     FinetuneStage,
     PredictabilityStage,
     PretrainStage,
+    adapt_decoder,
     finetune_decoder,
     measure_predictability,
     pretrain_encoder,
@@ -463,3 +465,9 @@ def test_predictability_ignores_what_is_withheld(session, tmp_path):
         measure_predictability([path], tmp_path / f"{scale}.csv", options)
         tables.append((tmp_path / f"{scale}.csv").read_text())
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("stage", [pretrain_encoder, finetune_decoder, adapt_decoder])
+def test_a_directory_that_another_process_writes_to_is_refused(stage, files, tmp_path):
+    with alone_in(tmp_path / "out"), pytest.raises(OutputError, match="Another process"):
+        stage(files, tmp_path / "out")

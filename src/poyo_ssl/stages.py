@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -21,6 +23,7 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import label_teacher
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.output_directory import alone_in
 from poyo_ssl.predictability.activity_statistics import ActivityConfig
 from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
@@ -39,6 +42,25 @@ from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import find_task, stimulus_tasks
 
 logger = logging.getLogger(__name__)
+
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
+
+
+def _alone(
+    stage: Callable[Concatenate[list[Path], Path, Options], Result],
+) -> Callable[Concatenate[list[Path], Path, Options], Result]:
+    """Keeps other calls from writing to a stage's output; processes of one fit share it."""
+
+    @wraps(stage)
+    def write(
+        files: list[Path], output: Path, /, *args: Options.args, **options: Options.kwargs
+    ) -> Result:
+        with alone_in(output) if is_first_process() else nullcontext():
+            return stage(files, output, *args, **options)
+
+    return write
+
 
 _DEFAULT_SOURCE = SourceConfig()
 
@@ -160,6 +182,7 @@ def _write_units(screening: Screening, units: pd.DataFrame, output: Path) -> Non
     write_csv(output, units)
 
 
+@_alone
 def pretrain_encoder(
     files: list[Path],
     output: Path,
@@ -190,6 +213,7 @@ def pretrain_encoder(
     save_encoder(encoder, output)
 
 
+@_alone
 def finetune_decoder(
     files: list[Path],
     output: Path,
@@ -244,6 +268,7 @@ def finetune_decoder(
     ]
 
 
+@_alone
 def adapt_decoder(
     files: list[Path],
     output: Path,
