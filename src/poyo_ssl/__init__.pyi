@@ -6,6 +6,7 @@ from .comparison.run import run as run
 from .decoders.conversion import convert_checkpoint as convert_checkpoint
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question
+from .decoders.frame_templates import FrameTemplates as FrameTemplates
 from .decoders.linear import LinearReadout as LinearReadout
 from .decoders.loading import load_decoder as load_decoder
 from .decoders.network import NetworkDecoder as NetworkDecoder
@@ -48,6 +49,8 @@ from .pretraining.objectives.masked_activity import MaskedActivityConfig as Mask
 from .pretraining.objectives.masked_latents import MaskedLatentsConfig as MaskedLatentsConfig
 from .pretraining.objectives.split_units import SplitUnitsConfig as SplitUnitsConfig
 from .pretraining.pretrain import pretrain as pretrain
+from .recordings.events import EventKernel as EventKernel
+from .recordings.events import convolve_events as convolve_events
 from .recordings.formats.arrays import recording_from_arrays as recording_from_arrays
 from .recordings.loading import load_recordings as load_recordings
 from .recordings.preparation import prepare as prepare

@@ -24,6 +24,7 @@ from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
 LINEAR = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
+LOOK_UPS = ("nearest frame", "frame posterior", "frame filter")
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")
 ALL = {**ARMS, "pretrained": network_arm("pretrained", is_pretrained=True)}
 
@@ -54,9 +55,9 @@ def pretrained_encoder() -> Encoder:
     ("task", "expected"),
     [
         (DIRECTION, [*LINEAR, *NETWORKS]),
-        (MOVIE_FRAME, ["nearest frame", "scratch", "pretrained"]),
-        (MOVIE, ["mean frame", "nearest frame", "ridge to pixels", *NETWORKS]),
-        (MOVIE_HELD_OUT, ["mean frame", "nearest frame", "ridge to pixels", *NETWORKS]),
+        (MOVIE_FRAME, [*LOOK_UPS, "scratch", "pretrained"]),
+        (MOVIE, ["mean frame", *LOOK_UPS, "ridge to pixels", *NETWORKS]),
+        (MOVIE_HELD_OUT, ["mean frame", *LOOK_UPS, "ridge to pixels", *NETWORKS]),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

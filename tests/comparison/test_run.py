@@ -89,8 +89,9 @@ def test_scores_cover_every_arm_seed_recording_and_label_fraction(finished):
     main = scores[scores["metric"].isin(["accuracy", "ssim"])]
     linear = {"ridge": 1, "ridge, time bins": 1, "ridge, semi-supervised": 1, "logistic": 2}
     label_arms = {**linear, **dict.fromkeys(NETWORKS, 2)}
+    references = ("mean frame", "nearest frame", "frame posterior", "frame filter")
     movie_arms = {
-        "mean frame": 1, "nearest frame": 1, "ridge to pixels": 1, **dict.fromkeys(NETWORKS, 2)
+        **dict.fromkeys((*references, "ridge to pixels"), 1), **dict.fromkeys(NETWORKS, 2)
     }  # fmt: skip
     expected = {("movie_held_out", arm, 1.0): num for arm, num in movie_arms.items()}
     for arm, num_seeds in label_arms.items():

@@ -1,4 +1,4 @@
-"""Look-up tables and ridge to pixels find what was planted, and say nothing of unseen pictures."""
+"""Ridge to pixels finds what was planted, and says nothing of unseen pictures."""
 
 from __future__ import annotations
 
@@ -8,79 +8,12 @@ from sklearn.linear_model import Ridge
 
 from poyo_ssl.decoders.movie_reference import (
     NUM_FOLDS,
-    FrameTemplates,
     cross_fit,
     find_components,
-    fit_frame_templates,
     fit_ridge_to_pixels,
 )
 
 UNITS = ["a", "b", "c", "d"]
-
-
-@pytest.fixture
-def planted(rng):
-    """Eight movie frames with responses of their own, each seen five times, with little noise."""
-    responses = rng.normal(size=(8, 12))
-    movie_frame = np.resize(np.arange(8), 40)
-    features = responses[movie_frame] + 0.1 * rng.normal(size=(40, 12))
-    return features.astype(np.float32), movie_frame
-
-
-def test_a_look_up_table_holds_the_mean_response_to_every_frame(planted):
-    features, movie_frame = planted
-    table = fit_frame_templates(features, movie_frame, 8, UNITS)
-    assert table.responses.shape == (3, 4, 8)
-    expected = features[movie_frame == 5].mean(axis=0).reshape(3, 4)
-    assert np.allclose(table.responses[:, :, 5], expected, atol=1e-6)
-
-
-def test_a_look_up_finds_the_planted_frames(planted, rng):
-    features, movie_frame = planted
-    table = fit_frame_templates(features[:24], movie_frame[:24], 8, UNITS)
-    assert table.nearest(features[24:], UNITS).tolist() == movie_frame[24:].tolist()
-    # correlation ignores a gain and an offset of all units together
-    assert np.array_equal(table.nearest(3 * features + 1, UNITS), movie_frame)
-
-
-def test_a_look_up_works_from_some_of_its_units_in_any_order(planted):
-    features, movie_frame = planted
-    table = fit_frame_templates(features, movie_frame, 8, UNITS)
-    some = features.reshape(-1, 3, 4)[:, :, [3, 0, 1]].reshape(len(features), -1)
-    assert np.mean(table.nearest(some, ["d", "a", "b"]) == movie_frame) > 0.95
-
-
-def test_a_look_up_never_answers_with_a_frame_that_training_did_not_show(planted):
-    features, movie_frame = planted
-    is_shown = ~np.isin(movie_frame, [2, 7])
-    table = fit_frame_templates(features[is_shown], movie_frame[is_shown], 9, UNITS)
-    assert not {2, 7, 8} & set(table.nearest(features, UNITS))
-
-
-def test_merged_look_ups_answer_for_the_units_of_each(planted, rng):
-    features, movie_frame = planted
-    other_features = rng.normal(size=features.shape).astype(np.float32)[movie_frame]
-    one = fit_frame_templates(features, movie_frame, 8, UNITS)
-    two = fit_frame_templates(other_features, movie_frame, 8, ["d", "e", "f", "g"])
-    merged = FrameTemplates.merge([one, two])
-    assert merged.unit_ids == ["a", "b", "c", "d", "e", "f", "g"]
-    shared = (one.responses[:, 3] + two.responses[:, 0]) / 2
-    assert np.allclose(merged.responses[:, 3], shared)
-    alone = features.reshape(-1, 3, 4)[:, :, :3].reshape(len(features), -1)
-    assert np.array_equal(merged.nearest(alone, ["a", "b", "c"]), one.nearest(alone, UNITS[:3]))
-
-
-def test_a_unit_of_two_recordings_knows_the_frames_that_either_showed(planted):
-    features, movie_frame = planted
-    tables = [
-        fit_frame_templates(features[is_shown], movie_frame[is_shown], 8, UNITS)
-        for is_shown in (movie_frame != 3, movie_frame != 6)
-    ]
-    merged = FrameTemplates.merge(tables)
-    assert np.array_equal(merged.nearest(features, UNITS), movie_frame)
-
-
-# pictures ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

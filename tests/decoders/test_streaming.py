@@ -68,8 +68,8 @@ def assert_streams_as_offline(decoder: FittedDecoder, recording: Recording, **op
 @pytest.mark.parametrize(("task", "arm"), KINDS)
 def test_every_kind_of_decoder_answers_as_on_the_whole_recording(fitted, tiny_recording, task, arm):
     decoder = fitted(task, arm)
-    # the buffer holds two windows: it is moved to the front more than once
-    length = 4 * decoder.question.num_timesteps + 3
+    # the buffer holds twice what an answer needs: it is moved to the front more than once
+    length = 4 * (decoder.context + decoder.question.num_timesteps) + 3
     assert_streams_as_offline(decoder, stretch(tiny_recording, length), recording_id="tiny")
 
 

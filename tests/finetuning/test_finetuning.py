@@ -294,6 +294,8 @@ def test_labels_beyond_the_label_fraction_change_nothing(tiny_recording, split_c
         (DIRECTION, "scratch"),
         (DIRECTION, "scratch + teacher"),
         (MOVIE_FRAME, "nearest frame"),
+        (MOVIE_FRAME, "frame filter"),
+        (MOVIE_FRAME, "scratch + look-up teacher"),
         (MOVIE_HELD_OUT, "ridge to pixels"),
         (MOVIE_HELD_OUT, "scratch"),
         (MOVIE_HELD_OUT, "scratch + teacher"),

@@ -12,6 +12,7 @@ from poyo_ssl.model.losses import (
     barlow_twins_loss,
     cross_correlation,
     effective_rank,
+    frame_loss,
     label_loss,
     picture_loss,
     teacher_loss,
@@ -63,6 +64,26 @@ def test_smoothed_cross_entropy_by_hand():
     expected = 0.8 * right + 0.1 * wrong + 0.1 * wrong
     assert float(label_loss(logits, torch.tensor([0]), 0.3)) == pytest.approx(expected)
     assert float(label_loss(logits, torch.tensor([0]), 0.0)) == pytest.approx(right)
+
+
+def test_frame_loss_is_the_cross_entropy_with_a_gaussian_over_the_frames_about():
+    logits = torch.tensor([[0.3, -1.0, 2.0, 0.5]])
+    weight = [math.exp(-0.5 * (distance / 1.5) ** 2) for distance in (1, 0, 1, 2)]
+    target = [0.8 * each / sum(weight) + 0.2 / 4 for each in weight]
+    total = math.log(sum(math.exp(logit) for logit in logits[0].tolist()))
+    expected = -sum(
+        t * (logit - total) for t, logit in zip(target, logits[0].tolist(), strict=True)
+    )
+    found = frame_loss(logits, torch.tensor([1]), width=1.5, smoothing=0.2)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_width_one_frame_alone_is_right(rng):
+    logits, frame = torch.from_numpy(rng.normal(size=(5, 7))), torch.tensor([0, 6, 3, 3, 1])
+    found = frame_loss(logits, frame, width=0.0, smoothing=0.1)
+    assert float(found) == float(label_loss(logits, frame, 0.1))
+    narrow = frame_loss(logits, frame, width=1e-3, smoothing=0.1)
+    assert float(narrow) == pytest.approx(float(found))
 
 
 def test_agreeing_with_the_teacher_costs_nothing():

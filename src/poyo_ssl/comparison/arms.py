@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.decoders.frame_decoders import FrameFilter, FramePosterior, NearestFrame
+from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
-from poyo_ssl.decoders.movie_reference import FrameTemplates, fit_frame_templates
-from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, NearestFrame, PixelReadout
+from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, PixelReadout
 from poyo_ssl.decoders.value_decoders import (
     KernelReadout,
     ValueReadout,
@@ -28,6 +29,7 @@ from poyo_ssl.finetuning.teachers import (
     TEACHERS,
     aligned,
     aligned_ridge,
+    frame_templates,
     picture_teacher,
     ridge_readout,
     semi_supervised_ridge,
@@ -37,7 +39,7 @@ from poyo_ssl.finetuning.teachers import (
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.fit import NO_CURVES
 from poyo_ssl.windows.answers import ANSWERS
-from poyo_ssl.windows.tasks import Task
+from poyo_ssl.windows.tasks import Task, presentation_period
 
 Curves = pd.DataFrame
 
@@ -83,21 +85,28 @@ def fit_mean_frame_arm(setting: Setting) -> Fitted:
     return MeanFrame(setting.question("mean frame"), mean), NO_CURVES
 
 
-def fit_nearest_frame_arm(setting: Setting) -> Fitted:
-    """Look-up of the training movie frame with the nearest mean response."""
-    num_frames = len(setting.population.divided.classes(setting.task))
-    tables = []
-    for divided in setting.population.divided.learning(setting.task):
-        windows = setting.training_windows(divided)
-        features = setting.features(divided, windows, NUM_BINS)
-        tables.append(
-            fit_frame_templates(features, windows.target, num_frames, setting.unit_ids(divided))
-        )
-    pictures = setting.pictures() if setting.task.answer.needs_pictures else None
-    decoder = NearestFrame(
-        setting.question("nearest frame"), FrameTemplates.merge(tables), pictures
+def fit_frame_arm(setting: Setting, *, name: str, kind: type[NearestFrame]) -> Fitted:
+    """Look-up of the movie frame that evokes such activity."""
+    templates = frame_templates(setting, kind.TEMPLATES)
+    return kind(setting.question(name), templates, _pictures_to_show(setting)), NO_CURVES
+
+
+def fit_frame_filter_arm(setting: Setting) -> Fitted:
+    """The same, knowing from the windows before where the movie was."""
+    templates = frame_templates(setting, FrameFilter.TEMPLATES)
+    recording = setting.population.divided.learning(setting.task)[0].recording
+    period = presentation_period(recording, setting.task)
+    decoder = FrameFilter(
+        setting.question("frame filter"),
+        templates,
+        _pictures_to_show(setting),
+        pace=1 / (period * recording.sampling_rate),
     )
     return decoder, NO_CURVES
+
+
+def _pictures_to_show(setting: Setting) -> np.ndarray | None:
+    return setting.pictures() if setting.task.answer.needs_pictures else None
 
 
 def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
@@ -157,7 +166,7 @@ def fit_network(
     setting: Setting,
     arm: str,
     encoder: Encoder | EncoderConfig,
-    teacher: LinearReadout | PictureTeacher | None = None,
+    teacher: LinearReadout | FrameTemplates | PictureTeacher | None = None,
 ) -> Fitted:
     """Fine-tunes a network in the given setting."""
     decoder = finetune(
@@ -239,7 +248,13 @@ ARMS = {
     ),
     "logistic": Arm(fit_logistic_arm, ("labels",)),
     "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
-    "nearest frame": Arm(fit_nearest_frame_arm, ("frames", "images"), is_seeded=False),
+    **{
+        name: Arm(
+            partial(fit_frame_arm, name=name, kind=kind), ("frames", "images"), is_seeded=False
+        )
+        for name, kind in (("nearest frame", NearestFrame), ("frame posterior", FramePosterior))
+    },
+    "frame filter": Arm(fit_frame_filter_arm, ("frames", "images"), is_seeded=False),
     "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),
     "scratch": network_arm("scratch"),
     "scratch + teacher": network_arm("scratch + teacher", teacher="ridge"),
@@ -250,6 +265,7 @@ ARMS = {
             "scratch + transferred teacher",
             "scratch + shuffled teacher",
             "scratch + aligned teacher",
+            "scratch + look-up teacher",
         )
     },
 }

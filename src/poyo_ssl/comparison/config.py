@@ -43,7 +43,8 @@ class PretrainingArm:
     teacher: str | None = None
     """A closed-form teacher that is learned from and added: ridge, as in scratch + teacher;
     semi-supervised; transferred or shuffled, which need an earlier day of the same cells; aligned,
-    which needs other animals that saw a stimulus which the decoded ones saw, too."""
+    which needs other animals that saw a stimulus which the decoded ones saw, too; look-up, of movie
+    frames."""
     recordings: Literal["other", "decoded", "both"] = "other"
     """What the encoder is pretrained on: the recordings given to pretrain on, where there are
     any; the training parts of those to decode; or both."""
@@ -77,7 +78,8 @@ class RunConfig:
     arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
     """Networks to fit beside the reference decoders, which are always there: scratch, scratch +
     teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
-    teacher, scratch + aligned teacher, and any of the pretrainings."""
+    teacher, scratch + aligned teacher, scratch + look-up teacher (movie frames), and any of the
+    pretrainings."""
     pretrainings: dict[str, PretrainingArm] = field(
         default_factory=lambda: {"pretrained": PretrainingArm()}
     )

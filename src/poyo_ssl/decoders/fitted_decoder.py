@@ -234,6 +234,11 @@ class FittedDecoder(Shareable, ABC):
         activity = Activity.of(recording, unit_ids, self.question.scale)
         return self.answer(activity, first_timestep)
 
+    @property
+    def context(self) -> int:
+        """Samples before a window that an answer takes into account where they were imaged."""
+        return 0
+
     @abstractmethod
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Answers from normalised activity of units that the decoder knows."""

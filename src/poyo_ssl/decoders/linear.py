@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -66,6 +67,11 @@ class LinearReadout:
         centred = features.reshape(len(features), self.num_bins, -1) - self.center[:, columns]
         weights = self.weights[:, columns].reshape(-1, self.weights.shape[-1])
         result: np.ndarray = centred.reshape(len(features), -1) @ weights + self.intercept
+        return result
+
+    def answers(self, scores: np.ndarray, temperature: float) -> np.ndarray:
+        """Probabilities to learn from, the softmax of scores over a temperature, of their shape."""
+        result: np.ndarray = softmax(scores / temperature, axis=1)
         return result
 
     @staticmethod

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poyo_ssl.decoders import calcium_poyo_plus, network, reference_decoders, value_decoders
+from poyo_ssl.decoders import (
+    calcium_poyo_plus,
+    frame_decoders,
+    network,
+    reference_decoders,
+    value_decoders,
+)
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
 from poyo_ssl.model.provenance import Provenance
 
-MODULES = (calcium_poyo_plus, network, reference_decoders, value_decoders)
+MODULES = (calcium_poyo_plus, frame_decoders, network, reference_decoders, value_decoders)
 """Where the kinds of decoders are defined."""
 
 

@@ -1,6 +1,6 @@
-"""Reference decoders of movie frames and pictures: a look-up table and a ridge, in closed form.
+"""Reference decoder of pictures: a ridge to their principal components, in closed form.
 
-As :mod:`~poyo_ssl.decoders.linear`, each is fitted on one recording and keyed by unit.
+As :mod:`~poyo_ssl.decoders.linear`, it is fitted on one recording and keyed by unit.
 """
 
 from __future__ import annotations
@@ -20,56 +20,6 @@ MAX_VALID_WINDOWS = 500
 """Validation windows on which a penalty is chosen, evenly spaced: neighbours differ little."""
 NUM_FOLDS = 8
 """Parts of the movie in cross-fitting."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FrameTemplates:
-    """Mean activity evoked by every movie frame: what a look-up table of frames knows."""
-
-    unit_ids: list[str]
-    responses: np.ndarray
-    """(num_bins, num_units, num_movie_frames); NaN for movie frames never seen in training."""
-
-    @property
-    def num_bins(self) -> int:
-        """Equal bins that a window is averaged in."""
-        return self.responses.shape[0]
-
-    def nearest(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
-        """The training movie frame whose mean response correlates best, (num_windows,)."""
-        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
-        columns = [position[unit_id] for unit_id in unit_ids]
-        responses = self.responses[:, columns].reshape(-1, self.responses.shape[-1])
-        seen = np.flatnonzero(np.isfinite(responses).all(axis=0))
-        templates = _standardise(responses[:, seen].T)
-        found: np.ndarray = seen[np.argmax(_standardise(features) @ templates.T, axis=1)]
-        return found
-
-    @staticmethod
-    def merge(templates: list[FrameTemplates]) -> FrameTemplates:
-        """One table for several recordings; a unit seen in several gets its mean response."""
-        unit_ids = list(dict.fromkeys(u for t in templates for u in t.unit_ids))
-        stacks: list[list[np.ndarray]] = [[] for _ in unit_ids]
-        position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
-        for table in templates:
-            for column, unit_id in enumerate(table.unit_ids):
-                stacks[position[unit_id]].append(table.responses[:, column])
-        # a movie frame that one recording did not show is known from the others
-        means = [np.ma.masked_invalid(stack).mean(axis=0).filled(np.nan) for stack in stacks]
-        responses = np.stack(means, axis=1).astype(np.float32)
-        return FrameTemplates(unit_ids=unit_ids, responses=responses)
-
-
-def fit_frame_templates(
-    features: np.ndarray, movie_frame: np.ndarray, num_frames: int, unit_ids: list[str]
-) -> FrameTemplates:
-    """Averages the responses to every movie frame over its training windows."""
-    sums = np.zeros((num_frames, features.shape[1]))
-    np.add.at(sums, movie_frame, features)
-    count = np.bincount(movie_frame, minlength=num_frames).astype(float)
-    means = sums / np.where(count > 0, count, np.nan)[:, None]
-    responses = means.T.reshape(-1, len(unit_ids), num_frames).astype(np.float32)
-    return FrameTemplates(unit_ids=unit_ids, responses=responses)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,10 +126,3 @@ def cross_fit(
         model = Ridge(alpha=alpha).fit(features[~is_left_out] - center, scores[~is_left_out])
         predicted[is_left_out] = model.predict(features[is_left_out] - center)
     return predicted
-
-
-def _standardise(rows: np.ndarray) -> np.ndarray:
-    """Rows of zero mean and unit norm, so that products are correlations."""
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    unit: np.ndarray = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return unit

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.frame_templates import FrameTemplates, GaussianTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import (
     readout_of,
@@ -28,6 +29,9 @@ from poyo_ssl.windows.activity import Activity, Windows
 BATCH_SIZE = 128
 """Windows predicted at once."""
 
+ClassTeacher = LinearReadout | FrameTemplates
+"""What scores classes in closed form, movie frames among them."""
+
 
 class NetworkDecoder(FittedDecoder):
     """Trained networks, alone or added to the closed-form teacher that they learned from.
@@ -38,8 +42,8 @@ class NetworkDecoder(FittedDecoder):
     Args:
         question: What is asked.
         networks: Fitted label or movie decoders of the same units, one at least.
-        teacher: Linear readout whose scores the network's are added to, or whose picture the
-            network corrects; None for none.
+        teacher: Linear readout or look-up whose scores the network's are added to, or linear one
+            whose picture the network corrects; None for none.
         blend: Standard deviation of the network's part relative to the teacher's.
         spread: Standard deviations of the teacher's and the network's scores in training.
     """
@@ -50,7 +54,7 @@ class NetworkDecoder(FittedDecoder):
         self,
         question: Question,
         networks: Sequence[LabelDecoder | MovieDecoder],
-        teacher: LinearReadout | None = None,
+        teacher: ClassTeacher | None = None,
         blend: float = 0.0,
         spread: tuple[float, float] = (1.0, 1.0),
     ) -> None:
@@ -128,9 +132,9 @@ class NetworkDecoder(FittedDecoder):
         }
         tensors = member_tensors(self.networks)
         if self.teacher is not None:
-            readout, readout_tensors = readout_state(self.teacher)
-            settings["teacher"] = {**readout, "blend": self.blend, "spread": list(self.spread)}
-            tensors.update(readout_tensors)
+            taught, teacher_tensors = teacher_state(self.teacher)
+            settings["teacher"] = {**taught, "blend": self.blend, "spread": list(self.spread)}
+            tensors.update(teacher_tensors)
         return settings, tensors
 
     @classmethod
@@ -157,7 +161,7 @@ class NetworkDecoder(FittedDecoder):
         if "teacher" not in settings:
             return cls(question, networks)
         taught = settings["teacher"]
-        teacher = readout_of(taught, tensors)
+        teacher = teacher_of(taught, tensors)
         return cls(question, networks, teacher, taught["blend"], tuple(taught["spread"]))
 
 
@@ -183,15 +187,31 @@ def members_of(tensors: dict[str, Tensor], settings: dict[str, Any]) -> list[dic
     ]
 
 
+def teacher_state(teacher: ClassTeacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A teacher as settings (JSON-ready) and tensors."""
+    if isinstance(teacher, LinearReadout):
+        return readout_state(teacher)
+    settings, tensors = teacher.state()
+    return {**settings, "templates": type(teacher).__name__}, tensors
+
+
+def teacher_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> ClassTeacher:
+    """Inverse of :func:`teacher_state`."""
+    if "templates" not in settings:
+        return readout_of(settings, tensors)
+    kinds = {kind.__name__: kind for kind in (FrameTemplates, GaussianTemplates)}
+    return kinds[settings["templates"]].of(settings, tensors)
+
+
 def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:
     """Windows in groups that are predicted at once."""
     return np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
 
 
 def teacher_scores(
-    teacher: LinearReadout, activity: Activity, first_timestep: np.ndarray, num_timesteps: int
+    teacher: ClassTeacher, activity: Activity, first_timestep: np.ndarray, num_timesteps: int
 ) -> np.ndarray:
-    """A linear teacher's scores, centred over the classes, (num_windows, num_classes)."""
+    """A teacher's scores, centred over the classes, (num_windows, num_classes)."""
     features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)
     scores = teacher.scores(features, activity.unit_ids)
     centred: np.ndarray = scores - scores.mean(axis=1, keepdims=True)

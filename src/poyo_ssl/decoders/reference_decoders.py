@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.movie_reference import FrameTemplates, PictureReadout
+from poyo_ssl.decoders.movie_reference import PictureReadout
 from poyo_ssl.windows.activity import Activity
 
 
@@ -94,48 +94,6 @@ class MeanFrame(FittedDecoder):
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the picture."""
         return cls(question, tensors["mean_picture"].numpy())
-
-
-class NearestFrame(FittedDecoder):
-    """Looks up the training movie frame whose mean response is nearest.
-
-    Args:
-        question: What is asked.
-        templates: Mean response to every movie frame.
-        pictures: Pictures to answer with for image tasks, (num_frames, 64, 128); None for frames.
-    """
-
-    KIND = "nearest frame"
-
-    def __init__(
-        self, question: Question, templates: FrameTemplates, pictures: np.ndarray | None
-    ) -> None:
-        super().__init__(question)
-        self.templates = templates
-        self.pictures = pictures
-
-    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Movie frames (num_windows,), or pictures (num_windows, 64, 128)."""
-        num_timesteps = self.question.num_timesteps
-        features = activity.binned(first_timestep, num_timesteps, self.templates.num_bins)
-        nearest = self.templates.nearest(features, activity.unit_ids)
-        return nearest if self.pictures is None else self.pictures[nearest]
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The templates, and the pictures where there are any."""
-        tensors = {"responses": torch.from_numpy(self.templates.responses)}
-        if self.pictures is not None:
-            tensors["pictures"] = torch.from_numpy(self.pictures)
-        return {"unit_ids": self.templates.unit_ids}, tensors
-
-    @classmethod
-    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Rebuilds the look-up table."""
-        templates = FrameTemplates(
-            unit_ids=settings["unit_ids"], responses=tensors["responses"].numpy()
-        )
-        pictures = tensors["pictures"].numpy() if "pictures" in tensors else None
-        return cls(question, templates, pictures)
 
 
 def readout_state(readout: LinearReadout) -> tuple[dict[str, Any], dict[str, Tensor]]:

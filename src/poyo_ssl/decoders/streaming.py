@@ -14,14 +14,12 @@ from poyo_ssl.windows.activity import Activity, normalise
 
 logger = logging.getLogger(__name__)
 
-_ONLY_WINDOW = np.array([0])
-
 
 class StreamingDecoder:
     """Answers after every imaging sample from the window that ends with it.
 
     The answer is what :meth:`FittedDecoder.predict` gives for that window of a whole recording.
-    Only the last two windows of activity are kept.
+    Only twice as much activity as an answer takes into account is kept.
 
     Args:
         decoder: A fitted decoder of any kind.
@@ -53,7 +51,8 @@ class StreamingDecoder:
         self._columns = np.array([column[unit_id] for unit_id in self.unit_ids])
         self._mean, self._sd = frame.scale.statistics(self._recording_id, self.unit_ids)
         self._rest = frame.scale.rest(self._recording_id, self.unit_ids)
-        self._samples = np.empty((2 * frame.num_timesteps, len(self.unit_ids)), dtype=np.float32)
+        self._num_kept = decoder.context + frame.num_timesteps
+        self._samples = np.empty((2 * self._num_kept, len(self.unit_ids)), dtype=np.float32)
         self.reset()
         logger.info(
             "'%s' uses %d of %d incoming units; samples must come at %.2f Hz.",
@@ -91,18 +90,19 @@ class StreamingDecoder:
         first = self._stop - self.decoder.question.num_timesteps
         if first < 0:
             return None
-        window = Activity(
+        begin = max(0, first - self.decoder.context)
+        activity = Activity(
             recording_id=self._recording_id,
-            values=torch.from_numpy(self._samples[first : self._stop]),
+            values=torch.from_numpy(self._samples[begin : self._stop]),
             unit_ids=self.unit_ids,
             rest=self._rest,
         )
-        return np.asarray(self.decoder.answer(window, _ONLY_WINDOW)[0])
+        return np.asarray(self.decoder.answer(activity, np.array([first - begin]))[0])
 
     def _append(self, sample: np.ndarray) -> None:
         """Adds a row; where the buffer is full, what the next window needs moves to the front."""
         if self._stop == len(self._samples):
-            kept = self.decoder.question.num_timesteps - 1
+            kept = self._num_kept - 1
             self._samples[:kept] = self._samples[len(self._samples) - kept :]
             self._stop = kept
         self._samples[self._stop] = sample

@@ -17,7 +17,7 @@ from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
 from poyo_ssl.windows.task_windows import TaskWindows, find_windows
-from poyo_ssl.windows.tasks import Task, can_answer, presentations
+from poyo_ssl.windows.tasks import Task, can_answer, presentation_period, presentations
 
 PREDICTIONS = (
     "recording", "task", "arm", "units", "labels", "seed", "fold",
@@ -245,16 +245,6 @@ def _tabulate(
         "value": per_window,
     }
     return pd.DataFrame(columns, columns=list(PREDICTIONS))
-
-
-def presentation_period(recording: Recording, task: Task) -> float:
-    """Seconds from one presentation to the next, in the median: how long a movie frame is shown."""
-    table = presentations(recording, task)
-    assert table is not None
-    starts = table["start"].to_numpy()
-    if len(starts) < 2:
-        return float(table["end"].iloc[0] - starts[0])
-    return float(np.median(np.diff(starts)))
 
 
 def chance_level(task: Task, recording: Recording, classes: np.ndarray) -> float | None:

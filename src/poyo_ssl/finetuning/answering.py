@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -11,18 +12,24 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import PictureReadout
-from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
+from poyo_ssl.decoders.network import ClassTeacher, NetworkDecoder, teacher_scores
 from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.config import FinetuningConfig
-from poyo_ssl.finetuning.modules import LabelDecoding, MovieDecoding, ValueDecoding
+from poyo_ssl.finetuning.modules import (
+    FrameDecoding,
+    LabelDecoding,
+    MovieDecoding,
+    ValueDecoding,
+)
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.training.engine import WindowModule, seed_torch
 from poyo_ssl.training.transfer import LearningRates
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.tasks import Task
+from poyo_ssl.windows.tasks import Task, presentation_period
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
     TrainingBatches,
@@ -79,7 +86,7 @@ class Lesson:
     config: FinetuningConfig
     labelled: list[WindowSource]
     valid: list[WindowSource]
-    teacher: LinearReadout | PictureTeacher | None
+    teacher: LinearReadout | FrameTemplates | PictureTeacher | None
 
     @property
     def num_timesteps(self) -> int:
@@ -99,14 +106,36 @@ class Learning:
 
 
 def learn_labels(lesson: Lesson) -> Learning:
-    """One of several classes, movie frames among them, by cross-entropy.
+    """One of several classes, by cross-entropy.
 
     Raises:
-        TypeError: If the teacher is one of pictures.
+        TypeError: If the teacher is not one of labels.
     """
+    return _learn_classes(lesson, LabelDecoding, LinearReadout)
+
+
+def learn_frames(lesson: Lesson) -> Learning:
+    """Movie frames, by cross-entropy with those about the one shown.
+
+    Raises:
+        TypeError: If the teacher is not one of movie frames.
+    """
+    shown = lesson.population.divided.learning(lesson.task)[0].recording
+    period = presentation_period(shown, lesson.task)
+    return _learn_classes(lesson, partial(FrameDecoding, frame_period=period), FrameTemplates)
+
+
+def _learn_classes(
+    lesson: Lesson,
+    module: Callable[[LabelDecoder, FinetuningConfig, LearningRates], LabelDecoding],
+    teaching: type[LinearReadout] | type[FrameTemplates],
+) -> Learning:
     teacher = lesson.teacher
-    if isinstance(teacher, PictureTeacher):
-        raise TypeError(f"The task '{lesson.task.name}' takes a LinearReadout for a teacher.")
+    if isinstance(teacher, PictureTeacher) or not isinstance(teacher, teaching | None):
+        raise TypeError(
+            f"The task '{lesson.task.name}' takes a {teaching.__name__} for a teacher, got a "
+            f"{type(teacher).__name__}."
+        )
     networks = _label_networks(lesson, len(lesson.population.divided.classes(lesson.task)))
 
     def finish(question: Question) -> FittedDecoder:
@@ -115,7 +144,7 @@ def learn_labels(lesson: Lesson) -> Learning:
 
     return Learning(
         modules=[
-            LabelDecoding(network, lesson.config, member.rates)
+            module(network, lesson.config, member.rates)
             for network, member in zip(networks, lesson.members, strict=True)
         ],
         batches=_label_batches(lesson, teacher),
@@ -153,7 +182,7 @@ def learn_pictures(lesson: Lesson) -> Learning:
         TypeError: If the teacher is one of labels.
     """
     teacher, labelled, valid = lesson.teacher, lesson.labelled, lesson.valid
-    if isinstance(teacher, LinearReadout):
+    if isinstance(teacher, LinearReadout | FrameTemplates):
         raise TypeError(f"The task '{lesson.task.name}' takes a PictureTeacher for a teacher.")
     modules = _movie_modules(lesson, teacher)
     networks = [module.network for module in modules]
@@ -177,7 +206,7 @@ LEARNING: Mapping[str, Callable[[Lesson], Learning]] = MappingProxyType(
     {
         "labels": learn_labels,
         "values": learn_values,
-        "frames": learn_labels,
+        "frames": learn_frames,
         "images": learn_pictures,
     }
 )
@@ -252,7 +281,7 @@ def _labelled_batches(
     ]
 
 
-def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> list[TrainingSteps]:
+def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[TrainingSteps]:
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = lesson.config.training
     if teacher is None:
@@ -260,8 +289,8 @@ def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> list[Traini
     taught, encoder = [], lesson.members[0].encoder
     for source in lesson.population.unlabelled_sources(encoder, lesson.num_timesteps):
         scores = _teacher_scores(teacher, source)
-        answers = torch.from_numpy(scores / lesson.config.teacher.temperature).float().softmax(1)
-        taught.append(replace(source, teacher_answer=answers))
+        answers = teacher.answers(scores, lesson.config.teacher.temperature)
+        taught.append(replace(source, teacher_answer=torch.from_numpy(answers).float()))
     num_taught = round(lesson.config.teacher.unlabelled_fraction * training.batch_size)
     num_labelled = training.batch_size - num_taught
     return [
@@ -278,7 +307,7 @@ def _label_batches(lesson: Lesson, teacher: LinearReadout | None) -> list[Traini
     ]
 
 
-def _teacher_scores(teacher: LinearReadout, source: WindowSource) -> np.ndarray:
+def _teacher_scores(teacher: ClassTeacher, source: WindowSource) -> np.ndarray:
     windows = source.windows
     return teacher_scores(teacher, source.activity, windows.first_timestep, windows.num_timesteps)
 

@@ -45,6 +45,9 @@ class FinetuningConfig:
     answer together: the mean of their log-probabilities, values or pictures."""
     label_smoothing: float = 0.1
     """Label and frame tasks: probability spread over all classes."""
+    frame_width: float = 0.2
+    """Frame tasks: what is learned is a gaussian over movie frames about the one shown, whose SD
+    is so many seconds; 0 for that one alone. Neighbours look alike to calcium."""
     num_queries: int = 4
     """Image tasks: questions asked of the latents for each picture."""
     ssim_weight: float = 1.0
@@ -63,11 +66,12 @@ class FinetuningConfig:
     drawn anew, so that weights alone transfer; ``shuffled``, exchanged among them, as a control."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1 or self.num_queries < 1 or self.ssim_weight < 0:
+        if not 0 <= self.label_smoothing < 1 or self.num_queries < 1:
             raise ValueError(
-                "label_smoothing must lie in [0, 1), num_queries be at least 1 and ssim_weight "
-                f"not negative; got {self}."
+                f"label_smoothing must lie in [0, 1) and num_queries be at least 1; got {self}."
             )
+        if self.ssim_weight < 0 or not 0 <= self.frame_width < float("inf"):
+            raise ValueError(f"ssim_weight and frame_width (s) must not be negative; got {self}.")
         for name, known in (("transfer", TRANSFERS), ("embeddings", EMBEDDINGS)):
             if getattr(self, name) not in known:
                 raise ValueError(

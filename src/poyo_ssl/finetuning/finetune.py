@@ -15,8 +15,7 @@ from torch import Tensor
 from poyo_ssl.alignment.responses import require_unscored
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
-from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.network import ClassTeacher, NetworkDecoder
 from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
@@ -44,7 +43,7 @@ def finetune(
     arm: str = "",
     seed: int = 0,
     labels: LabelBudget | float = 1.0,
-    teacher: LinearReadout | PictureTeacher | None = None,
+    teacher: ClassTeacher | PictureTeacher | None = None,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
@@ -64,9 +63,9 @@ def finetune(
         seed: Seed of weights, batches and the choice of labels.
         labels: Labelled training windows that may be used; a number is the fraction of every
             class.
-        teacher: Closed-form decoder fitted on the same labels. Label tasks: the network learns
-            its answers on unlabelled windows too, and is added to it. Image tasks: the network
-            corrects its pictures.
+        teacher: Closed-form decoder fitted on the same labels. Label and frame tasks: the network
+            learns its answers on unlabelled windows too, and is added to it. Image tasks: the
+            network corrects its pictures.
         checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
         log_directory: Where TensorBoard finds the curves; None writes none.
         show_progress: Draw a progress bar.
@@ -186,7 +185,7 @@ def prepare_lesson(
     starts: list[Start],
     config: FinetuningConfig,
     labels: LabelBudget | float,
-    teacher: LinearReadout | PictureTeacher | None,
+    teacher: ClassTeacher | PictureTeacher | None,
     seed: int,
 ) -> Lesson:
     """The encoders that fine-tuning starts from, and the windows that they learn from.

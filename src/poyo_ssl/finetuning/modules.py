@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from poyo_ssl.finetuning.config import FinetuningConfig
-from poyo_ssl.model.losses import label_loss, picture_loss, teacher_loss
+from poyo_ssl.model.losses import frame_loss, label_loss, picture_loss, teacher_loss
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
 from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.transfer import LearningRates, full_rates
@@ -81,7 +81,7 @@ class LabelDecoding(TransferringModule):
         if labelled:
             logits = self.network(*(group.windows for group in labelled))
             target = torch.cat([g.target for g in labelled])
-            terms["cross_entropy"] = label_loss(logits, target, self.config.label_smoothing)
+            terms["cross_entropy"] = self.labelled_loss(logits, target)
             terms["accuracy"] = (logits.argmax(1) == target).float().mean()
         if taught:
             logits = self.network(*(group.windows for group in taught))
@@ -90,6 +90,36 @@ class LabelDecoding(TransferringModule):
         zero = torch.zeros((), device=self.device)
         terms["loss"] = terms.get("cross_entropy", zero) + terms.get("teacher", zero)
         return terms
+
+    def labelled_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, K) of windows whose label is known, (B,)."""
+        return label_loss(logits, target, self.config.label_smoothing)
+
+
+class FrameDecoding(LabelDecoding):
+    """The same for movie frames, of which those near the one shown are right, too.
+
+    Args:
+        network: Encoder, query and readout.
+        config: Loss and training.
+        rates: Learning rates of the encoder; None: everything learns.
+        frame_period: Seconds that a movie frame is shown.
+    """
+
+    def __init__(
+        self,
+        network: LabelDecoder,
+        config: FinetuningConfig,
+        rates: LearningRates | None = None,
+        *,
+        frame_period: float,
+    ) -> None:
+        super().__init__(network, config, rates)
+        self.frame_width = config.frame_width / frame_period
+
+    def labelled_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy with a gaussian over movie frames."""
+        return frame_loss(logits, target, self.frame_width, self.config.label_smoothing)
 
 
 class ValueDecoding(TransferringModule):

@@ -14,6 +14,12 @@ from poyo_ssl.decoders.aligned import (
     fit_aligned_decoder,
     fit_ridge_towards,
 )
+from poyo_ssl.decoders.frame_templates import (
+    FrameTemplates,
+    Kind,
+    Showings,
+    fit_templates,
+)
 from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
 from poyo_ssl.decoders.linear_transfer import (
     OrientationTuning,
@@ -24,9 +30,11 @@ from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixe
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
+from poyo_ssl.windows.tasks import presentation_period
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""
@@ -96,6 +104,40 @@ def picture_teacher(setting: Setting) -> PictureTeacher:
 def ridge_teacher(setting: Setting) -> LinearReadout | PictureTeacher:
     """Ridge on the labels of the setting, to the pictures in image tasks."""
     return (picture_teacher if setting.task.answer.needs_pictures else label_teacher)(setting)
+
+
+def frame_templates(setting: Setting, kind: type[Kind]) -> Kind:
+    """Activity that every movie frame evokes, fitted per recording and merged.
+
+    Args:
+        setting: Of a task about movie frames or pictures.
+        kind: What else is known about it.
+    """
+    population, task = setting.population, setting.task
+
+    def showings(num_bins: int) -> list[Showings]:
+        found = []
+        for divided in population.divided.learning(task):
+            windows = setting.training_windows(divided)
+            found.append(
+                Showings(
+                    features=setting.features(divided, windows, num_bins),
+                    movie_frame=windows.target,
+                    unit_ids=setting.unit_ids(divided),
+                    frame_period=presentation_period(divided.recording, task),
+                )
+            )
+        return found
+
+    num_frames = len(population.divided.classes(task))
+    return fit_templates(
+        kind, showings, num_frames, near=SECONDS_NEAR, max_bins=setting.num_timesteps
+    )
+
+
+def look_up_teacher(setting: Setting) -> FrameTemplates:
+    """The look-up of movie frames."""
+    return frame_templates(setting, FrameTemplates)
 
 
 def semi_supervised_ridge(setting: Setting) -> LinearReadout:
@@ -205,7 +247,7 @@ def _fit_one(
 class Teacher:
     """A closed-form decoder that a network may learn from."""
 
-    fit: Callable[[Setting], LinearReadout | PictureTeacher]
+    fit: Callable[[Setting], LinearReadout | FrameTemplates | PictureTeacher]
     kinds: tuple[str, ...] = ("labels",)
     """Kinds of task that it can answer."""
     needs_tuning: bool = False
@@ -216,6 +258,7 @@ class Teacher:
 
 TEACHERS = {
     "ridge": Teacher(ridge_teacher, ("labels", "images")),
+    "look-up": Teacher(look_up_teacher, ("frames",)),
     "semi-supervised": Teacher(semi_supervised_ridge),
     "transferred": Teacher(transferred_ridge, needs_tuning=True),
     "shuffled": Teacher(shuffled_ridge, needs_tuning=True),

@@ -14,6 +14,22 @@ def label_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
+def frame_loss(logits: Tensor, frame: Tensor, width: float, smoothing: float) -> Tensor:
+    """Cross-entropy with a gaussian over movie frames, and label smoothing.
+
+    Args:
+        logits: (B, K), K movie frames in order.
+        frame: The movie frame shown, (B,).
+        width: SD of the gaussian, movie frames; 0 for the frame shown alone.
+        smoothing: Probability spread over all movie frames.
+    """
+    if width == 0:
+        return label_loss(logits, frame, smoothing)
+    distance = torch.arange(logits.shape[1], device=logits.device) - frame[:, None]
+    target = torch.softmax(-0.5 * (distance / width) ** 2, dim=1)
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+
+
 def teacher_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
     """Kullback-Leibler divergence from the teacher's answer; both (B, K)."""
     return F.kl_div(logits.log_softmax(-1), probabilities, reduction="batchmean")

@@ -16,6 +16,7 @@ import numpy as np
 from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.file_names import is_own_result
 from poyo_ssl.recordings.dandi.remote import open_remote
+from poyo_ssl.recordings.events import convolve_events
 from poyo_ssl.recordings.formats.arrays import ARRAYS
 from poyo_ssl.recordings.formats.caiman import CAIMAN
 from poyo_ssl.recordings.formats.foreign import describe_foreign
@@ -100,6 +101,8 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
         recording = _load(path, source)
         if source.sessions_apart:
             recording = recording.with_own_units()
+        if source.event_decay:
+            recording = convolve_events(recording, source.event_decay)
     if not said:
         return recording
     return replace(recording, warnings=tuple(dict.fromkeys([*recording.warnings, *said])))

@@ -239,3 +239,10 @@ class SourceConfig:
     """For NWB files."""
     sessions_apart: bool = False
     """Whether a cell that is tracked across sessions counts as another unit in each of them."""
+    event_decay: float = 0.0
+    """Activity is events, such as inferred spikes: each decays to 1/e in so many seconds, 0.3 for
+    example; 0 leaves activity as it is."""
+
+    def __post_init__(self) -> None:
+        if not self.event_decay >= 0:
+            raise ValueError(f"event_decay must be seconds, 0 or more; got {self.event_decay}.")

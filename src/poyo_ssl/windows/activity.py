@@ -144,6 +144,8 @@ class Activity:
     """In column order."""
     rest: Tensor | None = None
     """What windows are taken relative to, (num_units,); see :class:`UnitScale`."""
+    segments: np.ndarray | None = None
+    """Runs of timesteps without a gap, first and one past last, (num_segments, 2); None: one."""
 
     @staticmethod
     def of(recording: Recording, unit_ids: list[str], scale: UnitScale) -> Activity:
@@ -169,7 +171,16 @@ class Activity:
             values=torch.from_numpy(values),
             unit_ids=list(unit_ids),
             rest=scale.rest(recording.recording_id, unit_ids),
+            segments=recording.segments,
         )
+
+    def imaged_since(self, first_timestep: np.ndarray) -> np.ndarray:
+        """First timestep without a gap from there to each of these, (num_windows,)."""
+        if self.segments is None:
+            return np.zeros_like(first_timestep)
+        firsts = self.segments[:, 0]
+        since: np.ndarray = firsts[np.searchsorted(firsts, first_timestep, side="right") - 1]
+        return since
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Activity:
         """The same activity on a device and in a precision.

@@ -251,6 +251,16 @@ def presentations(recording: Recording, task: Task) -> pd.DataFrame | None:
     return None if series is None else _in_bins(series, recording, task.window_length or 1.0)
 
 
+def presentation_period(recording: Recording, task: Task) -> float:
+    """Seconds from one presentation to the next, in the median: how long a movie frame is shown."""
+    table = presentations(recording, task)
+    assert table is not None
+    starts = table["start"].to_numpy()
+    if len(starts) < 2:
+        return float(table["end"].iloc[0] - starts[0])
+    return float(np.median(np.diff(starts)))
+
+
 def _in_bins(series: pd.DataFrame, recording: Recording, length: float) -> pd.DataFrame:
     starts = np.concatenate(
         [
