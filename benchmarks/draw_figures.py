@@ -49,7 +49,7 @@ def draw_labels(axes: Axes, summary: pd.DataFrame) -> None:
             linestyle=line, markersize=4, linewidth=1.5, elinewidth=0.7, capsize=0,
         )  # fmt: skip
     axes.set_xticks(list(positions.values()), [str(labels) for labels in positions])
-    axes.set_xlabel("own labels a class")
+    axes.set_xlabel("own labels a class", fontsize=9)
 
 
 def draw_sources(axes: Axes, summary: pd.DataFrame) -> None:
@@ -63,7 +63,7 @@ def draw_sources(axes: Axes, summary: pd.DataFrame) -> None:
     )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(rows["number"], rows["number"])
-    axes.set_xlabel("other animals, no own label")
+    axes.set_xlabel("other animals", fontsize=9)
 
 
 def draw_new_animal() -> None:
