@@ -40,12 +40,15 @@ def count_frames(results: RunResults) -> dict[ArmFile, pd.DataFrame]:
         raise ReportError(
             f"{path} cannot be understood: {error}. Delete it or run again."
         ) from error
-    keys = ["task", "units", "arm"]
-    last = found.groupby("task")[["truth", "answer"]].max().max(axis=1)
-    return {
-        ArmFile(task=task, units=units, arm=arm): _bin(rows, int(last[task]))
-        for (task, units, arm), rows in found.groupby(keys, sort=False)
-    }
+    counts = {}
+    for task in tasks:
+        rows = found[found["task"] == task]
+        last = int(rows[["truth", "answer"]].max(axis=None)) if len(rows) else 0
+        named = rows[["units", "arm"]].drop_duplicates()
+        for units, arm in named.itertuples(index=False, name=None):
+            here = rows[(rows["units"] == units) & (rows["arm"] == arm)]
+            counts[ArmFile(task=task, units=units, arm=arm)] = _bin(here, last)
+    return counts
 
 
 def _of_tasks(chunk: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:

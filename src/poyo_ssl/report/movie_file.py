@@ -22,11 +22,11 @@ from poyo_ssl.report.results import (
 from poyo_ssl.report.score_figures import rows_of
 from poyo_ssl.whole_files import partial_file, publish
 
-_WIDTH = 384
+_WIDTH = 256
 """Pixels that a picture is wide."""
 _MARGIN, _LINE = 12, 26
 """Pixels around pictures, and of a line of text."""
-_TEXT_SIZE = 15
+_TEXT_SIZE = 14
 _BACKGROUND, _INK = 24, 232
 """Grey of the ground and of the text: pictures look as bright by day as by night."""
 
