@@ -43,7 +43,7 @@ def count_frames(results: RunResults) -> dict[ArmFile, pd.DataFrame]:
     counts = {}
     for task in tasks:
         rows = found[found["task"] == task]
-        last = int(rows[["truth", "answer"]].max(axis=None)) if len(rows) else 0
+        last = int(rows[["truth", "answer"]].to_numpy().max()) if len(rows) else 0
         named = rows[["units", "arm"]].drop_duplicates()
         for units, arm in named.itertuples(index=False, name=None):
             here = rows[(rows["units"] == units) & (rows["arm"] == arm)]
