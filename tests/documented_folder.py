@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 import poyo_ssl as ps
+from film_runs import write_film_run
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.stages import FinetuneStage, finetune_decoder
 from published_recordings import recording_of
@@ -46,6 +47,8 @@ def build_folder(folder: Path) -> Path:
         np.random.default_rng(0).normal(size=(7200, 5)), "500000001", rate=30.0
     )
     ps.save_recording(published, folder / "brainsets").rename(folder / "500964514.h5")
+    (folder / "runs/movie").mkdir()
+    write_film_run(folder / "runs/movie")
     small = FinetuneStage(encoder=ENCODER, finetuning=few_steps(2))
     finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", small)
     return folder

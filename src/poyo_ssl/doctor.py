@@ -23,6 +23,7 @@ from poyo_ssl.recordings.recording import Recording
 PURPOSES = {
     "hub": "sharing weights on the Hugging Face Hub",
     "lamb": "the optimizer LAMB",
+    "movie": "writing decoded movies as .mp4",
     "remote": "reading files of DANDI without downloading them",
 }
 """Extra to what it is for; extras for developers are left out."""

@@ -75,6 +75,21 @@ def _percent(letter: str) -> str:
     return "".join(f"%{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
 
 
+def fit_folder(task: str, units: str, arm: str, labels: str, seed: int) -> str:
+    """Path of what one fit left, below its run's directory.
+
+    Args:
+        task: Name of the task.
+        units: The subset of units.
+        arm: Name of the arm.
+        labels: Text of the budget of labels, such as ``100%``.
+        seed: Number of the seed.
+    """
+    budget = f"labels-{labels.removesuffix('%').replace(' ', '-')}"
+    names = "/".join(file_name(name) for name in (task, units, arm, budget))
+    return f"{DECODERS}/{names}/seed-{seed}"
+
+
 def is_own_result(path: Path) -> bool:
     """Whether a file is an array that a run saved, which is no recording."""
     return any(

@@ -71,6 +71,7 @@ def test_a_run_leaves_everything_that_a_report_and_a_reader_need(finished, recor
         "units.csv", "predictability.png", "scores.csv", "summary.csv", "curves.csv",
         "report.html", "confusion/direction__all__ridge.csv",
         "movie/movie_held_out__all__scratch + teacher.npz",
+        "decoders/movie_held_out/all/scratch/labels-100/seed-1/film/sim0-%53st-0.npz",
     ):  # fmt: skip
         assert (finished / name).stat().st_size > 0, name
     for seed in range(2):

@@ -173,6 +173,24 @@ def _report(options: Namespace) -> None:
     say(write_report(options.run, options.output))
 
 
+def _add_movie(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
+    parser.add_argument("--output", type=Path, required=True, help=".mp4 or .gif, replaced whole")
+    parser.add_argument("--task", help="about a movie (default: the first)")
+    parser.add_argument("--units", help="subset of units (default: unpredictable, if decoded from)")
+    parser.add_argument("--arm", help="what decoded (default: the best)")
+    parser.add_argument("--recording", help="id of a recording (default: the first)")
+    parser.add_argument("--seed", type=int, help="of the decoder (default: the lowest)")
+    parser.add_argument("--fps", type=float, help="pictures a second (default: as shown)")
+
+
+def _movie(options: Namespace) -> None:
+    from poyo_ssl.report.movie_file import write_movie
+
+    chosen = {name: options[name] for name in ("task", "units", "arm", "recording", "seed", "fps")}
+    say(write_movie(options.run, options.output, **chosen))
+
+
 def _add_run(parser: ArgumentParser) -> None:
     add_files(parser)
     parser.add_argument(
@@ -374,6 +392,12 @@ COMMANDS = {
         "it is run.",
     ),
     "report": Command(_add_report, _report, "Writes the HTML report of a run."),
+    "movie": Command(
+        _add_movie,
+        _movie,
+        "Writes a decoded movie beside what was shown, as .mp4 or .gif. The best arm of a run, or "
+        "the one you name.",
+    ),
     "simulate": SIMULATE,
     "doctor": Command(
         _add_doctor,

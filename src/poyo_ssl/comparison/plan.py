@@ -18,7 +18,7 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.aligned import find_shared_stimulus
 from poyo_ssl.decoders.linear_transfer import shows_tuning
-from poyo_ssl.file_names import DECODERS, EXPERIMENT, file_name
+from poyo_ssl.file_names import EXPERIMENT, file_name, fit_folder
 from poyo_ssl.finetuning.finetune import Start, transfer_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition, partition_by_predictability
@@ -54,9 +54,7 @@ class PlannedFit:
     @property
     def name(self) -> str:
         """Path of its results below the run's directory."""
-        labels = self.labels.text.removesuffix("%").replace(" ", "-")
-        names = "/".join(file_name(name) for name in (self.task, self.units, self.arm))
-        return f"{DECODERS}/{names}/labels-{labels}/seed-{self.seed}"
+        return fit_folder(self.task, self.units, self.arm, self.labels.text, self.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from poyo_ssl.comparison.run_directory import (
 )
 from poyo_ssl.decoders.fitted_decoder import Origin
 from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
+from poyo_ssl.evaluation.film import Film, pictures_at_hand
 from poyo_ssl.file_names import EXPERIMENT, file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
@@ -182,7 +183,7 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
     seconds = time.perf_counter() - started
     pictures = population.divided.pictures(task).numpy() if task.answer.needs_pictures else None
     decoder.origin = Origin.of(fit.units, fit.labels, fit.seed, experiment.config.splits)
-    rows, evaluations = [], []
+    rows, evaluations, films = [], [], {}
     for divided in population.divided.answering(task):
         if not len(divided.splits[task.name].test):
             continue  # it trains or validates as a whole
@@ -198,5 +199,8 @@ def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
             }
         )
         evaluations.append(evaluation)
+        shown = pictures_at_hand(recording, task) if pictures is None else pictures
+        if shown is not None:
+            films[recording.recording_id] = Film.of(evaluation, task, shown)
     decoder.save(directory)
-    save_fit(directory, curves, evaluations, rows, pictures)
+    save_fit(directory, curves, evaluations, rows, pictures, films)

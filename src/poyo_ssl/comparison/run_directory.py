@@ -20,6 +20,7 @@ from poyo_ssl.clock.check import check_clock
 from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation, chance_level
+from poyo_ssl.evaluation.film import Film, as_bytes, film_file
 from poyo_ssl.evaluation.saved_runs import describe_splits
 from poyo_ssl.file_names import MOVIE, SPLITS, file_name
 from poyo_ssl.metrics.labels import confusion_matrix
@@ -87,6 +88,7 @@ def save_fit(
     evaluations: list[Evaluation],
     rows: list[dict[str, Any]],
     pictures: np.ndarray | None,
+    films: dict[str, Film],
 ) -> None:
     """Keeps what the tables and figures need of one fit; the scores come last.
 
@@ -96,11 +98,14 @@ def save_fit(
         evaluations: One a recording.
         rows: One row of scores a recording.
         pictures: Image tasks: what was shown, in [0, 1], (num_pictures, 64, 128).
+        films: Recording id to what was shown and decoded, where pictures are at hand.
     """
     write_csv(directory / CURVES, curves)
     write_csv(directory / PREDICTIONS, pd.concat([e.predictions for e in evaluations]))
     if pictures is not None:
         write_arrays(directory / FRAMES, _choose_frames(evaluations[0], pictures))
+    for recording_id, film in films.items():
+        film.save(directory / film_file(recording_id))
     write_json(directory / SCORES, rows)
 
 
@@ -114,14 +119,10 @@ def _choose_frames(evaluation: Evaluation, pictures: np.ndarray) -> dict[str, np
     shown = np.linspace(0, len(evaluation.target) - 1, NUM_SHOWN_FRAMES).round().astype(int)
     return {
         "movie_frame": evaluation.target[shown],
-        "true": _as_bytes(pictures[evaluation.target[shown]]),
-        "predicted": _as_bytes(evaluation.predicted[shown]),
+        "true": as_bytes(pictures[evaluation.target[shown]]),
+        "predicted": as_bytes(evaluation.predicted[shown]),
         "ssim": evaluation.per_window[shown],
     }
-
-
-def _as_bytes(pictures: np.ndarray) -> np.ndarray:
-    return np.round(255 * pictures).astype(np.uint8)
 
 
 def write_recordings(experiment: Experiment) -> None:

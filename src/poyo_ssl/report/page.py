@@ -28,6 +28,7 @@ from poyo_ssl.report.figures import (
     draw_predictability,
     draw_timeline,
 )
+from poyo_ssl.report.films import TaskFilms, build_players, find_films
 from poyo_ssl.report.formatting import (
     format_duration,
     format_number,
@@ -36,6 +37,7 @@ from poyo_ssl.report.formatting import (
     split_title,
     units_title,
 )
+from poyo_ssl.report.frame_matrices import FRAMES_METRIC, count_frames, draw_frame_matrices
 from poyo_ssl.report.headline import compute_headlines
 from poyo_ssl.report.pictures import PictureRow, build_gallery
 from poyo_ssl.report.results import RunResults, Task, in_order_of_interest, load_results
@@ -137,7 +139,10 @@ def render_page(results: RunResults) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = environment.get_template("draw_figures.html.j2").render()
+    scripts = "".join(
+        environment.get_template(f"{name}.html.j2").render() + "\n"
+        for name in ("draw_figures", "play_films")
+    )
     plotly_script = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     styles = style_arms(_arms(results))
     main_metrics = {results.main_metric(task) for task in results.tasks}
@@ -159,7 +164,9 @@ def render_page(results: RunResults) -> str:
         scores=[_task_scores(results, task, styles) for task in results.tasks],
         confusions=_confusions(results),
         has_labels="accuracy" in main_metrics,
-        has_movie="ssim" in main_metrics,
+        has_movie=bool({"ssim", FRAMES_METRIC} & main_metrics),
+        films=_films(results, styles),
+        frame_matrices=_frame_matrices(results),
         galleries=_galleries(results),
         metrics=[
             text
@@ -329,6 +336,32 @@ def _confusions(results: RunResults) -> list[tuple[str, Figure]]:
             if chosen:
                 figure = _figure(draw_confusions(results, task, units, chosen), "")
                 figures.append((_task_title(task, units), figure))
+    return figures
+
+
+def _films(results: RunResults, styles: dict[str, ArmStyle]) -> list[TaskFilms]:
+    saved, shown = find_films(results), []
+    for task in results.tasks:
+        here = [film for film in saved if (film.task, film.split) == (task.name, task.split)]
+        for units in in_order_of_interest({film.units for film in here})[:1]:
+            here = [film for film in here if film.units == units]
+            players = build_players(results, task, here, styles)
+            num_left_out = len({film.recording_id for film in here}) - len(players)
+            title = _task_title(task, units)
+            shown.append(TaskFilms(title=title, players=players, num_left_out=num_left_out))
+    return shown
+
+
+def _frame_matrices(results: RunResults) -> list[tuple[str, Figure]]:
+    counts, figures = count_frames(results), []
+    for task in results.tasks:
+        subsets = {file.units for file in counts if file.task == task.name}
+        for units in in_order_of_interest(subsets):
+            chosen = best_of_each_kind(results, task, units, counts)
+            if chosen:
+                drawn = draw_frame_matrices(counts, chosen)
+                caption = "The best reference decoder beside the best network, over all tests."
+                figures.append((_task_title(task, units), _figure(drawn, caption)))
     return figures
 
 

@@ -279,7 +279,7 @@ def _efficiency_trace(
 
 
 def best_of_each_kind(
-    results: RunResults, task: Task, units: str, files: dict[ArmFile, pd.DataFrame]
+    results: RunResults, task: Task, units: str, files: Iterable[ArmFile]
 ) -> list[ArmFile]:
     """The files of the best reference decoder and of the best network, in this order.
 

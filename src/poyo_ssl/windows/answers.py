@@ -126,6 +126,15 @@ class Answer(ABC):
         """What :meth:`written` made of answers or targets, as numbers again; NaN for no text."""
         return pd.to_numeric(text).to_numpy(dtype=float)
 
+    def as_pictures(self, predicted: np.ndarray, pictures: np.ndarray) -> np.ndarray | None:
+        """What was decoded, as pictures in [0, 1], (num_windows, 64, 128); None if it is none.
+
+        Args:
+            predicted: As :class:`Scored` has it.
+            pictures: All that may be shown, in [0, 1], (num_pictures, 64, 128).
+        """
+        return None
+
     @abstractmethod
     def chance(self, classes: np.ndarray, frame_period: float) -> float | None:
         """Expected main metric of guessing; None where the mean picture takes its place."""
@@ -256,6 +265,10 @@ class Frames(_ShownInOrder):
         per_window = (np.abs(answers - target) <= _frames_near(shown.frame_period)).astype(float)
         return Scored(answers, per_window, {"within_1s": float(per_window.mean())})
 
+    def as_pictures(self, predicted: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """The picture of the frame decoded."""
+        return pictures[np.clip(np.round(predicted).astype(int), 0, len(pictures) - 1)]
+
     def chance(self, classes: np.ndarray, frame_period: float) -> float:
         """The mean share of frames that lie within a second of a frame."""
         near, frames = _frames_near(frame_period), np.arange(len(classes))
@@ -293,6 +306,10 @@ class Pictures(_ShownInOrder):
         """The movie frame shown; a picture is no text."""
         nothing = [""] * len(target)
         return Written(_as_text(target), nothing, nothing)
+
+    def as_pictures(self, predicted: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """The pictures themselves."""
+        return predicted
 
     def chance(self, classes: np.ndarray, frame_period: float) -> None:
         """Unknown; the mean picture is a reference decoder."""
