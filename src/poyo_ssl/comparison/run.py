@@ -80,7 +80,7 @@ def run(
         run_plan = _prepare(experiment, said)
         with naming_lost_output(directory / EXPERIMENT):
             seconds_before = seconds_spent(directory)
-            _workers(experiment, on_progress).do(_pieces(experiment))
+            _workers(experiment, on_progress).do(_pieces(experiment, run_plan))
             write_results(directory, run_plan)
             seconds = seconds_before + time.perf_counter() - started
             write_facts(directory, run_plan, command, seconds)
@@ -120,9 +120,10 @@ def run_part(
         ToldToEnd: If a signal tells a worker process to end.
     """
     experiment, said = _plan(recordings, directory, config, pretraining_recordings)
-    _prepare(experiment, said, is_shared=True)
+    run_plan = _prepare(experiment, said, is_shared=True)
     with naming_lost_output(directory / EXPERIMENT):
-        pieces = {name: part.order(found) for name, found in _pieces(experiment).items()}
+        stages = _pieces(experiment, run_plan)
+        pieces = {name: part.order(found) for name, found in stages.items()}
         if pretrain_only:
             del pieces["decoders"]
         _workers(experiment, on_progress, is_patient=False).do(pieces)
@@ -191,17 +192,17 @@ def _workers(
     )
 
 
-def _pieces(experiment: Experiment) -> dict[str, list[Piece]]:
+def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]:
     """Every encoder once, which tasks, units, labels and arms share, and every decoder."""
-    encoders = {
-        experiment.pretrained_directory(arm, seed): partial(_pretrain, experiment, arm, seed)
-        for arm in experiment.pretrained_arms
-        for seed in range(experiment.config.num_seeds)
-    }
+    encoders = {planned.name: planned for planned in run_plan.pretrainings}
     return {
         "pretraining": [
-            Piece(directory=directory, results=ENCODER, make=make)
-            for directory, make in encoders.items()
+            Piece(
+                directory=experiment.directory / name,
+                results=ENCODER,
+                make=partial(_pretrain, experiment, planned.arm, planned.seed),
+            )
+            for name, planned in encoders.items()
         ],
         "decoders": [
             Piece(
@@ -210,7 +211,7 @@ def _pieces(experiment: Experiment) -> dict[str, list[Piece]]:
                 make=partial(_fit_and_score, experiment, fit),
                 needed=_needed(experiment, fit),
             )
-            for fit in experiment.fits()
+            for fit in run_plan.fits
         ],
     }
 
