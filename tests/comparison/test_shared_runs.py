@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from poyo_ssl.comparison.merge import merge
 from poyo_ssl.comparison.run import prepare_run, run, run_part
 from poyo_ssl.comparison.run_plan import PLAN, RunPlan
 from poyo_ssl.comparison.shared_work import CLAIM, Claim, Part, Piece, Workers
+from poyo_ssl.comparison.slurm import write_slurm_scripts
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.storage import save_recording
 from tiny_runs import tiny_observatory, tiny_run_config
@@ -89,7 +91,10 @@ def log_pieces(patch: pytest.MonkeyPatch, log: Path) -> None:
         patch.setattr(run_module, name, logged(getattr(run_module, name)))
 
 
-def be_a_part(recordings, directory: Path, log: Path) -> None:
+def be_a_part(recordings, directory: Path, log: Path, number: int) -> None:
+    log.with_name(f"{number} is here").touch()
+    while len([*log.parent.glob("* is here")]) < 2:
+        time.sleep(0.01)
     with pytest.MonkeyPatch.context() as patch:
         log_pieces(patch, log)
         run_part(recordings, directory, CONFIG, Part(1, 1))
@@ -97,7 +102,7 @@ def be_a_part(recordings, directory: Path, log: Path) -> None:
 
 def test_two_processes_that_want_the_same_fits_do_each_once(recordings, alone, tmp_path):
     directory, log = tmp_path / "run", tmp_path / "log"
-    Parallel(n_jobs=2)(delayed(be_a_part)(recordings, directory, log) for _ in range(2))
+    Parallel(n_jobs=2)(delayed(be_a_part)(recordings, directory, log, k) for k in range(2))
     pieces = Counter(line.partition(" ")[2] for line in log.read_text().splitlines())
     assert set(pieces.values()) == {1}
     with pytest.MonkeyPatch.context() as patch:
@@ -279,7 +284,7 @@ def test_jobs_of_a_cluster_do_what_one_process_does(place, alone, cluster, tmp_p
 def test_a_job_that_is_told_to_end_is_started_again(recordings, cluster, tmp_path, monkeypatch):
     config = replace(CONFIG, arms=("scratch",))
     plan = prepare_run(recordings, tmp_path / "run", config)
-    script = run_module_scripts(tmp_path / "run", plan)
+    script = scripts_of(tmp_path / "run", plan)
     monkeypatch.setenv("STATUS", "143")
     done = subprocess.run(["bash", str(script), "--partition=short"], check=True, text=True,
         capture_output=True,
@@ -294,9 +299,7 @@ def test_a_job_that_is_told_to_end_is_started_again(recordings, cluster, tmp_pat
     ]  # fmt: skip
 
 
-def run_module_scripts(directory: Path, plan: RunPlan) -> Path:
-    from poyo_ssl.comparison.slurm import write_slurm_scripts
-
+def scripts_of(directory: Path, plan: RunPlan) -> Path:
     return write_slurm_scripts(directory, plan, ["run", "a b.h5"], num_parts=2)
 
 
