@@ -354,7 +354,9 @@ def test_runs_of_different_arms_become_one(recordings, alone, tmp_path, capsys):
     require_same(one, alone)
 
 
-def test_halves_of_a_run_become_one_and_what_is_missing_is_named(alone, tmp_path):
+def test_halves_of_a_run_become_one_that_goes_on_and_what_is_missing_is_named(
+    recordings, alone, tmp_path, monkeypatch
+):
     halves = [shutil.copytree(alone, tmp_path / name) for name in ("a", "b")]
     plan = RunPlan.load(alone)
     names = [planned.name for planned in [*plan.pretrainings, *plan.fits]]
@@ -365,16 +367,10 @@ def test_halves_of_a_run_become_one_and_what_is_missing_is_named(alone, tmp_path
         merge(halves[:1], tmp_path / "c")
     assert not (tmp_path / "c").exists()
     merge(halves, tmp_path / "c")
+    log_pieces(monkeypatch, tmp_path / "log")
+    run(recordings, tmp_path / "c", CONFIG)
+    assert not (tmp_path / "log").exists()  # nothing was left to do
     require_same(tmp_path / "c", alone)
-
-
-def test_a_merged_run_goes_on(recordings, alone, tmp_path):
-    merge([alone], tmp_path / "merged")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in DO_FITS:
-            patch.setattr(run_module, name, None)  # nothing is fitted again
-        run(recordings, tmp_path / "merged", CONFIG)
-    require_same(tmp_path / "merged", alone)
 
 
 def test_runs_of_different_experiments_are_not_merged(recordings, alone, tmp_path):
