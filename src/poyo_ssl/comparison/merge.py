@@ -112,11 +112,11 @@ def _copy_whole(source: Path, target: Path) -> None:
     """Copies the files of an encoder or a fit; those that tell that it is finished come last."""
     if source == target:
         return
-    files = [path for path in source.iterdir() if path.is_file() and path.name[0] != "."]
+    files = [path for path in source.rglob("[!.]*") if path.is_file()]
     for path in sorted(
         files, key=lambda path: _LAST.index(path.name) if path.name in _LAST else -1
     ):
-        _copy(path, target / path.name)
+        _copy(path, target / path.relative_to(source))
 
 
 def _copy(source: Path, target: Path) -> None:
