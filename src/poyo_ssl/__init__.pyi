@@ -2,7 +2,10 @@ from .alignment.placement import AlignmentConfig as AlignmentConfig
 from .alignment.placement import Placement as Placement
 from .comparison.config import PretrainingArm as PretrainingArm
 from .comparison.config import RunConfig as RunConfig
+from .comparison.merge import merge as merge
 from .comparison.run import run as run
+from .comparison.run import run_part as run_part
+from .comparison.shared_work import Part as Part
 from .decoders.conversion import convert_checkpoint as convert_checkpoint
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question

@@ -21,7 +21,7 @@ from poyo_ssl.recordings.simulation.simulator import simulate_observatory
 from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.report.headline import compute_headlines
 from poyo_ssl.report.results import load_results
-from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.label_budget import LabelBudget, most_labels
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, stimulus_tasks
 from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
@@ -239,9 +239,9 @@ def test_more_labels_per_class_than_there_are_are_refused_before_any_work(record
 def test_tasks_that_ask_for_pictures_use_all_labels():
     assert CONFIG.budgets(MOVIE_HELD_OUT) == [LabelBudget()]
     assert CONFIG.budgets(DIRECTION) == [LabelBudget(), LabelBudget(per_class=2)]
-    assert CONFIG.most_labels(DIRECTION) == LabelBudget()
+    assert most_labels(CONFIG.budgets(DIRECTION)) == LabelBudget()
     few = replace(CONFIG, label_fractions=(), labels_per_class=(2, 5, 3))
-    assert few.most_labels(DIRECTION) == LabelBudget(per_class=5)
+    assert most_labels(few.budgets(DIRECTION)) == LabelBudget(per_class=5)
 
 
 def test_saved_decoders_say_from_how_many_labels_they_learned(finished, recordings, tmp_path):

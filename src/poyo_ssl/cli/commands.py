@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import (
@@ -21,15 +17,8 @@ from poyo_ssl.cli.options import (
     read_source,
 )
 from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
-from poyo_ssl.cli.terminal import (
-    console,
-    item_progress,
-    print_facts,
-    print_rows,
-    print_summary,
-    say,
-    stage_progress,
-)
+from poyo_ssl.cli.run_commands import DEMO, MERGE, RUN
+from poyo_ssl.cli.terminal import item_progress, print_facts, print_rows, say
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -191,88 +180,6 @@ def _movie(options: Namespace) -> None:
     say(write_movie(options.run, options.output, **chosen))
 
 
-def _add_run(parser: ArgumentParser) -> None:
-    add_files(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help="directory for results, checkpoints and report.html",
-    )
-    parser.add_argument(
-        "--pretrain_on",
-        nargs="+",
-        type=Path,
-        default=[],
-        help="other recordings to pretrain encoders on, which are not decoded",
-    )
-    parser.add_argument(
-        "--skip_broken", action="store_true", help="continue without recordings that cannot be read"
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a trial: one seed, few steps, one part of the labels, scratch and its teacher",
-    )
-
-
-def _run(options: Namespace) -> None:
-    from poyo_ssl.comparison.config import RunConfig
-    from poyo_ssl.recordings.loading import load_recordings
-
-    config = build(RunConfig, options)
-    if options.quick:
-        from poyo_ssl.cli.trial import trial_of
-
-        config = trial_of(config)
-    recordings, earlier = (
-        load_recordings(files, read_source(options), skip_broken=options.skip_broken)
-        if files
-        else []
-        for files in (options.files, options.pretrain_on)
-    )
-    _run_and_show(recordings, options.output, config, earlier)
-    if options.quick:
-        say("A trial run: it shows that everything works, and its scores mean little.")
-
-
-def _add_demo(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/demo"),
-        help="directory for results and report.html",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated observatory")
-
-
-def _demo(options: Namespace) -> None:
-    from poyo_ssl.comparison.demo import demo_config, simulate_demo
-
-    console.print("Simulating a small brain observatory ...")
-    _run_and_show(simulate_demo(options.seed), options.output, demo_config(), [])
-
-
-def _run_and_show(
-    recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
-) -> None:
-    from poyo_ssl.comparison.run import run
-
-    with stage_progress() as report:
-        page = run(
-            recordings,
-            directory,
-            config,
-            pretraining_recordings=pretraining_recordings,
-            command=shlex.join(["poyo-ssl", *sys.argv[1:]]),
-            on_progress=report,
-        )
-    facts = json.loads((directory / "run.json").read_text())
-    chance = {task["name"]: task["chance"] for task in facts["tasks"]}
-    print_summary(pd.read_csv(directory / "summary.csv"), chance)
-    say(f"Report: {page}")
-
-
 def _add_convert(parser: ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=Path, help="Lightning checkpoint of torch-brain's CalciumPOYOPlus"
@@ -323,26 +230,9 @@ def _doctor(options: Namespace) -> None:
 
 
 COMMANDS = {
-    "demo": Command(
-        _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
-    ),
-    "run": Command(
-        _add_run,
-        _run,
-        "The whole method on your recordings. Partition of units, pretraining, decoders beside "
-        "reference decoders, report.",
-        reads_source=True,
-        config=ConfigClass("poyo_ssl.comparison.config", "RunConfig"),
-        essentials=(
-            "tasks",
-            "units",
-            "arms",
-            "label_fractions",
-            "num_seeds",
-            "jobs",
-            "title",
-        ),
-    ),
+    "demo": DEMO,
+    "run": RUN,
+    "merge": MERGE,
     "inspect": INSPECT,
     "download": DOWNLOAD,
     "prepare": PREPARE,

@@ -173,13 +173,6 @@ class RunConfig:
         fractions = [LabelBudget(fraction=fraction) for fraction in self.label_fractions]
         return [*fractions, *(LabelBudget(per_class=n) for n in self.labels_per_class)]
 
-    def most_labels(self, task: Task) -> LabelBudget:
-        """The largest fraction or, where there is none, the largest number per class."""
-        return max(
-            self.budgets(task),
-            key=lambda labels: (labels.per_class is None, labels.fraction, labels.per_class or 0),
-        )
-
     def pretraining_of(self, arm: str) -> PretrainingConfig:
         """How the encoder of an arm is pretrained."""
         return self.pretrainings[arm].pretraining or self.pretraining

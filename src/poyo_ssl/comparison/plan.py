@@ -139,10 +139,13 @@ class Experiment:
         answering = self.divided.answering(task)
         return find_shared_stimulus(task, answering, self.earlier) is not None
 
+    def encoder_of(self, arm: str) -> str:
+        """The arm whose encoders an arm begins with; equal ones are made once."""
+        return next(name for name in self.config.pretrainings if self._learns_like(name, arm))
+
     def pretrained_directory(self, arm: str, seed: int) -> Path:
-        """Where the pretrained encoder of an arm and seed lies; equal ones are made once."""
-        equal = (name for name in self.config.pretrainings if self._learns_like(name, arm))
-        return self.directory / pretrained_name(next(equal), seed)
+        """Where the pretrained encoder of an arm and seed lies."""
+        return self.directory / pretrained_name(self.encoder_of(arm), seed)
 
     def _learns_like(self, one: str, other: str) -> bool:
         first, second = self.config.pretrainings[one], self.config.pretrainings[other]

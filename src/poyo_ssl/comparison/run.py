@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.plan import Experiment, PlannedFit, claim, plan
 from poyo_ssl.comparison.run_directory import (
     CURVES,
+    ENCODER,
+    FIT,
     PRETRAINING_FACTS,
-    is_finished,
     save_fit,
     seconds_spent,
     write_facts,
@@ -26,18 +25,19 @@ from poyo_ssl.comparison.run_directory import (
     write_results,
     write_warnings,
 )
+from poyo_ssl.comparison.run_plan import RunPlan
+from poyo_ssl.comparison.shared_work import Claim, Part, Piece, Workers
 from poyo_ssl.decoders.fitted_decoder import Origin
 from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
 from poyo_ssl.evaluation.film import Film, pictures_at_hand
 from poyo_ssl.file_names import EXPERIMENT, file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
-from poyo_ssl.output_directory import alone_in, naming_lost_output, require_output
+from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
 from poyo_ssl.whole_files import write_csv, write_json
-from poyo_ssl.worker_processes import Call, call_in_processes
 
 
 def run(
@@ -75,63 +75,153 @@ def run(
         ToldToEnd: If a signal tells a worker process to end.
     """
     started = time.perf_counter()
-    with collect_warnings("poyo_ssl") as said:
-        experiment = plan(recordings, directory, config, pretraining_recordings)
+    experiment, said = _plan(recordings, directory, config, pretraining_recordings)
     with alone_in(directory):
-        claim(experiment)
+        run_plan = _prepare(experiment, said)
         with naming_lost_output(directory / EXPERIMENT):
-            seconds_before = seconds_spent(experiment)
-            write_recordings(experiment)
-            write_warnings(experiment, said)
-            _pretrain_all(experiment, on_progress)
-            fits = experiment.fits()
-            _fit_all(experiment, fits, on_progress)
-            write_results(experiment, fits)
+            seconds_before = seconds_spent(directory)
+            _workers(experiment, on_progress).do(_pieces(experiment, run_plan))
+            write_results(directory, run_plan)
             seconds = seconds_before + time.perf_counter() - started
-            write_facts(experiment, command, seconds)
+            write_facts(directory, run_plan, command, seconds)
             return write_report(directory)
 
 
-def _make_all(
-    experiment: Experiment, calls: list[Call], on_progress: Callable[[int], None]
+def run_part(
+    recordings: list[Recording],
+    directory: Path,
+    config: RunConfig,
+    part: Part,
+    *,
+    pretraining_recordings: Sequence[Recording] = (),
+    pretrain_only: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> None:
-    """Makes calls of one core each, so that results do not depend on how many run at once."""
-    workers = experiment.config.jobs or os.cpu_count() or 1
-    with closing(call_in_processes(calls, workers)) as finished:
-        for done, _ in enumerate(finished, start=1):
-            require_output(experiment.directory / EXPERIMENT)
-            on_progress(done)
+    """Does what is left of a run and not done by others, beside any number of other parts.
+
+    The parts share a directory, on one machine or on storage that several machines see. Each fit
+    is made by one of them: its own share first, then what is left of the others'. Fits that a
+    killed part had begun are taken over, by those that still run or by ``run``, which also makes
+    the tables and the report.
+
+    Args:
+        recordings: As for ``run``, and so are the other arguments.
+        directory: Where all parts write.
+        config: Every option.
+        part: Which one of how many.
+        pretraining_recordings: Other recordings to pretrain encoders on.
+        pretrain_only: End when encoders are pretrained.
+        on_progress: Called with a stage's name, fits done and fits in all after each fit.
+
+    Raises:
+        RecordingError: If the recordings cannot answer the tasks, or encoders have nothing to be
+            pretrained on.
+        OutputError: If the directory vanishes or fills up.
+        ToldToEnd: If a signal tells a worker process to end.
+    """
+    experiment, said = _plan(recordings, directory, config, pretraining_recordings)
+    run_plan = _prepare(experiment, said, is_shared=True)
+    with naming_lost_output(directory / EXPERIMENT):
+        stages = _pieces(experiment, run_plan)
+        pieces = {name: part.order(found) for name, found in stages.items()}
+        if pretrain_only:
+            del pieces["decoders"]
+        _workers(experiment, on_progress, is_patient=False).do(pieces)
 
 
-def _fit_all(
+def prepare_run(
+    recordings: list[Recording],
+    directory: Path,
+    config: RunConfig,
+    *,
+    pretraining_recordings: Sequence[Recording] = (),
+) -> RunPlan:
+    """Checks and writes down what a run is going to do, and does nothing of it.
+
+    Args:
+        recordings: As for ``run``, and so are the other arguments.
+        directory: Of the run.
+        config: Every option.
+        pretraining_recordings: Other recordings to pretrain encoders on.
+
+    Raises:
+        RecordingError: If the recordings cannot answer the tasks, or encoders have nothing to be
+            pretrained on.
+    """
+    experiment, said = _plan(recordings, directory, config, pretraining_recordings)
+    return _prepare(experiment, said, is_shared=True)
+
+
+def _plan(
+    recordings: list[Recording],
+    directory: Path,
+    config: RunConfig,
+    earlier: Sequence[Recording],
+) -> tuple[Experiment, list[str]]:
+    """The experiment, and what was warned of when it was planned."""
+    with collect_warnings("poyo_ssl") as said:
+        experiment = plan(recordings, directory, config, earlier)
+    return experiment, list(said)
+
+
+def _prepare(experiment: Experiment, said: list[str], *, is_shared: bool = False) -> RunPlan:
+    """Writes what is planned and what was recorded; of those that share a run, the first does."""
+    directory, run_plan = experiment.directory, RunPlan.of(experiment)
+    with Claim(directory).awaited():
+        claim(experiment)
+        if is_shared and run_plan.is_saved_in(directory):
+            return run_plan
+        with naming_lost_output(directory / EXPERIMENT):
+            write_recordings(experiment)
+            write_warnings(experiment, said)
+            run_plan.save(directory)
+    return run_plan
+
+
+def _workers(
     experiment: Experiment,
-    fits: list[PlannedFit],
     on_progress: Callable[[str, int, int], None],
-) -> None:
-    """Fits and scores every decoder that is not there."""
-    missing = [fit for fit in fits if not is_finished(experiment.directory / fit.name)]
-    num_found = len(fits) - len(missing)
-    _make_all(
-        experiment,
-        [partial(_fit_and_score, experiment, fit) for fit in missing],
-        lambda done: on_progress("decoders", num_found + done, len(fits)),
+    *,
+    is_patient: bool = True,
+) -> Workers:
+    return Workers(
+        marker=experiment.directory / EXPERIMENT,
+        jobs=experiment.config.jobs,
+        is_patient=is_patient,
+        on_progress=on_progress,
     )
 
 
-def _pretrain_all(experiment: Experiment, on_progress: Callable[[str, int, int], None]) -> None:
-    """Pretrains every encoder once; tasks, units, labels and arms alike share it."""
-    wanted = {
-        experiment.pretrained_directory(arm, seed): (arm, seed)
-        for arm in experiment.pretrained_arms
-        for seed in range(experiment.config.num_seeds)
+def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]:
+    """Every encoder once, which tasks, units, labels and arms share, and every decoder."""
+    encoders = {planned.name: planned for planned in run_plan.pretrainings}
+    return {
+        "pretraining": [
+            Piece(
+                directory=experiment.directory / name,
+                results=ENCODER,
+                make=partial(_pretrain, experiment, planned.arm, planned.seed),
+            )
+            for name, planned in encoders.items()
+        ],
+        "decoders": [
+            Piece(
+                directory=experiment.directory / fit.name,
+                results=FIT,
+                make=partial(_fit_and_score, experiment, fit),
+                needed=_needed(experiment, fit),
+            )
+            for fit in run_plan.fits
+        ],
     }
-    missing = [which for path, which in wanted.items() if not (path / "config.json").is_file()]
-    num_found = len(wanted) - len(missing)
-    _make_all(
-        experiment,
-        [partial(_pretrain, experiment, arm, seed) for arm, seed in missing],
-        lambda done: on_progress("pretraining", num_found + done, len(wanted)),
-    )
+
+
+def _needed(experiment: Experiment, fit: PlannedFit) -> tuple[Path, ...]:
+    """The encoder that a fit begins with, if it does."""
+    if fit.arm not in experiment.config.pretrainings:
+        return ()
+    directory = experiment.pretrained_directory(fit.arm, fit.seed)
+    return tuple(directory / name for name in ENCODER)
 
 
 def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,20 +17,19 @@ import torch
 
 from poyo_ssl.clock.check import check_clock
 from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
+from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.comparison.summary import summarize
-from poyo_ssl.evaluation.evaluate import Evaluation, chance_level
+from poyo_ssl.evaluation.evaluate import Evaluation
 from poyo_ssl.evaluation.film import Film, as_bytes, film_file
 from poyo_ssl.evaluation.saved_runs import describe_splits
-from poyo_ssl.file_names import MOVIE, SPLITS, file_name
+from poyo_ssl.file_names import EXPERIMENT, MOVIE, SPLITS, file_name
 from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.recordings.simulation.simulator import SIMULATED_BY
 from poyo_ssl.whole_files import partial_file, publish, write_arrays, write_csv, write_json
 from poyo_ssl.windows.answers import class_names
 from poyo_ssl.windows.label_budget import LabelBudget
-from poyo_ssl.windows.tasks import Task
 
 CITATIONS = [
     "Bae, Azabou, Cha, Richards (2025). Decoding Dynamic Visual Experience from Calcium Imaging "
@@ -46,37 +44,41 @@ DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scik
 NUM_SHOWN_FRAMES = 8
 CURVES, PREDICTIONS, SCORES, FRAMES = "curves.csv", "predictions.csv", "scores.json", "frames.npz"
 """Files of a fit; the first two are also gathered for the run."""
+FIT = (CURVES, PREDICTIONS, SCORES)
+"""Files of every fit, in the order in which they are written."""
 PRETRAINING_FACTS = "pretraining.json"
 """Beside every pretrained encoder: seconds, and how much it learned from."""
+ENCODER = ("config.json",)
+"""What is written last of a pretrained encoder."""
+DESCRIPTION = (
+    "recordings.json", SPLITS, "clock.json", "predictability.json", "units.csv",
+    "predictability.png", "warnings.csv", EXPERIMENT,
+)  # fmt: skip
+"""What tells of the recordings and not of any fit."""
 
 
-def seconds_spent(experiment: Experiment) -> float:
+def seconds_spent(directory: Path) -> float:
     """Seconds that a run which is now resumed, or extended, had taken before."""
-    path = experiment.directory / "run.json"
+    path = directory / "run.json"
     return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
 
 
-def write_facts(experiment: Experiment, command: str, seconds: float) -> None:
-    """Command, config, versions, hardware and time of a run, for its report.
-
-    The report says that the data are invented as soon as one recording is simulated.
-    """
-    config = experiment.config
-    everything = [*experiment.divided, *experiment.earlier]
-    sources = [d.recording.source or "" for d in everything]
+def write_facts(directory: Path, run_plan: RunPlan, command: str, seconds: float) -> None:
+    """Command, config, versions, hardware and time of a run, for its report."""
+    config = run_plan.config
     write_json(
-        experiment.directory / "run.json",
+        directory / "run.json",
         {
-            "title": config.title,
+            "title": config["title"],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
-            "is_simulated": any(source.startswith(SIMULATED_BY) for source in sources),
+            "is_simulated": run_plan.is_simulated,
             "seconds": round(seconds, 1),
             "versions": {name: version(name) for name in DISTRIBUTIONS},
             "hardware": describe_hardware(),
-            "config": asdict(config),
-            "seeds": list(range(config.num_seeds)),
-            "tasks": [_describe_task(task, experiment) for task in experiment.tasks],
+            "config": config,
+            "seeds": list(range(config["num_seeds"])),
+            "tasks": [planned.described() for planned in run_plan.tasks],
             "citation": CITATIONS,
         },
     )
@@ -107,11 +109,6 @@ def save_fit(
     for recording_id, film in films.items():
         film.save(directory / film_file(recording_id))
     write_json(directory / SCORES, rows)
-
-
-def is_finished(directory: Path) -> bool:
-    """Whether a fit was scored and all of it is there."""
-    return all((directory / name).is_file() for name in (CURVES, PREDICTIONS, SCORES))
 
 
 def _choose_frames(evaluation: Evaluation, pictures: np.ndarray) -> dict[str, np.ndarray]:
@@ -197,33 +194,21 @@ def _count(units: pd.DataFrame, column: str) -> dict[str, int]:
     return {str(k): int(v) for k, v in units[column].dropna().value_counts().items()}
 
 
-def _describe_task(task: Task, experiment: Experiment) -> dict[str, Any]:
-    recording = experiment.divided.answering(task)[0].recording
-    return {
-        "name": task.name,
-        "title": task.title,
-        "chance": chance_level(task, recording, experiment.divided.classes(task)),
-        "kind": task.kind,
-        "split": task.split,
-    }
-
-
-def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
+def write_results(directory: Path, run_plan: RunPlan) -> None:
     """Gathers what the fits saved into the tables and pictures of the run."""
-    directory = experiment.directory
-    arms = experiment.config.all_arms
-    pretrainings = _write_pretrainings(experiment).set_index(["arm", "seed"])["seconds"]
+    fits = run_plan.fits
+    pretrainings = _write_pretrainings(directory, run_plan).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
         rows = json.loads((directory / fit.name / SCORES).read_text())
-        kind = "reference" if arms[fit.arm].is_reference else "network"
+        kind = "reference" if fit.arm in run_plan.references else "network"
         keys: dict[str, Any] = {
             "kind": kind,
             "label_fraction": _label_fraction(fit.labels, rows),
         }
         seconds = float(pretrainings.get((fit.arm, fit.seed), 0.0))
         scores += [{**row, **keys, "pretraining_seconds": seconds} for row in rows]
-        windows.append(_read_windows(experiment, fit, rows[0], keys))
+        windows.append(_read_windows(directory, run_plan, fit, rows[0], keys))
         curve = pd.read_csv(directory / fit.name / CURVES)
         curves.append(
             curve.assign(
@@ -237,15 +222,15 @@ def write_results(experiment: Experiment, fits: list[PlannedFit]) -> None:
                 seed=fit.seed,
             )
         )
-    curves += _pretraining_curves(experiment)
+    curves += _pretraining_curves(directory, run_plan)
     table = tabulate(scores)
     write_csv(directory / "scores.csv", table)
     write_csv(directory / CURVES, pd.concat(curves))
-    summary = summarize(table, pd.concat(windows), experiment.config.baseline)
+    summary = summarize(table, pd.concat(windows), run_plan.config["baseline"])
     write_csv(directory / "summary.csv", summary)
     _gather_predictions(directory, fits)
-    _write_confusions(experiment, fits)
-    _write_movies(experiment, fits)
+    _write_confusions(directory, run_plan)
+    _write_movies(directory, run_plan)
 
 
 def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -274,14 +259,19 @@ def read_predictions(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_windows(
-    experiment: Experiment, fit: PlannedFit, row: dict[str, Any], keys: dict[str, Any]
+    directory: Path,
+    run_plan: RunPlan,
+    fit: PlannedFit,
+    row: dict[str, Any],
+    keys: dict[str, Any],
 ) -> pd.DataFrame:
     """Every test window of a fit, its answers as numbers: what intervals and p values are of."""
     columns = ["recording", "trial", "metric", "value", "truth", "answer"]
-    found = read_predictions(experiment.directory / fit.name / PREDICTIONS, columns)
-    task = experiment.divided.task(fit.task)
-    classes = experiment.divided.classes(task)
-    target, predicted = (task.answer.numbers(found[name], classes) for name in ("truth", "answer"))
+    found = read_predictions(directory / fit.name / PREDICTIONS, columns)
+    planned = run_plan.task(fit.task)
+    target, predicted = (
+        planned.task.answer.numbers(found[name], planned.classes) for name in ("truth", "answer")
+    )
     named = {name: row[name] for name in ("task", "split", "units", "arm", "labels", "seed")}
     return (
         found.drop(columns=["truth", "answer"])
@@ -290,7 +280,7 @@ def _read_windows(
     )
 
 
-def _gather_predictions(directory: Path, fits: list[PlannedFit]) -> None:
+def _gather_predictions(directory: Path, fits: Sequence[PlannedFit]) -> None:
     """Puts the predictions of all fits below one head; one fit is in memory at a time."""
     path = directory / PREDICTIONS
     with partial_file(path) as partial:
@@ -308,53 +298,49 @@ def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
     return sum(row["num_train"] for row in rows) / sum(row["num_labelled"] for row in rows)
 
 
-def _pretraining_curves(experiment: Experiment) -> list[pd.DataFrame]:
+def _pretraining_curves(directory: Path, run_plan: RunPlan) -> list[pd.DataFrame]:
     return [
-        pd.read_csv(experiment.pretrained_directory(arm, seed) / CURVES).assign(
+        pd.read_csv(directory / planned.name / CURVES).assign(
             stage="pretrain",
-            fit=pretrained_name(arm, seed),
+            fit=pretrained_name(planned.arm, planned.seed),
             task="pretraining",
-            units=experiment.config.pretrainings[arm].units,
-            arm=arm,
+            units=planned.units,
+            arm=planned.arm,
             labels="",
             label_fraction=np.nan,
-            seed=seed,
+            seed=planned.seed,
         )
-        for arm in experiment.pretrained_arms
-        for seed in range(experiment.config.num_seeds)
+        for planned in run_plan.pretrainings
     ]
 
 
-def _write_pretrainings(experiment: Experiment) -> pd.DataFrame:
+def _write_pretrainings(directory: Path, run_plan: RunPlan) -> pd.DataFrame:
     """Writes what every encoder was pretrained on, and how long it took."""
     columns = ["arm", "seed", "units", "objective", "num_recordings", "num_units", "seconds"]
     rows = [
         {
-            "arm": arm,
-            "seed": seed,
-            "units": experiment.config.pretrainings[arm].units,
-            "objective": experiment.config.pretraining_of(arm).objective,
-            **json.loads(
-                (experiment.pretrained_directory(arm, seed) / PRETRAINING_FACTS).read_text()
-            ),
+            "arm": planned.arm,
+            "seed": planned.seed,
+            "units": planned.units,
+            "objective": planned.objective,
+            **json.loads((directory / planned.name / PRETRAINING_FACTS).read_text()),
         }
-        for arm in experiment.pretrained_arms
-        for seed in range(experiment.config.num_seeds)
+        for planned in run_plan.pretrainings
     ]
     table = pd.DataFrame(rows, columns=columns)
-    write_csv(experiment.directory / "pretrainings.csv", table)
+    write_csv(directory / "pretrainings.csv", table)
     return table
 
 
-def _write_confusions(experiment: Experiment, fits: list[PlannedFit]) -> None:
+def _write_confusions(directory: Path, run_plan: RunPlan) -> None:
     """Counts over all seeds and recordings, with the most labels, for label tasks."""
     counts: dict[tuple[str, str, str], pd.DataFrame] = {}
-    for fit in fits:
-        task = experiment.divided.task(fit.task)
-        if not task.answer.has_budget or fit.labels != experiment.config.most_labels(task):
+    for fit in run_plan.fits:
+        planned = run_plan.task(fit.task)
+        if not planned.task.answer.has_budget or fit.labels != run_plan.most_labels(fit.task):
             continue
-        names = class_names(experiment.divided.classes(task))
-        found = read_predictions(experiment.directory / fit.name / PREDICTIONS, ["truth", "answer"])
+        names = class_names(planned.classes)
+        found = read_predictions(directory / fit.name / PREDICTIONS, ["truth", "answer"])
         target, predicted = (
             pd.Index(names).get_indexer(pd.Index(found[column])) for column in ("truth", "answer")
         )
@@ -364,19 +350,18 @@ def _write_confusions(experiment: Experiment, fits: list[PlannedFit]) -> None:
         key = (fit.task, fit.units, fit.arm)
         counts[key] = counts[key] + matrix if key in counts else matrix
     for key, table in counts.items():
-        path = experiment.directory / "confusion" / f"{file_name(*key)}.csv"
+        path = directory / "confusion" / f"{file_name(*key)}.csv"
         write_csv(path, table.rename_axis("").reset_index())
 
 
-def _write_movies(experiment: Experiment, fits: list[PlannedFit]) -> None:
+def _write_movies(directory: Path, run_plan: RunPlan) -> None:
     """A few reconstructed movie frames of every arm: first seed, first recording."""
-    for fit in fits:
-        task = experiment.divided.task(fit.task)
-        if not task.answer.needs_pictures or fit.seed != 0:
+    for fit in run_plan.fits:
+        if not run_plan.task(fit.task).task.answer.needs_pictures or fit.seed != 0:
             continue
-        with np.load(experiment.directory / fit.name / FRAMES, allow_pickle=False) as shown:
+        with np.load(directory / fit.name / FRAMES, allow_pickle=False) as shown:
             name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
-            write_arrays(experiment.directory / MOVIE / name, shown)
+            write_arrays(directory / MOVIE / name, shown)
 
 
 def describe_hardware() -> dict[str, Any]:

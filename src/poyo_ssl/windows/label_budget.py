@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,14 @@ class LabelBudget:
     def is_everything(self) -> bool:
         """Whether all labels may be used."""
         return self.per_class is None and self.fraction == 1
+
+
+def most_labels(budgets: Iterable[LabelBudget]) -> LabelBudget:
+    """The largest fraction or, where there is none, the largest number per class."""
+    return max(
+        budgets,
+        key=lambda labels: (labels.per_class is None, labels.fraction, labels.per_class or 0),
+    )
 
 
 def take_labels(target: np.ndarray, labels: LabelBudget | float, seed: int) -> np.ndarray:

@@ -1,0 +1,227 @@
+"""The commands that make runs: alone, as one of several parts, on a cluster, and together again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jsonargparse import ArgumentParser, Namespace
+
+from poyo_ssl.cli.options import Command, ConfigClass, add_files, build, read_source
+from poyo_ssl.cli.terminal import console, print_summary, say, stage_progress
+
+# What a command needs is imported when it is called: torch alone takes seconds.
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    add_files(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="directory for results, checkpoints and report.html",
+    )
+    parser.add_argument(
+        "--pretrain_on",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="other recordings to pretrain encoders on, which are not decoded",
+    )
+    parser.add_argument(
+        "--skip_broken", action="store_true", help="continue without recordings that cannot be read"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a trial: one seed, few steps, one part of the labels, scratch and its teacher",
+    )
+    parser.add_argument(
+        "--part",
+        help="be one of several processes that share the run, such as 3/8; start the others "
+        "anywhere, and then the command without --part for the report",
+    )
+    parser.add_argument(
+        "--pretrain_only", action="store_true", help="of a part: end when encoders are pretrained"
+    )
+    parser.add_argument(
+        "--plan",
+        choices=["slurm"],
+        help="run nothing, and write the scripts of a SLURM cluster to OUTPUT/slurm",
+    )
+    parser.add_argument("--parts", type=int, default=8, help="jobs of such a plan at a time")
+    parser.add_argument("--submit", action="store_true", help="submit such a plan with sbatch")
+
+
+def _run(options: Namespace) -> None:
+    from poyo_ssl.comparison.config import RunConfig
+    from poyo_ssl.recordings.loading import load_recordings
+
+    _require_together(options)
+    config = build(RunConfig, options)
+    if options.quick:
+        from poyo_ssl.cli.trial import trial_of
+
+        config = trial_of(config)
+    recordings, earlier = (
+        load_recordings(files, read_source(options), skip_broken=options.skip_broken)
+        if files
+        else []
+        for files in (options.files, options.pretrain_on)
+    )
+    if options.plan:
+        _plan_for_cluster(recordings, earlier, config, options)
+    elif options.part:
+        _run_part(recordings, earlier, config, options)
+    else:
+        _run_and_show(recordings, options.output, config, earlier)
+        if options.quick:
+            say("A trial run: it shows that everything works, and its scores mean little.")
+
+
+def _require_together(options: Namespace) -> None:
+    """Refuses options that mean nothing without another one."""
+    if options.part and options.plan:
+        raise ValueError("--part does a part of a run and --plan none of it: give one of them.")
+    if options.pretrain_only and not options.part:
+        raise ValueError("--pretrain_only goes with --part; for all of it alone, give --part 1/1.")
+    if options.submit and not options.plan:
+        raise ValueError("--submit goes with --plan slurm.")
+
+
+def _run_part(recordings: list[Any], earlier: list[Any], config: Any, options: Namespace) -> None:
+    from poyo_ssl.comparison.run import run_part
+    from poyo_ssl.comparison.shared_work import Part
+
+    with stage_progress() as report:
+        run_part(
+            recordings,
+            options.output,
+            config,
+            Part.from_text(options.part),
+            pretraining_recordings=earlier,
+            pretrain_only=options.pretrain_only,
+            on_progress=report,
+        )
+    say("Nothing is left for this part. The command without --part writes tables and report.")
+
+
+def _plan_for_cluster(
+    recordings: list[Any], earlier: list[Any], config: Any, options: Namespace
+) -> None:
+    from poyo_ssl.comparison.run import prepare_run
+    from poyo_ssl.comparison.slurm import submit, write_slurm_scripts
+
+    run_plan = prepare_run(recordings, options.output, config, pretraining_recordings=earlier)
+    script = write_slurm_scripts(
+        options.output, run_plan, _words_of_run(sys.argv[1:]), num_parts=options.parts
+    )
+    say(f"{len(run_plan.fits)} fits are planned; the scripts are in {script.parent}.")
+    say(submit(script) if options.submit else f"Submit them with: bash {shlex.quote(str(script))}")
+
+
+def _words_of_run(words: list[str]) -> list[str]:
+    """The command line without what makes it a plan."""
+    kept, skips = [], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not skips and name not in ("--plan", "--parts", "--submit"):
+            kept.append(word)
+        skips = not skips and name in ("--plan", "--parts") and not equals
+    return kept
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/demo"),
+        help="directory for results and report.html",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated observatory")
+
+
+def _demo(options: Namespace) -> None:
+    from poyo_ssl.comparison.demo import demo_config, simulate_demo
+
+    console.print("Simulating a small brain observatory ...")
+    _run_and_show(simulate_demo(options.seed), options.output, demo_config(), [])
+
+
+def _run_and_show(
+    recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
+) -> None:
+    from poyo_ssl.comparison.run import run
+
+    with stage_progress() as report:
+        page = run(
+            recordings,
+            directory,
+            config,
+            pretraining_recordings=pretraining_recordings,
+            command=_command(),
+            on_progress=report,
+        )
+    _show(page)
+
+
+def _show(page: Path) -> None:
+    """Scores of a finished run, and where its report is."""
+    facts = json.loads((page.parent / "run.json").read_text())
+    chance = {task["name"]: task["chance"] for task in facts["tasks"]}
+    print_summary(pd.read_csv(page.parent / "summary.csv"), chance)
+    say(f"Report: {page}")
+
+
+def _command() -> str:
+    return shlex.join(["poyo-ssl", *sys.argv[1:]])
+
+
+def _add_merge(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="directories that 'poyo-ssl run' or its parts wrote"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="directory of the merged run (default: the only RUN)"
+    )
+
+
+def _merge(options: Namespace) -> None:
+    from poyo_ssl.comparison.merge import merge
+
+    if options.output is None and len(options.runs) > 1:
+        raise ValueError(f"{len(options.runs)} runs are to be merged: say where with --output DIR.")
+    directory = options.output or options.runs[0]
+    _show(merge(options.runs, directory, command=_command()))
+
+
+DEMO = Command(
+    _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
+)
+RUN = Command(
+    _add_run,
+    _run,
+    "The whole method on your recordings. Partition of units, pretraining, decoders beside "
+    "reference decoders, report.",
+    reads_source=True,
+    config=ConfigClass("poyo_ssl.comparison.config", "RunConfig"),
+    essentials=(
+        "tasks",
+        "units",
+        "arms",
+        "label_fractions",
+        "num_seeds",
+        "jobs",
+        "title",
+    ),
+)
+MERGE = Command(
+    _add_merge,
+    _merge,
+    "Makes one run of several. They must be of the same recordings and config; arms, seeds and "
+    "numbers of labels are joined.",
+)

@@ -1,0 +1,132 @@
+"""What several directories hold of one experiment, as one run with tables and a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from poyo_ssl.comparison.run_directory import (
+    CURVES,
+    DESCRIPTION,
+    ENCODER,
+    FIT,
+    PRETRAINING_FACTS,
+    SCORES,
+    write_facts,
+    write_results,
+)
+from poyo_ssl.comparison.run_plan import RunPlan
+from poyo_ssl.file_names import EXPERIMENT
+from poyo_ssl.output_directory import alone_in, naming_lost_output
+from poyo_ssl.report.page import write_report
+from poyo_ssl.whole_files import partial_file, publish
+
+_NUM_NAMED = 5  # fits that a message names
+_LAST = (*FIT, *ENCODER)
+
+
+def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
+    """Brings runs of one experiment together, and writes its tables and report.
+
+    Recordings and config must be the same; arms, seeds and numbers of labels may differ, and the
+    merged run has all of them. What a run did not finish is taken from another that did. No
+    recording is read and nothing is fitted.
+
+    Args:
+        runs: Directories that ``run`` or its parts wrote.
+        directory: Where the merged run goes; it may be one of ``runs``, and what it holds stays.
+        command: The command line, for the record.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        ValueError: If the runs are of different experiments, or fits are missing in all of them.
+        OutputError: If another process writes to the directory, or it vanishes or fills up.
+    """
+    here = [directory] if (directory / EXPERIMENT).exists() else []
+    sources = list(dict.fromkeys([*here, *runs]))
+    run_plan = reduce(add, [RunPlan.load(source) for source in sources])
+    _require_one_experiment(sources)
+    origins = _find_all(run_plan, sources)
+    with alone_in(directory):
+        if not here:
+            for name in DESCRIPTION:
+                _copy(sources[0] / name, directory / name)
+        with naming_lost_output(directory / EXPERIMENT):
+            for name, origin in origins.items():
+                _copy_whole(origin / name, directory / name)
+            run_plan.save(directory)
+            write_results(directory, run_plan)
+            write_facts(directory, run_plan, command, _seconds(directory, run_plan))
+            return write_report(directory)
+
+
+def _require_one_experiment(sources: list[Path]) -> None:
+    stored = [json.loads((source / EXPERIMENT).read_text()) for source in sources]
+    for source, other in zip(sources[1:], stored[1:], strict=True):
+        different = _differences(stored[0], other)
+        if different:
+            raise ValueError(
+                f"'{source}' and '{sources[0]}' hold different experiments: they differ in "
+                f"{', '.join(different)}. Merge runs of the same recordings and config; only "
+                "arms, seeds and numbers of labels may differ."
+            )
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of what is not the same; options of the config by their own names."""
+    names = [name for name in one if name != "config" and one[name] != other.get(name)]
+    mine, theirs = one["config"], other["config"]
+    return names + [f"config.{name}" for name in mine if mine[name] != theirs.get(name)]
+
+
+def _find_all(run_plan: RunPlan, sources: list[Path]) -> dict[str, Path]:
+    """Where every encoder and fit lies: its name below a run, and the first run that has it."""
+    encoder = (CURVES, PRETRAINING_FACTS, *ENCODER)
+    wanted = {planned.name: encoder for planned in run_plan.pretrainings}
+    wanted |= {fit.name: FIT for fit in run_plan.fits}
+    found = {
+        name: source
+        for name, files in wanted.items()
+        for source in reversed(sources)
+        if all((source / name / file).is_file() for file in files)
+    }
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} encoders and fits are finished in none of "
+            f"{', '.join(map(str, sources))}: {', '.join(missing[:_NUM_NAMED])}"
+            f"{' ...' * (len(missing) > _NUM_NAMED)}. Run the same command again to make them; "
+            "what is finished is kept."
+        )
+    return found
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copies the files of an encoder or a fit; those that tell that it is finished come last."""
+    if source == target:
+        return
+    files = [path for path in source.rglob("[!.]*") if path.is_file()]
+    for path in sorted(
+        files, key=lambda path: _LAST.index(path.name) if path.name in _LAST else -1
+    ):
+        _copy(path, target / path.relative_to(source))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with partial_file(target) as partial:
+        shutil.copyfile(source, partial)
+        publish(partial, target)
+
+
+def _seconds(directory: Path, run_plan: RunPlan) -> float:
+    """Seconds of one core that all encoders and fits took."""
+    encoders = {directory / planned.name / PRETRAINING_FACTS for planned in run_plan.pretrainings}
+    fits = [json.loads((directory / fit.name / SCORES).read_text())[0] for fit in run_plan.fits]
+    return sum(row["seconds"] for row in [*(json.loads(e.read_text()) for e in encoders), *fits])
