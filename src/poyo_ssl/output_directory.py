@@ -22,13 +22,23 @@ class OutputError(OSError):
 def alone_in(directory: Path) -> Iterator[None]:
     """Lets no other process of this kind write to a directory; the end of the process frees it.
 
+    A directory that is made here goes again where nothing came of what was to be written.
+
     Raises:
         OutputError: If another process writes there now.
     """
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
+    lock = directory / ".lock"
     try:
-        with FileLock(directory / ".lock", timeout=0):
-            yield
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            except Exception:
+                if is_new and [*directory.iterdir()] == [lock]:
+                    lock.unlink()
+                    directory.rmdir()
+                raise
     except Timeout as error:
         raise OutputError(
             f"Another process is writing to '{directory}'. Wait until it ends, or choose another "
