@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.comparison.plan import Experiment, plan
+from poyo_ssl.comparison.experiment import Experiment
+from poyo_ssl.comparison.plan import plan
 from poyo_ssl.comparison.run import run
 from poyo_ssl.evaluation.evaluate import evaluate_recording
 from poyo_ssl.finetuning.config import FinetuningConfig

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.comparison.plan import PlannedFit as Fit
+from poyo_ssl.comparison.experiment import PlannedFit as Fit
 from poyo_ssl.comparison.plan import plan
 from poyo_ssl.comparison.run import run
 from poyo_ssl.decoders.loading import load_decoder

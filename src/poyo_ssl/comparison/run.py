@@ -12,7 +12,8 @@ import torch
 
 from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.comparison.plan import Experiment, PlannedFit, claim, plan
+from poyo_ssl.comparison.experiment import Experiment, PlannedFit
+from poyo_ssl.comparison.plan import claim, plan
 from poyo_ssl.comparison.run_directory import (
     CURVES,
     ENCODER,

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from poyo_ssl.clock.check import check_clock
-from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
+from poyo_ssl.comparison.experiment import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation

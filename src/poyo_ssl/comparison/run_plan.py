@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from poyo_ssl.comparison.plan import Experiment, PlannedFit, pretrained_name
+from poyo_ssl.comparison.experiment import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.evaluation.evaluate import chance_level
 from poyo_ssl.recordings.simulation.simulator import SIMULATED_BY
 from poyo_ssl.whole_files import write_json
