@@ -42,7 +42,7 @@ docs: setup  ## Builds the documentation: docs/_build/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build
 
 DATA ?= ../shared/data
-bench: setup peer  ## Reproduces the tables of the README (an hour), times SSIM and encoders; benchmarks/results
+bench: setup peer  ## Reproduces the tables of docs/scores.md (an hour), times SSIM and encoders; benchmarks/results
 	$(BIN)/python benchmarks/ssim.py
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/decoding.py --data $(DATA)

@@ -94,13 +94,13 @@ class Choice(NamedTuple):
 
     def encoder(self) -> EncoderConfig:
         """Concatenated tokens hold one sample each."""
-        patch_length = ENCODER.patch_length if self.tokens == "gain" else 0.0
+        patch_length = 0.0 if self.tokens == "concatenated" else ENCODER.patch_length
         return replace(ENCODER, tokens=self.tokens, patch_length=patch_length)
 
 
 VALUES = {
     "objective": list(OBJECTIVES),
-    "tokens": ["gain", "concatenated"],
+    "tokens": ["gain", "concatenated", "projected"],
     "pattern": ["units", "random_patches", "future"],
     "transfer": list(TRANSFERS),
     "embeddings": list(EMBEDDINGS),
@@ -129,10 +129,13 @@ def refusal(**options: Any) -> str | None:
         return r"does not read masked_activity\.pattern: leave it out"
     if are(objective="split_units".__eq__, accumulate=(2).__eq__):
         return r"raise training\.batch_size or lower training\.accumulate"
-    if options.get("teacher") and are(task=lambda task: find_task(task).kind != "labels"):
+    if options.get("teacher") and "task" in options:
         teacher, kind = options["teacher"], find_task(options["task"]).kind
+        first, *_ = TEACHERS[teacher].kinds
         if kind not in TEACHERS[teacher].kinds:
-            return f"its teacher '{teacher}' answers labels.*but the tasks ask for {kind}"
+            return f"its teacher '{teacher}' answers {first}.*but the tasks ask for {kind}"
+    if options.get("teacher") == "aligned":
+        return "fewer than two of 1 recordings to pretrain on"
     if are(transfer="probe".__eq__, embeddings="reset".__eq__):
         return "transfer: probe learns no embeddings, but 8 units are new"
     if are(transfer="probe".__eq__, diet="predictable".__eq__):
@@ -161,10 +164,11 @@ def cover() -> list[Choice]:
                 row.update(pair)
                 break
         else:
-            rows.append(dict(pair))
+            rows.append(pair if refusal(**DEFAULTS | pair) is None else pair | {"task": FRAMES})
     return [Choice(**DEFAULTS | row) for row in rows]
 
 
+FRAMES = "movie_frame"
 DEFAULTS = {name: values[0] for name, values in VALUES.items()}
 COVER = cover()
 
