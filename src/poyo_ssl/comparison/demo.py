@@ -25,7 +25,7 @@ def demo_config() -> RunConfig:
         num_seeds=2,
         splits=SplitConfig(held_out_blocks=6),
         pretraining=PretrainingConfig(
-            training=TrainingConfig(max_steps=150, unit_dropout=0.3, jitter=0.0)
+            training=TrainingConfig(max_steps=100, unit_dropout=0.3, jitter=0.0)
         ),
         labels=FinetuningConfig(members=2, training=TrainingConfig(max_steps=200)),
         movie=FinetuningConfig(members=1, training=TrainingConfig(max_steps=80, jitter=0.0)),
