@@ -11,13 +11,13 @@ Reference: Yu, Stirman, Dorsett and Smith, Current Biology 2022.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kurtosis, t, ttest_rel
+from over_recordings import mean_over_recordings, save_tables, to_markdown
+from scipy.stats import kurtosis, ttest_rel
 
 from poyo_ssl.alignment.responses import Responses, SharedStimulus, measure_responses
 from poyo_ssl.alignment.shared_response import SharedSpace
@@ -37,7 +37,6 @@ from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.task_windows import find_any_windows
 from poyo_ssl.windows.tasks import Task
 
-RESULTS = Path(__file__).parent / "results"
 SHARED = SharedStimulus(stimulus="sequence", column="segment")
 SEQUENCES = {"rdk": (12, 3.0), "texture": (16, 4.0)}
 """Number of segments and their length in seconds."""
@@ -220,14 +219,6 @@ def _questions(animal: Animal, sources: list[Animal], delay: float):
         yield f"diet: {diet}", 0, score_without_labels(animal, eaten)
 
 
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over recordings with a 95 % interval (Student's t) for every question."""
-    per = rows.groupby(["sequence", "delay", "what", "labels", "recording_id"])["accuracy"].mean()
-    table = per.groupby(level=[0, 1, 2, 3], sort=False).agg(["mean", "sem", "count"]).reset_index()
-    table["interval"] = table["sem"] * t.ppf(0.975, table["count"] - 1)
-    return table.drop(columns="sem")
-
-
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """Paired differences over recordings with p-values (paired t-test)."""
     pairs = [
@@ -269,36 +260,23 @@ def main() -> None:
     )
     options = parser.parse_args()
     rows = score_all(options.data, options.test_on)
-    summary, pairs = summarise(rows), compare(rows)
+    by = ["sequence", "delay", "what", "labels"]
+    summary, pairs = mean_over_recordings(rows, by), compare(rows)
     if options.test_on is not None:
-        print(_markdown(summary), _markdown(pairs), sep="\n\n")
+        print(to_markdown(summary), to_markdown(pairs), sep="\n\n")
         return
-    tables = {"rows": rows, "summary": summary, "pairs": pairs}
-    saved = {
-        name: json.loads(table.to_json(orient="split", index=False, double_precision=4))
-        for name, table in tables.items()
-    }
-    (RESULTS / "yu_alignment.json").write_text(json.dumps(saved) + "\n")
-    text = [
+    page = [
         "# Labels of other animals through a shared stimulus",
         "`python benchmarks/yu_alignment.py DATA`: 25 recordings (Yu et al. 2022), each left out "
         f"in turn, both halves of the segments, {NUM_DIMENSIONS} dimensions; chance rdk .167, "
         "texture .125. `delay`: seconds after a change of segment at which nothing is looked at, "
         "so that no activity of an aligned segment lasts into a window that is told apart. "
         "Intervals: 95 % over recordings.",
-        _markdown(summary),
+        to_markdown(summary),
         "## Paired differences over recordings",
-        _markdown(pairs),
+        to_markdown(pairs),
     ]
-    (RESULTS / "yu_alignment.md").write_text("\n\n".join(text) + "\n")
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    shown = [
-        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in table.to_numpy()
-    ]
-    lines = [list(table.columns), ["---"] * table.shape[1], *shown]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    save_tables("yu_alignment", {"rows": rows, "summary": summary, "pairs": pairs}, page)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from over_recordings import mean_over_recordings, save_tables, to_markdown
 from scipy.stats import t, ttest_rel
 
 import poyo_ssl as ps
@@ -38,12 +40,9 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import aligned, aligned_ridge, ridge_readout
 from poyo_ssl.windows.splits import SplitConfig
 
-RESULTS = Path(__file__).parent / "results"
 SHARED = SharedStimulus(stimulus="sequence", column="segment")
 SEQUENCES = {"rdk": (12, 3.0), "texture": (16, 4.0)}
 """Number of segments and their length in seconds."""
-DRAWS = {1: 2, 2: 1, 5: 1}
-"""Own labels a class to draws of the repeats that are labelled."""
 NUM_DIMENSIONS = 8
 ENCODER = ps.EncoderConfig(tokens="projected", patch_length=0.5, latent_step=1.0)
 OTHERS = ps.FinetuningConfig(
@@ -93,18 +92,45 @@ def of_all_units(divided: ps.Divided) -> ps.Population:
     return ps.Population(divided, chosen)
 
 
-def learn_of_others(divided: ps.Divided, task: str) -> NetworkDecoder:
+def with_steps(config: ps.FinetuningConfig, max_steps: int, lr: float) -> ps.FinetuningConfig:
+    """The same, learning for so many steps at a learning rate."""
+    return replace(config, training=replace(config.training, max_steps=max_steps, lr=lr))
+
+
+def learn_of_others(
+    divided: ps.Divided, task: str, config: ps.FinetuningConfig = OTHERS
+) -> NetworkDecoder:
     """A network of recordings whose units are placed."""
     population = of_all_units(divided)
     torch.manual_seed(0)
     encoder = ps.Encoder(ENCODER, population.sampling_rate)
     encoder.placement = Placement.fit(population, SHARED, NUM_DIMENSIONS)
-    decoder = ps.finetune(population, task, encoder, OTHERS)
+    decoder = ps.finetune(population, task, encoder, config)
     assert isinstance(decoder, NetworkDecoder)
     return decoder
 
 
-def score(recording: ps.Recording, others: list[ps.Recording], length: float) -> list[tuple]:
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What is asked of every recording."""
+
+    name: str
+    """Of the results."""
+    halves: tuple[int, ...]
+    """Of the segments, which are told apart in turn."""
+    draws: dict[int, int]
+    """Own labels a class to draws of the repeats that are labelled."""
+    without: Callable[..., dict[str, FittedDecoder]]
+    """Makes the decoders that know no label of the recording."""
+    with_labels: Callable[..., dict[str, FittedDecoder]]
+    """Makes those that know some."""
+    pairs: tuple[tuple[str, str], ...]
+    """Decoders that are compared."""
+
+
+def score(
+    recording: ps.Recording, others: list[ps.Recording], length: float, questions: Questions
+) -> list[tuple]:
     """What is answered right in one recording: ``what``, ``labels``, ``draw`` and ``accuracy``."""
     torch.set_num_threads(1)
     task = f"asked/segment,window_length={length}"
@@ -113,7 +139,7 @@ def score(recording: ps.Recording, others: list[ps.Recording], length: float) ->
     decoder = learn_of_others(taught, task)
     repeats = np.unique(recording.stimulus("sequence")["repeat"])
     rows = []
-    for labels, num_draws in {0: 1, **DRAWS}.items():
+    for labels, num_draws in {0: 1, **questions.draws}.items():
         for draw in range(num_draws):
             order = np.random.default_rng(draw).permutation(repeats)
             held_out = tuple(int(repeat) for repeat in order[labels:])
@@ -125,7 +151,7 @@ def score(recording: ps.Recording, others: list[ps.Recording], length: float) ->
                 guard=0.0,
             )
             divided = ps.divide([recording], task, splits)
-            answer = answer_with_labels if labels else answer_without
+            answer = questions.with_labels if labels else questions.without
             for what, fitted in answer(of_all_units(divided), task, decoder, taught, draw).items():
                 [accuracy] = ps.evaluate(fitted, divided).table["accuracy"]
                 rows.append((what, labels, draw, float(accuracy)))
@@ -185,6 +211,58 @@ def added(
     return balance(NetworkDecoder(question, network.networks, teacher, 0.5), sources)
 
 
+def answer_longer_without(
+    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+) -> dict[str, FittedDecoder]:
+    """The network of others, and the same after twice the steps."""
+    longer = learn_of_others(taught, task, with_steps(OTHERS, 300, OTHERS.training.lr))
+    return {
+        "network of others": place_decoder(decoder, population),
+        "network of others, 300 steps": place_decoder(longer, population),
+    }
+
+
+def answer_longer_with_labels(
+    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+) -> dict[str, FittedDecoder]:
+    """Networks from scratch that learn for longer, slower, and with attention to single units."""
+    fit = partial(ps.finetune, population, task, seed=draw)
+    of_units = replace(ENCODER, tokens="gain")
+    return {
+        "scratch": fit(ENCODER, SCRATCH),
+        "scratch, 300 steps at a third of the rate": fit(ENCODER, with_steps(SCRATCH, 300, 1e-3)),
+        "scratch, gain tokens, 200 steps": fit(of_units, with_steps(SCRATCH, 200, 2e-3)),
+    }
+
+
+MAIN = Questions(
+    name="yu_network",
+    halves=(0, 1),
+    draws={1: 2, 2: 1, 5: 1},
+    without=answer_without,
+    with_labels=answer_with_labels,
+    pairs=(
+        ("pretrained", "scratch"),
+        ("pretrained", "pretrained, shuffled"),
+        ("pretrained + teacher", "ridge"),
+        ("pretrained + teacher", "ridge, aligned"),
+        ("network of others", "aligned"),
+    ),
+)
+LONGER = Questions(
+    name="yu_network_steps",
+    halves=(0,),
+    draws={1: 1, 2: 1},
+    without=answer_longer_without,
+    with_labels=answer_longer_with_labels,
+    pairs=(
+        ("network of others, 300 steps", "network of others"),
+        ("scratch, 300 steps at a third of the rate", "scratch"),
+        ("scratch, gain tokens, 200 steps", "scratch"),
+    ),
+)
+
+
 def setting_of(population: ps.Population, task: str, taught: ps.Divided, draw: int) -> Setting:
     """For the closed forms."""
     return Setting(
@@ -198,28 +276,34 @@ def setting_of(population: ps.Population, task: str, taught: ps.Divided, draw: i
     )
 
 
-def score_all(data: Path, test_on: Path | None, output: Path, jobs: int) -> pd.DataFrame:
+def score_all(
+    data: Path, test_on: Path | None, output: Path, jobs: int, questions: Questions
+) -> pd.DataFrame:
     """One row a recording, half, decoder and draw; recordings that are done are read back."""
+    output = output / questions.name
     output.mkdir(parents=True, exist_ok=True)
     waiting, paths = [], []
     for sequence, (_, length) in SEQUENCES.items():
-        for half in (0, 1):
+        for half in questions.halves:
             recordings = load(data, sequence, half)
             asked = recordings if test_on is None else load(test_on, sequence, half)
             for recording in asked:
                 others = [r for r in recordings if r.recording_id != recording.recording_id]
                 paths.append(output / f"{recording.recording_id}-{half}.json")
                 if not paths[-1].is_file():
-                    waiting.append((paths[-1], sequence, half, recording, others, length))
+                    waiting.append(
+                        (paths[-1], sequence, half, recording, others, length, questions)
+                    )
     joblib.Parallel(n_jobs=jobs, batch_size=1)(joblib.delayed(_score_one)(*one) for one in waiting)
     rows = [row for path in paths for row in json.loads(path.read_text())]
     names = ["sequence", "recording_id", "half", "what", "labels", "draw", "accuracy"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _score_one(path, sequence, half, recording, others, length) -> None:
+def _score_one(path, sequence, half, recording, others, length, questions) -> None:
     rows = [
-        (sequence, recording.recording_id, half, *row) for row in score(recording, others, length)
+        (sequence, recording.recording_id, half, *row)
+        for row in score(recording, others, length, questions)
     ]
     partial_path = path.with_suffix(".partial")
     partial_path.write_text(json.dumps(rows))
@@ -227,32 +311,15 @@ def _score_one(path, sequence, half, recording, others, length) -> None:
     print(path.stem, "done", flush=True)
 
 
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over recordings with a 95 % interval (Student's t) for every decoder."""
-    per = rows.groupby(["sequence", "labels", "what", "recording_id"])["accuracy"].mean()
-    table = per.groupby(level=[0, 1, 2], sort=False).agg(["mean", "sem", "count"]).reset_index()
-    table["interval"] = table["sem"] * t.ppf(0.975, table["count"] - 1)
-    return table.drop(columns="sem")
-
-
-PAIRS = (
-    ("pretrained", "scratch"),
-    ("pretrained", "pretrained, shuffled"),
-    ("pretrained + teacher", "ridge"),
-    ("pretrained + teacher", "ridge, aligned"),
-    ("network of others", "aligned"),
-)
-
-
-def compare(rows: pd.DataFrame) -> pd.DataFrame:
+def compare(rows: pd.DataFrame, questions: Questions) -> pd.DataFrame:
     """Gains in per cent of the other's mean, 95 % interval and p over recordings (paired t)."""
     per = rows.groupby(["sequence", "labels", "what", "recording_id"])["accuracy"].mean()
     pooled = per.groupby(level=[1, 2, 3]).mean()
     both = pd.concat({**{s: per[s] for s in per.index.unique(0)}, "both": pooled})
     found = []
     for sequence, part in both.groupby(level=0):
-        for one, other in PAIRS:
-            for labels in (0, *DRAWS):
+        for one, other in questions.pairs:
+            for labels in (0, *questions.draws):
                 held = part[sequence]
                 if not {(labels, one), (labels, other)} <= set(held.index.droplevel(2)):
                     continue
@@ -271,39 +338,33 @@ def main() -> None:
     parser.add_argument(
         "--test_on", type=Path, help="a folder of other recordings; results are only printed"
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/yu_network"))
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="ask instead whether the networks have stopped learning (half an hour)",
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    rows = score_all(options.data, options.test_on, options.output, options.jobs)
-    summary, pairs = summarise(rows), compare(rows)
+    questions = LONGER if options.steps else MAIN
+    rows = score_all(options.data, options.test_on, options.output, options.jobs, questions)
+    summary = mean_over_recordings(rows, ["sequence", "labels", "what"])
+    pairs = compare(rows, questions)
     if options.test_on is not None:
-        print(_markdown(summary), _markdown(pairs), sep="\n\n")
+        print(to_markdown(summary), to_markdown(pairs), sep="\n\n")
         return
-    tables = {"rows": rows, "summary": summary, "pairs": pairs}
-    saved = {
-        name: json.loads(table.to_json(orient="split", index=False, double_precision=4))
-        for name, table in tables.items()
-    }
-    (RESULTS / "yu_network.json").write_text(json.dumps(saved) + "\n")
-    text = [
+    page = [
         "# The network in the space that animals share",
-        "`python benchmarks/yu_network.py DATA`: 25 recordings (Yu et al. 2022), each left out in "
-        f"turn, both halves of the segments, {NUM_DIMENSIONS} dimensions, 2 members; chance rdk "
-        ".167, texture .125. Learning from the others: 150 steps of 48 windows; scratch 100 steps, "
+        f"`python benchmarks/yu_network.py DATA{' --steps' * options.steps}`: 25 recordings (Yu "
+        f"et al. 2022), each left out in turn, {len(questions.halves)} of both halves of the "
+        f"segments, {NUM_DIMENSIONS} dimensions, 2 members; chance rdk .167, texture .125. Unless "
+        "said otherwise, learning from the others takes 150 steps of 48 windows, from scratch 100, "
         "pretrained 60. Intervals: 95 % over recordings.",
-        _markdown(summary),
+        to_markdown(summary),
         "## Gains, paired over recordings, in per cent of the other's mean",
-        _markdown(pairs),
+        to_markdown(pairs),
     ]
-    (RESULTS / "yu_network.md").write_text("\n\n".join(text) + "\n")
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    shown = [
-        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in table.to_numpy()
-    ]
-    lines = [list(table.columns), ["---"] * table.shape[1], *shown]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    save_tables(questions.name, {"rows": rows, "summary": summary, "pairs": pairs}, page)
 
 
 if __name__ == "__main__":

@@ -112,3 +112,24 @@ def test_small_numbers_show_their_counts(run_directory):
     summary.to_csv(run_directory / "summary.csv", index=False)
     headline = compute_headlines(load_results(run_directory))[0]
     assert "(ridge) 0.914 (15/16) [0.888, 0.940]" in headline.scores
+
+
+@pytest.mark.parametrize(("last", "is_said"), [(0.1, True), (0.9, False)])
+def test_networks_that_had_not_stopped_learning_are_said_to(run_directory, last, is_said):
+    losses = [(50, 0.8), (100, 0.5), (150, last)]
+    curves = pd.DataFrame(
+        [
+            {
+                "stage": "finetune", "task": "direction", "units": "unpredictable", "arm": arm,
+                "label_fraction": 1.0, "seed": seed, "step": step, "metric": "valid/loss",
+                "value": value,
+            }
+            for arm in ("scratch", "pretrained")
+            for seed in (0, 1)
+            for step, value in losses
+        ]
+    )  # fmt: skip
+    curves.to_csv(run_directory / "curves.csv", index=False)
+    headline = compute_headlines(load_results(run_directory))[0]
+    assert headline.unfinished.startswith("4 of these 4 networks") is is_said
+    assert bool(headline.unfinished) is is_said

@@ -67,12 +67,8 @@ class GridAttention(nn.Module):
         """Changes the first weights of the map from patches to features; most keep them."""
 
 
-class GainCrossAttention(GridAttention):
-    """Latents read tokens whose value scales the embedding of their unit.
-
-    Unlike ``[value ; unit]`` or ``value + unit``, the score of a latent is then linear in the
-    unit's activity with a weight of its own for every unit, as in a linear decoder, from the
-    first step on. The tokens are not normalised: a unit that is twice as active is twice as loud.
+class UnnormalisedAttention(GridAttention):
+    """Weights of an attention that normalises its queries, and reads tokens as loud as they are.
 
     Args:
         dim: Size of latents and tokens.
@@ -89,6 +85,15 @@ class GainCrossAttention(GridAttention):
         self.to_key = nn.Linear(dim, num_heads * dim_head, bias=False)
         self.to_value = nn.Linear(dim, num_heads * dim_head, bias=False)
         self.to_out = nn.Linear(num_heads * dim_head, dim)
+
+
+class GainCrossAttention(UnnormalisedAttention):
+    """Latents read tokens whose value scales the embedding of their unit.
+
+    Unlike ``[value ; unit]`` or ``value + unit``, the score of a latent is then linear in the
+    unit's activity with a weight of its own for every unit, as in a linear decoder, from the
+    first step on. The tokens are not normalised: a unit that is twice as active is twice as loud.
+    """
 
     def forward(
         self,

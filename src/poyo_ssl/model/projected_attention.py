@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poyo_ssl.model.grid_attention import GridAttention
+from poyo_ssl.model.grid_attention import UnnormalisedAttention
 from poyo_ssl.model.rotary import rotate
 
 
-class ProjectedCrossAttention(GridAttention):
+class ProjectedCrossAttention(UnnormalisedAttention):
     """Latents read one token a time step: what all units say together.
 
     The embeddings are a read-in matrix, as in LFADS with several sessions: the activity of all
@@ -17,11 +17,6 @@ class ProjectedCrossAttention(GridAttention):
     nothing but their projection. Where embeddings say where a unit lies in a space that animals
     share, what is learned of one animal's projection holds for another's; attention to single
     units would learn by heart which animal it reads.
-
-    Args:
-        dim: Size of latents and tokens.
-        num_heads: Attention heads.
-        dim_head: Size of a head.
 
     References:
         Pandarinath et al., Nature Methods 2018 (stitching of sessions by read-in matrices).
@@ -32,16 +27,6 @@ class ProjectedCrossAttention(GridAttention):
         """The mean of a patch: random weights of its samples would blur where units lie."""
         nn.init.constant_(value_map.weight, 1 / value_map.in_features)
         nn.init.zeros_(value_map.bias)
-
-    def __init__(self, *, dim: int, num_heads: int, dim_head: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dim_head = dim_head
-        self.norm = nn.LayerNorm(dim)
-        self.to_query = nn.Linear(dim, num_heads * dim_head, bias=False)
-        self.to_key = nn.Linear(dim, num_heads * dim_head, bias=False)
-        self.to_value = nn.Linear(dim, num_heads * dim_head, bias=False)
-        self.to_out = nn.Linear(num_heads * dim_head, dim)
 
     def forward(
         self,

@@ -43,6 +43,9 @@ class Headline:
     against_reference: str
     elsewhere: str
     """The same comparison on other units and label fractions, counted."""
+    unfinished: str
+    """Whether the compared networks might have gone on learning; empty where most had stopped, or
+    nothing was compared or validated."""
 
 
 def compute_headlines(results: RunResults) -> list[Headline]:
@@ -59,7 +62,8 @@ def compute_headlines(results: RunResults) -> list[Headline]:
             & (summary["metric"] == metric)
         ]
         if not rows.empty:
-            headlines.append(_headline(task, metric, rows, _pretrained_arm(results)))
+            curves = results.curves if results.curves is not None else pd.DataFrame()
+            headlines.append(_headline(task, metric, rows, _pretrained_arm(results), curves))
     return headlines
 
 
@@ -72,7 +76,9 @@ def verdict_of(gain_low: float, gain_high: float) -> str:
     return "hurt" if gain_high < 0 else "no sure difference"
 
 
-def _headline(task: Task, metric: str, rows: pd.DataFrame, pretrained_name: str | None) -> Headline:
+def _headline(
+    task: Task, metric: str, rows: pd.DataFrame, pretrained_name: str | None, curves: pd.DataFrame
+) -> Headline:
     units = in_order_of_interest(rows["units"].unique())[0]
     here = with_most_labels(rows[rows["units"] == units])
     fraction = here["label_fraction"].iloc[0]
@@ -102,6 +108,7 @@ def _headline(task: Task, metric: str, rows: pd.DataFrame, pretrained_name: str 
         gain=gain,
         against_reference=_against_reference(networks, best, metric),
         elsewhere=_elsewhere(rows, pretrained_name),
+        unfinished=_unfinished(curves, task, units, fraction, (SCRATCH, pretrained_name)),
     )
 
 
@@ -200,6 +207,30 @@ def _elsewhere(rows: pd.DataFrame, pretrained_name: str | None) -> str:
         f"Over all {num_compared} comparisons of this task (units and label fractions) pretraining "
         f"helped in {verdicts['helped']}, hurt in {verdicts['hurt']} and made no sure difference "
         f"in {verdicts['no sure difference']}."
+    )
+
+
+def _unfinished(
+    curves: pd.DataFrame, task: Task, units: str, fraction: float, arms: tuple[str | None, ...]
+) -> str:
+    """How many of the compared networks were best when they were validated for the last time."""
+    if curves.empty or None in arms:
+        return ""
+    validated = curves[
+        (curves["task"] == task.name)
+        & (curves["units"] == units)
+        & (curves["label_fraction"] == fraction)
+        & curves["arm"].isin(arms)
+        & (curves["metric"] == "valid/loss")
+    ]
+    fits = [fit.sort_values("step")["value"] for _, fit in validated.groupby(["arm", "seed"])]
+    num_unfinished = sum(bool(loss.iloc[-1] <= loss.min()) for loss in fits)
+    if 2 * num_unfinished <= len(fits):
+        return ""
+    return (
+        f"{num_unfinished} of these {len(fits)} networks had their lowest validation loss at the "
+        "end of training: they had not stopped learning, and this is about fits of that length "
+        "only. Give them more steps (training.max_steps) before concluding anything."
     )
 
 
