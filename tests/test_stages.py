@@ -33,7 +33,7 @@ from poyo_ssl.stages import (
     measure_predictability,
     pretrain_encoder,
 )
-from poyo_ssl.training.engine import WindowModule
+from poyo_ssl.training.window_module import WindowModule
 from tiny_fits import ENCODER, few_steps, with_units_in_order
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 

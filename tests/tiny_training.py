@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.engine import WindowModule, fit
+from poyo_ssl.training.engine import fit
+from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.task_windows import TaskWindows

@@ -13,8 +13,8 @@ from poyo_ssl.decoders.frame_templates import (
     Showings,
     TemplateOptions,
     average_by_frame,
-    choose_options,
 )
+from poyo_ssl.decoders.template_choice import choose_options
 
 UNITS = ["a", "b", "c", "d"]
 PLAIN = TemplateOptions(num_bins=3, width=0.0)

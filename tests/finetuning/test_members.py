@@ -16,8 +16,8 @@ from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.teachers import label_teacher, picture_teacher
 from poyo_ssl.model.checkpoints import network_tensors
 from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.members import member_seeds
+from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME

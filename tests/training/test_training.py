@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.training.config import TrainingConfig
-from poyo_ssl.training.engine import WindowModule, learning_rate_factor
+from poyo_ssl.training.window_module import WindowModule, learning_rate_factor
 from poyo_ssl.windows import activity
 from poyo_ssl.windows.training_batches import WindowBatch, WindowSource
 from tiny_training import QUICK, MeanDecoding, make_source, run

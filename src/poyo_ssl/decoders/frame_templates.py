@@ -1,13 +1,8 @@
-"""What a look-up of movie frames knows: the activity that each evokes, and the noise about it.
-
-How activity is binned, over how much of the movie templates are averaged, and how sharp the
-likelihood is, is chosen on training windows alone, by looking up every showing of the movie in
-templates of the others.
-"""
+"""What a look-up of movie frames knows: the activity that each evokes, and the noise about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -22,16 +17,8 @@ from torch import Tensor
 
 from poyo_ssl.windows.activity import normalise
 
-NUMS_OF_BINS = (3, 6)
-"""Time bins that are tried."""
-WIDTHS = (0.0, 0.12, 0.25, 0.5)
-"""Seconds of the movie over which templates are averaged (SD of a gaussian) that are tried."""
-SHARPNESSES = np.logspace(-2, 2, 17)
-"""Factors from similarity to log-likelihood that are tried."""
 MAX_FOLDS = 8
 """Showings of the movie are left out one by one or, where there are more, in so many groups."""
-MAX_TRIED_WINDOWS = 600
-"""Windows of a recording that are looked up to choose, evenly spaced: neighbours differ little."""
 SMALLEST_NOISE = 1e-3
 """Variance of the activity of every unit at least, where training shows none; that of normalised
 activity is about one."""
@@ -287,86 +274,6 @@ class GaussianTemplates(FrameTemplates):
 
 
 Kind = TypeVar("Kind", bound=FrameTemplates)
-
-ShowingsIn = Callable[[int], list[Showings]]
-"""Number of time bins to the training windows of every recording."""
-
-
-def fit_templates(
-    kind: type[Kind], showings: ShowingsIn, num_frames: int, near: float, max_bins: int
-) -> Kind:
-    """Templates of some recordings, with the options that find left-out showings best.
-
-    Args:
-        kind: Of templates.
-        showings: What to learn from.
-        num_frames: Movie frames in all.
-        near: Seconds within which a movie frame counts as found.
-        max_bins: Most time bins that a window can be divided into.
-    """
-    options = choose_options(kind, showings, num_frames, near, max_bins)
-    return kind.merge([kind.fit(s, num_frames, options) for s in showings(options.num_bins)])
-
-
-def choose_options(
-    kind: type[FrameTemplates], showings: ShowingsIn, num_frames: int, near: float, max_bins: int
-) -> TemplateOptions:
-    """The options that find most left-out windows, chosen one after the other.
-
-    The sharpness is the one that makes the frames shown likeliest. The arguments are those of
-    :func:`fit_templates`.
-    """
-    nums_of_bins = [num for num in NUMS_OF_BINS if num <= max_bins] or [max_bins]
-    options = TemplateOptions(num_bins=nums_of_bins[-1])
-
-    def try_out(**changed: Any) -> tuple[float, TemplateOptions]:
-        tried = options._replace(**changed)
-        found = [f for s in showings(tried.num_bins) for f in look_up(kind, s, num_frames, tried)]
-        if not found:
-            return 0.0, tried
-        share = float(np.concatenate([abs(left_out.error) <= near for left_out in found]).mean())
-        likeliest = np.argmax(sum(left_out.likelihoods for left_out in found))
-        return share, tried._replace(sharpness=float(SHARPNESSES[likeliest]))
-
-    for name, values in (
-        ("is_standardised", (False, True)),
-        ("num_bins", nums_of_bins),
-        ("width", WIDTHS),
-    ):
-        tried = [try_out(**{name: value}) for value in values]
-        most = max(share for share, _ in tried)
-        if most > 0:
-            options = next(better for share, better in tried if share == most)
-    return options
-
-
-class LookedUp(NamedTuple):
-    """Left-out windows, looked up in templates of the other showings."""
-
-    error: np.ndarray
-    """From the frame shown to the one found, seconds, (num_windows,)."""
-    likelihoods: np.ndarray
-    """Log-likelihood of the frames shown by sharpness, (num_sharpnesses,)."""
-
-
-def look_up(
-    kind: type[FrameTemplates], showings: Showings, num_frames: int, options: TemplateOptions
-) -> Iterator[LookedUp]:
-    """Looks up every fold of the showings in templates of the others; nothing for one showing."""
-    fold, unit = showings.fold, options._replace(sharpness=1.0)
-    step = -(-len(fold) // MAX_TRIED_WINDOWS)
-    for left_out in range(int(fold.max()) + 1) if fold.any() else ():
-        templates = kind.fit(showings.take(np.flatnonzero(fold != left_out)), num_frames, unit)
-        asked = showings.take(np.flatnonzero(fold == left_out)[::step])
-        scores = templates.scores(asked.features, asked.unit_ids)
-        error = (scores.argmax(axis=1) - asked.movie_frame) * showings.frame_period
-        is_seen = np.flatnonzero(np.isin(asked.movie_frame, templates.seen))
-        shown = asked.movie_frame[is_seen, None]
-        likelihoods = [
-            np.take_along_axis(log_softmax(sharpness * scores[is_seen], axis=1), shown, 1).sum()
-            for sharpness in SHARPNESSES
-        ]
-        yield LookedUp(error, np.array(likelihoods))
 
 
 def average_by_frame(

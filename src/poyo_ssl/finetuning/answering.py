@@ -26,8 +26,8 @@ from poyo_ssl.finetuning.modules import (
 )
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
-from poyo_ssl.training.engine import WindowModule, seed_torch
 from poyo_ssl.training.transfer import LearningRates
+from poyo_ssl.training.window_module import WindowModule, seed_torch
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import Task, presentation_period
 from poyo_ssl.windows.training_batches import (

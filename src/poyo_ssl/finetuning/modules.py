@@ -8,8 +8,8 @@ from torch import Tensor
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.losses import frame_loss, label_loss, picture_loss, teacher_loss
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
-from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.transfer import LearningRates, full_rates
+from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.training_batches import WindowBatch
 
 

@@ -18,7 +18,6 @@ from poyo_ssl.decoders.frame_templates import (
     FrameTemplates,
     Kind,
     Showings,
-    fit_templates,
 )
 from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
 from poyo_ssl.decoders.linear_transfer import (
@@ -27,6 +26,7 @@ from poyo_ssl.decoders.linear_transfer import (
     fit_semi_supervised_ridge,
 )
 from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
+from poyo_ssl.decoders.template_choice import fit_templates
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.recordings.recording import RecordingError

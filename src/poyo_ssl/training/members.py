@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from poyo_ssl.training.engine import WindowModule
+from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.training_batches import Place, TrainingSteps, WindowBatch
 
 SEED_STEP = 1_000

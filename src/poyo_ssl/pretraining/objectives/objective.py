@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.losses import effective_rank
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
-from poyo_ssl.training.engine import WindowModule
 from poyo_ssl.training.progress import LOG_EVERY
+from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.activity import Windows
 from poyo_ssl.windows.tasks import find_task
 from poyo_ssl.windows.training_batches import WindowBatch
