@@ -313,3 +313,13 @@ def test_impossible_options_are_refused_and_shown(wrong, message):
 def test_all_impossible_options_are_reported_at_once():
     with pytest.raises(ValueError, match=r"max_steps.*lr.*ema_decay.*patience"):
         TrainingConfig(max_steps=0, lr=-1, ema_decay=2.0, patience=0)
+
+
+def test_steps_that_are_not_given_suit_the_windows():
+    config = TrainingConfig(batch_size=32)
+    assert [config.for_windows(n).max_steps for n in (10, 300, 320, 2_000, 9_000)] == [
+        300, 300, 320, 2_000, 3_000,
+    ]  # fmt: skip
+    assert replace(config, max_steps=7).for_windows(2_000).max_steps == 7
+    with pytest.raises(ValueError, match="max_steps is not given"):
+        _ = config.num_steps

@@ -31,7 +31,7 @@ def trial_of(config: RunConfig) -> RunConfig:
 
 def _shorten(config: FinetuningConfig) -> FinetuningConfig:
     training = config.training
-    max_steps = min(training.max_steps, MAX_STEPS)
+    max_steps = min(training.max_steps or MAX_STEPS, MAX_STEPS)
     valid_every = min(training.valid_every, max_steps)
     return replace(
         config,

@@ -13,7 +13,7 @@ import pandas as pd
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.frame_decoders import FrameFilter, FramePosterior, NearestFrame
 from poyo_ssl.decoders.frame_templates import FrameTemplates
-from poyo_ssl.decoders.linear import LinearReadout, fit_logistic
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, PixelReadout
 from poyo_ssl.decoders.value_decoders import (
     KernelReadout,
@@ -30,6 +30,7 @@ from poyo_ssl.finetuning.teachers import (
     aligned,
     aligned_ridge,
     frame_templates,
+    logistic_readout,
     picture_teacher,
     ridge_readout,
     semi_supervised_ridge,
@@ -60,19 +61,7 @@ def fit_binned_ridge_arm(setting: Setting) -> Fitted:
 
 def fit_logistic_arm(setting: Setting) -> Fitted:
     """Multinomial logistic regression on the mean activity of the window."""
-    readouts = []
-    for divided in setting.population.divided.learning(setting.task):
-        windows = setting.training_windows(divided)
-        readouts.append(
-            fit_logistic(
-                setting.features(divided, windows, 1),
-                windows.target,
-                len(setting.population.divided.classes(setting.task)),
-                setting.unit_ids(divided),
-                setting.seed,
-            )
-        )
-    return LabelReadout(setting.question("logistic"), LinearReadout.merge(readouts)), NO_CURVES
+    return LabelReadout(setting.question("logistic"), logistic_readout(setting)), NO_CURVES
 
 
 def fit_mean_frame_arm(setting: Setting) -> Fitted:
@@ -266,6 +255,7 @@ ARMS = {
             "scratch + shuffled teacher",
             "scratch + aligned teacher",
             "scratch + look-up teacher",
+            "scratch + chosen teacher",
         )
     },
 }

@@ -41,7 +41,8 @@ class PretrainingArm:
     movie: FinetuningConfig | None = None
     """Fitting of image tasks; none: that of the run."""
     teacher: str | None = None
-    """A closed-form teacher that is learned from and added: ridge, as in scratch + teacher;
+    """A closed-form teacher that is learned from and added: ridge, as in scratch + teacher; chosen,
+    the one that tells left-out training labels best (look-up of movie frames, ridge of pictures);
     semi-supervised; transferred or shuffled, which need an earlier day of the same cells; aligned,
     which needs other animals that saw a stimulus which the decoded ones saw, too; look-up, of movie
     frames."""
@@ -77,7 +78,7 @@ class RunConfig:
     """Units to decode: unpredictable, predictable, all."""
     arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
     """Networks to fit beside the reference decoders, which are always there: scratch, scratch +
-    teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
+    teacher, scratch + chosen teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
     teacher, scratch + aligned teacher, scratch + look-up teacher (movie frames), and any of the
     pretrainings."""
     pretrainings: dict[str, PretrainingArm] = field(

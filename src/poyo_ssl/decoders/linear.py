@@ -7,7 +7,7 @@ into one, and a fitted decoder can be asked about any recording that shares unit
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import softmax
@@ -73,6 +73,10 @@ class LinearReadout:
         """Probabilities to learn from, the softmax of scores over a temperature, of their shape."""
         result: np.ndarray = softmax(scores / temperature, axis=1)
         return result
+
+    def scaled(self, factor: float) -> LinearReadout:
+        """The same decoder, whose scores are a factor larger."""
+        return replace(self, weights=self.weights * factor, intercept=self.intercept * factor)
 
     @staticmethod
     def from_coefficients(

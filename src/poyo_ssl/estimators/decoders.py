@@ -39,7 +39,7 @@ class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
         window_shape: tuple[int, int] | None = None,
         encoder: Encoder | EncoderConfig | None = None,
         members: int = 1,
-        max_steps: int = TrainingConfig.max_steps,
+        max_steps: int | None = TrainingConfig.max_steps,
         learning_rate: float = TrainingConfig.lr,
         unit_dropout: float = TrainingConfig.unit_dropout,
         validation_fraction: float = 0.0,
@@ -195,7 +195,7 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
             of a :class:`PoyoEncoder` of the same units, or one of other recordings, to which all
             units are new. None: a fresh one of the default size.
         members: Networks that learn side by side and answer together.
-        max_steps: Optimiser steps.
+        max_steps: Optimiser steps; None: 300 to 3,000, by the number of trials.
         learning_rate: The largest one.
         unit_dropout: Each step leaves out units at a rate drawn from U(0, unit_dropout).
         validation_fraction: Trials held out to keep the best weights and stop early; 0: none.
@@ -219,7 +219,7 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
         window_shape: tuple[int, int] | None = None,
         encoder: Encoder | EncoderConfig | None = None,
         members: int = 1,
-        max_steps: int = TrainingConfig.max_steps,
+        max_steps: int | None = TrainingConfig.max_steps,
         learning_rate: float = TrainingConfig.lr,
         unit_dropout: float = TrainingConfig.unit_dropout,
         validation_fraction: float = 0.0,

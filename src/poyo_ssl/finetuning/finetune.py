@@ -202,12 +202,14 @@ def prepare_lesson(
     num_timesteps = known.window_timesteps(task.length)
     train = population.labelled_sources(known, task, "train", num_timesteps)
     valid = population.labelled_sources(known, task, "valid", num_timesteps)
+    labelled = choose_labels(train, labels, seed)
+    config = replace(config, training=config.training.for_windows(sum(map(len, labelled))))
     return Lesson(
         population=population,
         task=task,
         members=members,
         config=config,
-        labelled=choose_labels(train, labels, seed),
+        labelled=labelled,
         valid=thin(valid, config.training.max_valid_windows),
         teacher=teacher,
     )

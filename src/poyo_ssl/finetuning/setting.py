@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 from poyo_ssl.decoders.fitted_decoder import Question
 from poyo_ssl.finetuning.config import FinetuningConfig
@@ -15,6 +17,13 @@ from poyo_ssl.windows.label_budget import LabelBudget, take_labels
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.tasks import Task
+
+
+class LeftOut(NamedTuple):
+    """A part of the labelled training windows that is not learned from, to choose something by."""
+
+    fold: int
+    num_folds: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +41,8 @@ class Setting:
     """Gives the pretrained encoder, for the arm that needs one."""
     earlier: Divided = field(default_factory=Divided)
     """Recordings that came before these, to learn from as pretraining does."""
+    left_out: LeftOut | None = None
+    """Labelled windows that are left out; None: none."""
 
     @property
     def num_timesteps(self) -> int:
@@ -45,6 +56,30 @@ class Setting:
 
     def training_windows(self, divided: DividedRecording) -> TaskWindows:
         """The labelled training windows of one recording that the budget leaves."""
+        windows = self._labelled_windows(divided)
+        if self.left_out is None:
+            return windows
+        return windows.take(np.flatnonzero(~_is_left_out(windows.target, self.left_out)))
+
+    def left_out_windows(self, divided: DividedRecording) -> TaskWindows:
+        """Those of one recording that are left out.
+
+        Raises:
+            ValueError: If none are.
+        """
+        if self.left_out is None:
+            raise ValueError("This setting leaves no window out; see Setting.leaving_out.")
+        windows = self._labelled_windows(divided)
+        return windows.take(np.flatnonzero(_is_left_out(windows.target, self.left_out)))
+
+    def leaving_out(self, num_folds: int) -> list[Setting]:
+        """The same setting so many times, each without another part of the labelled windows.
+
+        Parts hold all classes alike, and of each class windows that follow one another.
+        """
+        return [replace(self, left_out=LeftOut(fold, num_folds)) for fold in range(num_folds)]
+
+    def _labelled_windows(self, divided: DividedRecording) -> TaskWindows:
         windows = self.population.divided.windows(divided, self.task, "train", self.num_timesteps)
         return windows.take(take_labels(windows.target, self.labels, self.seed))
 
@@ -63,3 +98,10 @@ class Setting:
         """What the task shows, in [0, 1], (num_pictures, 64, 128)."""
         pictures: np.ndarray = self.population.divided.pictures(self.task).numpy()
         return pictures
+
+
+def _is_left_out(target: np.ndarray, left_out: LeftOut) -> np.ndarray:
+    """Which windows a fold leaves out, by their classes in order of time, (num_windows,)."""
+    folds = StratifiedKFold(left_out.num_folds).split(target, target)
+    index = [held_out for _, held_out in folds][left_out.fold]
+    return np.isin(np.arange(len(target)), index)

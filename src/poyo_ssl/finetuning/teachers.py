@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from poyo_ssl.alignment.responses import SharedStimulus
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.aligned import (
     AlignedDecoder,
@@ -19,7 +21,12 @@ from poyo_ssl.decoders.frame_templates import (
     Kind,
     Showings,
 )
-from poyo_ssl.decoders.linear import LinearReadout, fit_ridge, leave_one_out_error
+from poyo_ssl.decoders.linear import (
+    LinearReadout,
+    fit_logistic,
+    fit_ridge,
+    leave_one_out_error,
+)
 from poyo_ssl.decoders.linear_transfer import (
     OrientationTuning,
     fit_orientation_tuning,
@@ -29,6 +36,7 @@ from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixe
 from poyo_ssl.decoders.template_choice import fit_templates
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teacher_choice import choose_teacher
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import DividedRecording
@@ -38,6 +46,8 @@ from poyo_ssl.windows.tasks import presentation_period
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""
+FEW_BINS = 3
+"""Time bins that are tried, too, where a teacher is chosen."""
 
 BINS_MAY_COST = 1.02
 """Leave-one-out error of time bins relative to the mean activity up to which a teacher uses them:
@@ -54,6 +64,23 @@ def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
         features = setting.features(divided, windows, num_bins)
         num_classes = len(setting.population.divided.classes(setting.task))
         readouts.append(fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided)))
+    return LinearReadout.merge(readouts)
+
+
+def logistic_readout(setting: Setting) -> LinearReadout:
+    """Multinomial logistic regression on the mean activity, fitted per recording and merged."""
+    readouts = []
+    for divided in setting.population.divided.learning(setting.task):
+        windows = setting.training_windows(divided)
+        readouts.append(
+            fit_logistic(
+                setting.features(divided, windows, 1),
+                windows.target,
+                len(setting.population.divided.classes(setting.task)),
+                setting.unit_ids(divided),
+                setting.seed,
+            )
+        )
     return LinearReadout.merge(readouts)
 
 
@@ -189,7 +216,7 @@ def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReado
 
 def _aligned_decoder(setting: Setting) -> AlignedDecoder:
     divided = setting.population.divided
-    shared = find_shared_stimulus(setting.task, divided.answering(setting.task), setting.earlier)
+    shared = _shared_stimulus(setting)
     if shared is None:
         raise RecordingError(
             f"None of {len(setting.earlier)} other recordings shows a stimulus of the decoded ones "
@@ -198,6 +225,12 @@ def _aligned_decoder(setting: Setting) -> AlignedDecoder:
         )
     classes = divided.classes(setting.task)
     return fit_aligned_decoder(setting.earlier, setting.task, classes, shared)
+
+
+def _shared_stimulus(setting: Setting) -> SharedStimulus | None:
+    """What the decoded recordings are aligned with earlier ones by, where they can be."""
+    answering = setting.population.divided.answering(setting.task)
+    return find_shared_stimulus(setting.task, answering, setting.earlier)
 
 
 def _place(
@@ -243,6 +276,36 @@ def _fit_one(
     )
 
 
+def chosen_label_teacher(setting: Setting) -> LinearReadout:
+    """The best of all closed forms of the same information; see :func:`choose_teacher`."""
+    candidates: dict[str, Callable[[Setting], LinearReadout]] = {
+        "ridge, semi-supervised": semi_supervised_ridge,
+        "ridge": partial(ridge_readout, num_bins=1),
+        **{
+            f"ridge, {num_bins} time bins": partial(ridge_readout, num_bins=num_bins)
+            for num_bins in (FEW_BINS, NUM_BINS)
+            if num_bins <= setting.num_timesteps
+        },
+        "logistic": logistic_readout,
+    }
+    if _shared_stimulus(setting) is not None:
+        candidates = {"ridge, aligned": aligned_ridge, **candidates}
+    return choose_teacher(candidates, setting)
+
+
+CHOSEN = {
+    "labels": chosen_label_teacher,
+    "frames": look_up_teacher,
+    "images": picture_teacher,
+}
+"""Kind of answer to its best teacher; look-ups and ridge to pictures choose within themselves."""
+
+
+def chosen_teacher(setting: Setting) -> LinearReadout | FrameTemplates | PictureTeacher:
+    """The best teacher of any kind of task, chosen on training labels."""
+    return CHOSEN[setting.task.kind](setting)
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A closed-form decoder that a network may learn from."""
@@ -258,6 +321,7 @@ class Teacher:
 
 TEACHERS = {
     "ridge": Teacher(ridge_teacher, ("labels", "images")),
+    "chosen": Teacher(chosen_teacher, tuple(CHOSEN)),
     "look-up": Teacher(look_up_teacher, ("frames",)),
     "semi-supervised": Teacher(semi_supervised_ridge),
     "transferred": Teacher(transferred_ridge, needs_tuning=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -108,6 +108,8 @@ def pretrain(
         else _labelled(population, encoder, config)
         for stream in config.streams
     ]
+    num_windows = sum(len(source.half_apart()) for source in streams[0].train)
+    config = replace(config, training=config.training.for_windows(num_windows))
     num_classes = len(population.divided.classes(task)) if task is not None else 0
     module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
     if module.num_removed_modes:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+PASSES = 32
+"""Times that every window is seen where the number of steps is not given."""
+FEWEST_STEPS, MOST_STEPS = 300, 3_000
+"""Of that number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How a network is fitted."""
 
-    max_steps: int = 300
-    """Optimiser steps."""
+    max_steps: int | None = None
+    """Optimiser steps; none: so many that every labelled window is seen 32 times, but 300 at least
+    and 3,000 at most."""
     batch_size: int = 32
     """Windows in a step."""
     lr: float = 2e-3
@@ -59,8 +65,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        counts = (self.max_steps, self.batch_size, self.valid_every, self.max_valid_windows)
-        if min(counts) < 1:
+        counts = (self.batch_size, self.valid_every, self.max_valid_windows)
+        if min(counts) < 1 or (self.max_steps is not None and self.max_steps < 1):
             problems.append(
                 "max_steps, batch_size, valid_every and max_valid_windows must be at least 1"
             )
@@ -90,3 +96,21 @@ class TrainingConfig:
             problems.append("rank_timeout must be positive")
         if problems:
             raise ValueError("; ".join(problems) + f". Got {self}.")
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps.
+
+        Raises:
+            ValueError: If they are not known; see :meth:`for_windows`.
+        """
+        if self.max_steps is None:
+            raise ValueError("max_steps is not given, and nothing says how many windows there are.")
+        return self.max_steps
+
+    def for_windows(self, num_windows: int) -> TrainingConfig:
+        """The same with a number of steps, where none is given, that suits so many windows."""
+        if self.max_steps is not None:
+            return self
+        steps = -(-PASSES * num_windows // self.batch_size)
+        return replace(self, max_steps=min(max(steps, FEWEST_STEPS), MOST_STEPS))

@@ -180,7 +180,7 @@ def _settings(
 
 
 def _valid_every(config: TrainingConfig) -> int:
-    return min(config.valid_every, config.max_steps)
+    return min(config.valid_every, config.num_steps)
 
 
 def _make_trainer(
@@ -197,7 +197,7 @@ def _make_trainer(
     return L.Trainer(
         accelerator="auto",
         precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
-        max_steps=config.max_steps,
+        max_steps=config.num_steps,
         max_epochs=1,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip,

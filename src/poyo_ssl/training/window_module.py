@@ -21,10 +21,10 @@ UNIT_EMBEDDING = "unit_embedding"
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     """Learning rate relative to its peak: linear from above zero, then cosine down to zero."""
-    warmup = round(config.warmup_fraction * config.max_steps)
+    warmup = round(config.warmup_fraction * config.num_steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, config.max_steps - warmup)
+    progress = (step - warmup) / max(1, config.num_steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

@@ -1,0 +1,83 @@
+"""Which closed form a network learns from is chosen on training labels alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.finetuning.teacher_choice import choose_teacher
+from poyo_ssl.finetuning.teachers import TEACHERS, ridge_readout
+from poyo_ssl.windows.divide import divide
+from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import DIRECTION
+from tiny_fits import setting_of
+
+
+@pytest.fixture
+def setting(tiny_recording, split_config):
+    divided = divide([tiny_recording], [DIRECTION], split_config)
+    return setting_of(Population(divided, {"tiny": list(tiny_recording.unit_ids)}), DIRECTION)
+
+
+def knowing_nothing(setting) -> LinearReadout:
+    readout = ridge_readout(setting, 1)
+    return replace(readout, weights=np.zeros_like(readout.weights))
+
+
+def ridge(setting) -> LinearReadout:
+    return ridge_readout(setting, 1)
+
+
+def test_parts_left_out_are_of_all_classes_and_together_all_windows(setting):
+    [divided] = setting.population.divided
+    everything = setting.training_windows(divided)
+    parts = setting.leaving_out(3)
+    left_out = [part.left_out_windows(divided) for part in parts]
+    assert sorted(np.concatenate([w.first_timestep for w in left_out])) == sorted(
+        everything.first_timestep
+    )
+    for part, windows in zip(parts, left_out, strict=True):
+        kept = part.training_windows(divided)
+        assert not set(kept.first_timestep) & set(windows.first_timestep)
+        assert len(kept) + len(windows) == len(everything)
+        assert set(windows.target) == set(everything.target)
+
+
+def test_the_one_that_tells_left_out_windows_is_taken_whatever_its_place(setting):
+    for names in (("ridge", "nothing"), ("nothing", "ridge")):
+        known = {"ridge": ridge, "nothing": knowing_nothing}
+        chosen = choose_teacher({name: known[name] for name in names}, setting)
+        expected = ridge(setting)
+        factor = np.abs(chosen.weights).max() / np.abs(expected.weights).max()
+        np.testing.assert_allclose(chosen.weights, factor * expected.weights, rtol=1e-5)
+
+
+def test_test_windows_decide_nothing(setting, monkeypatch):
+    def never(self, divided, task, part, num_timesteps):
+        assert part != "test"
+        return windows(self, divided, task, part, num_timesteps)
+
+    windows = type(setting.population.divided).windows
+    monkeypatch.setattr(type(setting.population.divided), "windows", never)
+    assert TEACHERS["chosen"].fit(setting).weights.any()
+
+
+def test_a_softmax_at_the_temperature_is_calibrated(setting):
+    """Scores of another scale make the same teacher: what it says is as sure as it was right."""
+    temperature = setting.config.teacher.temperature
+    chosen = choose_teacher({"ridge": ridge}, setting)
+    larger = choose_teacher({"ridge": lambda s: ridge(s).scaled(10.0)}, setting)
+    np.testing.assert_allclose(larger.weights, chosen.weights, rtol=0.3)  # a step of the grid
+    colder = replace(setting.config, teacher=replace(setting.config.teacher, temperature=0.3))
+    other = choose_teacher({"ridge": ridge}, replace(setting, config=colder))
+    np.testing.assert_allclose(other.weights, 0.3 / temperature * chosen.weights, rtol=1e-5)
+
+
+def test_one_label_a_class_takes_the_first(setting):
+    few = replace(setting, labels=LabelBudget(per_class=1))
+    chosen = choose_teacher({"nothing": knowing_nothing, "ridge": ridge}, few)
+    assert not chosen.weights.any()
