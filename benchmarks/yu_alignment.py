@@ -43,6 +43,8 @@ SEQUENCES = {"rdk": (12, 3.0), "texture": (16, 4.0)}
 BUDGETS = (1, 2, 5)
 NUM_DRAWS = 4
 NUM_SOURCES = (1, 2, 4, 8)
+SHARES = {"1/16": 1 / 16, "1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2}
+"""Parts of the cells of every recording."""
 DIETS = (
     "predictable", "random", "unpredictable",
     "predictable, rate matched", "unpredictable, rate matched",
@@ -187,6 +189,24 @@ def score_sources(animal: Animal, sources: list[Animal], number: int) -> float:
     return float(np.mean([score_without_labels(animal, [sources[i] for i in d]) for d in drawn]))
 
 
+def score_cells(animal: Animal, sources: list[Animal], share: float) -> float:
+    """Accuracy without a label where of every recording a part of the cells is known."""
+
+    def some(one: Animal, draw: int) -> Animal:
+        num_units = len(one.responses.unit_ids)
+        order = np.random.default_rng([draw, num_units]).permutation(num_units)
+        return one.only(order[: max(2, round(share * num_units))])
+
+    return float(
+        np.mean(
+            [
+                score_without_labels(some(animal, draw), [some(one, draw) for one in sources])
+                for draw in range(NUM_DRAWS)
+            ]
+        )
+    )
+
+
 def score_all(data: Path, test_on: Path | None) -> pd.DataFrame:
     """One row a recording, half and question: ``what``, ``labels`` and ``accuracy``."""
     rows = []
@@ -214,6 +234,8 @@ def _questions(animal: Animal, sources: list[Animal], delay: float):
         return
     for number in NUM_SOURCES:
         yield f"{number} sources", 0, score_sources(animal, sources, number)
+    for name, share in SHARES.items():
+        yield f"{name} of the cells", 0, score_cells(animal, sources, share)
     for diet in DIETS:
         eaten = [one.only(one.diets[diet]) for one in sources]
         yield f"diet: {diet}", 0, score_without_labels(animal, eaten)

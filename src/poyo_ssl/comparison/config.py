@@ -77,10 +77,9 @@ class RunConfig:
     units: tuple[str, ...] = ("unpredictable", "all")
     """Units to decode: unpredictable, predictable, all."""
     arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
-    """Networks to fit beside the reference decoders, which are always there: scratch, scratch +
-    teacher, scratch + chosen teacher, scratch + semi-supervised teacher, scratch + transferred teacher, scratch + shuffled
-    teacher, scratch + aligned teacher, scratch + look-up teacher (movie frames), and any of the
-    pretrainings."""
+    """Networks to fit beside the reference decoders, which are always there: scratch, any of the
+    pretrainings, and with a teacher: scratch + chosen teacher, scratch + teacher (ridge), and
+    scratch + semi-supervised, transferred, shuffled, aligned or look-up (movie frames) teacher."""
     pretrainings: dict[str, PretrainingArm] = field(
         default_factory=lambda: {"pretrained": PretrainingArm()}
     )

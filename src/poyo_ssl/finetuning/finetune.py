@@ -55,7 +55,8 @@ def finetune(
         task: What is asked.
         encoder: A pretrained encoder, which is copied and not changed, or the config of a fresh
             one; None: a fresh one of the default size. Units that it does not know get new
-            embeddings; what else transfers, and what of it learns on, the config says. A decoder
+            embeddings; what else transfers, and what of it learns on, the config says. If it was
+            pretrained on labels of the same task, query and readout transfer, too. A decoder
             fitted before, such as one of other animals, gives every member an encoder and its
             query, and the readout too where the answers are the same.
         config: Loss, training, and way to transfer.
@@ -79,7 +80,7 @@ def finetune(
         TransferError: If it cannot be transferred as asked.
     """
     task = population.divided.task(task)
-    starts = find_starts(encoder, population.divided.classes(task))
+    starts = find_starts(encoder, task, population.divided.classes(task))
     starts, population = place_units(starts, population, task)
     is_fresh = isinstance(starts[0].encoder, EncoderConfig)
     arm = arm or ("scratch" if is_fresh else "pretrained")
@@ -121,16 +122,23 @@ class Start:
 
 
 def find_starts(
-    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None, classes: np.ndarray
+    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None,
+    task: Task,
+    classes: np.ndarray,
 ) -> list[Start]:
     """What members start from, each from the next one in turn.
 
     Args:
         encoder: See :func:`finetune`.
+        task: What is asked.
         classes: Every answer that may be given, (num_classes,).
     """
     if not isinstance(encoder, NetworkDecoder | ValueNetwork):
-        return [Start(encoder=starting_encoder(encoder))]
+        start = Start(encoder=starting_encoder(encoder))
+        taught = start.encoder.taught if isinstance(start.encoder, Encoder) else None
+        if taught is not None and taught.suits(task.name, classes):
+            start = replace(start, answering=taught.tensors)
+        return [start]
     left_out: tuple[str, ...] = ("reader.encoder.",)
     if not np.array_equal(encoder.question.classes, classes):
         left_out += ("readout.",)

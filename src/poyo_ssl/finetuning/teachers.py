@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,6 +43,8 @@ from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
 from poyo_ssl.windows.tasks import presentation_period
+
+AnyTeacher = LinearReadout | FrameTemplates | PictureTeacher
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""
@@ -293,7 +295,7 @@ def chosen_label_teacher(setting: Setting) -> LinearReadout:
     return choose_teacher(candidates, setting)
 
 
-CHOSEN = {
+CHOSEN: Mapping[str, Callable[[Setting], AnyTeacher]] = {
     "labels": chosen_label_teacher,
     "frames": look_up_teacher,
     "images": picture_teacher,
@@ -301,7 +303,7 @@ CHOSEN = {
 """Kind of answer to its best teacher; look-ups and ridge to pictures choose within themselves."""
 
 
-def chosen_teacher(setting: Setting) -> LinearReadout | FrameTemplates | PictureTeacher:
+def chosen_teacher(setting: Setting) -> AnyTeacher:
     """The best teacher of any kind of task, chosen on training labels."""
     return CHOSEN[setting.task.kind](setting)
 
@@ -310,7 +312,7 @@ def chosen_teacher(setting: Setting) -> LinearReadout | FrameTemplates | Picture
 class Teacher:
     """A closed-form decoder that a network may learn from."""
 
-    fit: Callable[[Setting], LinearReadout | FrameTemplates | PictureTeacher]
+    fit: Callable[[Setting], AnyTeacher]
     kinds: tuple[str, ...] = ("labels",)
     """Kinds of task that it can answer."""
     needs_tuning: bool = False

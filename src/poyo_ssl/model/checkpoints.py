@@ -17,6 +17,7 @@ from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.model.checkpoint_files import CONFIG, WEIGHTS, CheckpointError
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.provenance import Provenance
+from poyo_ssl.model.taught import PREFIX, Taught
 from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials, to_json
 
 __all__ = [
@@ -139,9 +140,11 @@ def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def save_encoder(encoder: Encoder, directory: str | Path) -> None:
     """Saves a pretrained encoder."""
-    save_checkpoint(
-        directory, network_tensors(encoder), {"kind": "encoder", **encoder_settings(encoder)}
-    )
+    tensors, settings = network_tensors(encoder), encoder_settings(encoder)
+    if encoder.taught is not None:
+        tensors |= {PREFIX + name: value for name, value in encoder.taught.tensors.items()}
+        settings["taught"] = encoder.taught.settings()
+    save_checkpoint(directory, tensors, {"kind": "encoder", **settings})
 
 
 def load_encoder(directory: str | Path) -> Encoder:
@@ -158,6 +161,10 @@ def load_encoder(directory: str | Path) -> Encoder:
         )
     try:
         encoder = build_encoder(settings)
+        if settings.get("taught") is not None:
+            names = [name for name in tensors if name.startswith(PREFIX)]
+            learned = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
+            encoder.taught = Taught.of(settings["taught"], learned)
         restore(encoder, tensors)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise CheckpointError(

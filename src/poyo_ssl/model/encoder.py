@@ -21,6 +21,7 @@ from poyo_ssl.model.projected_attention import ProjectedCrossAttention
 from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.model.self_attention import RotarySelfAttention
 from poyo_ssl.model.sharing import Shareable
+from poyo_ssl.model.taught import Taught
 from poyo_ssl.windows.activity import Windows
 
 SHORTEST_PERIOD = 0.1
@@ -186,6 +187,8 @@ class Encoder(nn.Module, Shareable):
         self.process_layers = nn.ModuleList(ProcessLayer(config) for _ in range(config.depth))
         self.placement: Placement | None = None
         """How units of new recordings get their embeddings; None: at random, and they learn."""
+        self.taught: Taught | None = None
+        """What it learned to answer in pretraining; None: nothing, or it was not pretrained."""
         self.fit: Fit | None = None
         """Curves and seconds of its pretraining, where it was pretrained in this process."""
 

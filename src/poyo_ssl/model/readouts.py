@@ -7,13 +7,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.model.encoder import Encoder, QueryDecoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig, QueryDecoder
 from poyo_ssl.model.movie_decoder import SkipDecoder
 from poyo_ssl.windows.activity import Windows
 
 
-class InstantReader(nn.Module):
-    """Asks the latents learned questions about one instant of every window.
+class Questions(nn.Module):
+    """Learned questions about one instant of every window, asked of an encoder's latents.
+
+    Args:
+        config: That of the encoder.
+        num_queries: Questions asked; their answers are concatenated.
+        query_time: The instant, seconds from the window's start.
+    """
+
+    def __init__(self, config: EncoderConfig, *, num_queries: int, query_time: float) -> None:
+        super().__init__()
+        self.query_embedding = nn.Parameter(torch.randn(num_queries, config.dim))
+        self.query_decoder = QueryDecoder(config)
+        self.query_time = query_time
+
+    @property
+    def dim_out(self) -> int:
+        """Size of the concatenated answers."""
+        return self.query_embedding.numel()
+
+    def ask(self, encoder: Encoder, latents: Tensor, num_timesteps: int) -> Tensor:
+        """Latents (B, L, D) of windows of so many imaging samples -> (B, num_queries * D)."""
+        queries = self.query_embedding.expand(len(latents), -1, -1)
+        times = latents.new_full(queries.shape[:2], self.query_time)
+        answers: Tensor = self.query_decoder(
+            queries, latents, encoder.rotary(times), encoder.latent_rotary(num_timesteps)
+        )
+        return answers.flatten(1)
+
+
+class InstantReader(Questions):
+    """The same together with the encoder that is asked.
 
     Args:
         encoder: Gives latents; its rotary time embedding serves the queries too.
@@ -22,34 +52,36 @@ class InstantReader(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, *, num_queries: int, query_time: float) -> None:
-        super().__init__()
+        super().__init__(encoder.config, num_queries=num_queries, query_time=query_time)
         self.encoder = encoder
-        self.query_embedding = nn.Parameter(torch.randn(num_queries, encoder.config.dim))
-        self.query_decoder = QueryDecoder(encoder.config)
-        self.query_time = query_time
-
-    @property
-    def dim_out(self) -> int:
-        """Size of the concatenated answers."""
-        return self.query_embedding.numel()
 
     def forward(self, groups: Sequence[Windows]) -> Tensor:
         """Windows of one or several recordings -> answers (all windows, num_queries * D)."""
-        activity = groups[0].activity
         latents = self.encoder.encode_groups(groups)
-        queries = self.query_embedding.expand(len(latents), -1, -1)
-        times = activity.new_full(queries.shape[:2], self.query_time)
-        answers = self.query_decoder(
-            queries,
-            latents,
-            self.encoder.rotary(times),
-            self.encoder.latent_rotary(activity.shape[1]),
-        )
-        return answers.flatten(1)
+        return self.ask(self.encoder, latents, groups[0].activity.shape[1])
 
 
-class LabelDecoder(nn.Module):
-    """Which label was shown: one query, one linear readout.
+class LabelHead(nn.Module):
+    """What tells which label was shown from an encoder's latents: one query, one linear readout.
+
+    Args:
+        reader: Asks one question.
+        num_classes: Possible answers.
+    """
+
+    def __init__(self, reader: Questions, num_classes: int) -> None:
+        super().__init__()
+        self.reader = reader
+        self.readout = nn.Linear(reader.dim_out, num_classes)
+
+    def answer(self, encoder: Encoder, latents: Tensor, num_timesteps: int) -> Tensor:
+        """Latents (B, L, D) of windows of so many imaging samples -> logits (B, num_classes)."""
+        logits: Tensor = self.readout(self.reader.ask(encoder, latents, num_timesteps))
+        return logits
+
+
+class LabelDecoder(LabelHead):
+    """The same together with its encoder.
 
     Args:
         encoder: Fresh or pretrained.
@@ -57,10 +89,10 @@ class LabelDecoder(nn.Module):
         query_time: The instant asked about, seconds from the window's start.
     """
 
+    reader: InstantReader
+
     def __init__(self, encoder: Encoder, *, num_classes: int, query_time: float) -> None:
-        super().__init__()
-        self.reader = InstantReader(encoder, num_queries=1, query_time=query_time)
-        self.readout = nn.Linear(self.reader.dim_out, num_classes)
+        super().__init__(InstantReader(encoder, num_queries=1, query_time=query_time), num_classes)
 
     @property
     def encoder(self) -> Encoder:

@@ -13,6 +13,7 @@ from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.fit import NO_CURVES, Fit
 from poyo_ssl.model.provenance import Provenance
+from poyo_ssl.model.taught import Taught
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.mode_embeddings import embed_by_modes
 from poyo_ssl.pretraining.objectives import OBJECTIVES
@@ -126,6 +127,13 @@ def pretrain(
         show_progress=show_progress,
     )
     encoder.provenance = Provenance.of(population.divided.recordings, encoder.fit)
+    encoder.taught = None
+    if task is not None and module.labels is not None:
+        encoder.taught = Taught(
+            task=task.name,
+            classes=population.divided.classes(task),
+            tensors=network_tensors(module.labels),
+        )
     return encoder
 
 

@@ -92,7 +92,8 @@ def test_the_labels_are_read_from_the_unmasked_view_of_the_same_windows(make, gr
     loss = terms["reconstruction"] + 0.01 * terms["label_loss"]
     torch.testing.assert_close(terms["loss"], loss)
     _, unmasked, _ = module.network([group.windows], hide_last_steps(4, 0.5))
-    logits = module.readout(unmasked.mean(1))
+    num_timesteps = group.activity.shape[1]
+    logits = module.labels.answer(module.encoder, unmasked, num_timesteps)
     expected = torch.nn.functional.cross_entropy(logits, group.target)
     torch.testing.assert_close(terms["label_loss"], expected)
 

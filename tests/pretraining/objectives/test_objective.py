@@ -31,7 +31,7 @@ def test_every_objective_has_a_class_of_its_own_and_options_have_an_objective():
 def test_without_a_weight_labels_have_no_effect(make, group, name):
     module = make(name)
     terms, same = module.losses([group]), module.losses([unlabelled(group)])
-    assert module.readout is None
+    assert module.labels is None
     assert not any("label" in term for term in terms)
     assert torch.equal(terms["loss"], same["loss"])
 
@@ -44,7 +44,8 @@ def test_labels_add_their_weighted_cross_entropy_to_the_loss_of_other_windows(ma
     labelled = replace(group, activity=group.activity[:3, :10] + 1.0, target=group.target[1:4])
     terms = module.losses([unlabelled(group), labelled])
     torch.testing.assert_close(terms["loss"], alone["loss"] + 0.3 * terms["label_loss"])
-    logits = module.readout(module.encoder(*labelled.windows).mean(1))
+    latents = module.encoder(*labelled.windows)
+    logits = module.labels.answer(module.encoder, latents, 10)
     torch.testing.assert_close(terms["label_loss"], F.cross_entropy(logits, labelled.target))
     accuracy = (logits.argmax(1) == labelled.target).float().mean()
     assert terms["label_accuracy"] == accuracy

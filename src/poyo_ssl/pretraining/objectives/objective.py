@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.losses import effective_rank
+from poyo_ssl.model.readouts import LabelHead, Questions
 from poyo_ssl.pretraining.objectives.activity_modes import ActivityModes
 from poyo_ssl.training.progress import LOG_EVERY
 from poyo_ssl.training.window_module import WindowModule
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Objective(WindowModule):
     """A self-supervised loss and, where labels have a weight, their cross-entropy beside it.
 
-    The labels are read linearly from the mean latents of windows that nothing is hidden of.
+    The labels are asked for as decoders ask, in windows that nothing is hidden of.
 
     Args:
         network: What is trained; its ``encoder`` is what pretraining is for.
@@ -66,7 +67,12 @@ class Objective(WindowModule):
         self.seed = seed
         self.modes: ActivityModes | None = None
         """Those of ``num_removed_modes``, measured before training."""
-        self.readout = nn.Linear(self.encoder.config.dim, num_classes) if num_classes else None
+        self.labels: LabelHead | None = None
+        """What answers the label task; None uses no labels."""
+        if num_classes:
+            time = find_task(config.label_task).query_time
+            reader = Questions(self.encoder.config, num_queries=1, query_time=time)
+            self.labels = LabelHead(reader, num_classes)
 
     @property
     def num_removed_modes(self) -> int:
@@ -97,17 +103,18 @@ class Objective(WindowModule):
 
         ``latent_variance`` and ``effective_rank`` are of the windows' mean latents.
         """
-        labelled = [] if self.readout is None else [g for g in batch if (g.target >= 0).all()]
+        labelled = [] if self.labels is None else [g for g in batch if (g.target >= 0).all()]
         own = batch if self.shares_windows or not labelled else _without(batch, labelled)
         terms, latents = self.self_supervised(own)
         if self.is_monitored:
             features = latents.detach().mean(1)
             terms["latent_variance"] = features.var(0, correction=0).mean()
             terms["effective_rank"] = effective_rank(features)
-        if self.readout is not None:
+        if self.labels is not None:
             if not self.shares_windows:
                 latents = self.encoder.encode_groups(self.shown(labelled))
-            logits = self.readout(latents.mean(1))
+            num_timesteps = labelled[0].activity.shape[1]
+            logits = self.labels.answer(self.encoder, latents, num_timesteps)
             target = torch.cat([group.target for group in labelled])
             terms["label_loss"] = F.cross_entropy(logits, target)
             terms["label_accuracy"] = (logits.argmax(1) == target).float().mean()
