@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.decoders.frame_decoders import FrameFilter, FramePosterior, NearestFrame
+from poyo_ssl.decoders.frame_decoders import (
+    AlignedFrame,
+    FrameFilter,
+    FramePosterior,
+    NearestFrame,
+)
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, PixelReadout
@@ -29,6 +34,7 @@ from poyo_ssl.finetuning.teachers import (
     TEACHERS,
     aligned,
     aligned_ridge,
+    aligned_templates,
     frame_templates,
     logistic_readout,
     picture_teacher,
@@ -78,6 +84,12 @@ def fit_frame_arm(setting: Setting, *, name: str, kind: type[NearestFrame]) -> F
     """Look-up of the movie frame that evokes such activity."""
     templates = frame_templates(setting, kind.TEMPLATES)
     return kind(setting.question(name), templates, _pictures_to_show(setting)), NO_CURVES
+
+
+def fit_aligned_frame_arm(setting: Setting, *, name: str, is_shuffled: bool = False) -> Fitted:
+    """Look-up in what the movie evoked in other animals."""
+    templates = aligned_templates(setting, is_shuffled=is_shuffled)
+    return AlignedFrame(setting.question(name), templates, _pictures_to_show(setting)), NO_CURVES
 
 
 def fit_frame_filter_arm(setting: Setting) -> Fitted:
@@ -242,6 +254,15 @@ ARMS = {
             partial(fit_frame_arm, name=name, kind=kind), ("frames", "images"), is_seeded=False
         )
         for name, kind in (("nearest frame", NearestFrame), ("frame posterior", FramePosterior))
+    },
+    **{
+        name: Arm(
+            partial(fit_aligned_frame_arm, name=name, is_shuffled=is_shuffled),
+            ("frames", "images"),
+            is_seeded=is_shuffled,
+            needs_alignment=True,
+        )
+        for name, is_shuffled in (("aligned frame", False), ("aligned frame, shuffled", True))
     },
     "frame filter": Arm(fit_frame_filter_arm, ("frames", "images"), is_seeded=False),
     "ridge to pixels": Arm(fit_ridge_to_pixels_arm, ("images",), is_seeded=False),

@@ -15,12 +15,16 @@ from poyo_ssl.alignment.responses import (
     require_unscored,
 )
 from poyo_ssl.alignment.shared_response import Loadings, SharedSpace
+from poyo_ssl.decoders.frame_templates import FrameTemplates, Showings
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
+from poyo_ssl.decoders.placed_templates import PlacedTemplates
+from poyo_ssl.decoders.template_choice import fit_templates
 from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.population import Population
-from poyo_ssl.windows.task_windows import find_windows
-from poyo_ssl.windows.tasks import Task
+from poyo_ssl.windows.task_windows import TaskWindows, find_windows
+from poyo_ssl.windows.tasks import Task, presentation_period
 
 NUM_DIMENSIONS = 8
 """Of the shared space, where recordings saw bins enough."""
@@ -79,18 +83,24 @@ def fit_across_animals(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AlignedDecoder:
-    """What other animals' labels say of a shared space."""
+class InSharedSpace:
+    """What other animals tell, wherever units have a place in their space."""
 
     shared: SharedStimulus
     space: SharedSpace
-    weights: np.ndarray
-    """(num_dimensions, num_classes)."""
 
     def place(self, population: Population, divided: DividedRecording, task: Task) -> Loadings:
         """Places a recording's units, which looks at no label and nothing that the task tests."""
         require_unscored(divided, task, self.shared)
         return self.space.place(measure_responses(population, divided, self.shared))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignedDecoder(InSharedSpace):
+    """What other animals' labels say of a shared space."""
+
+    weights: np.ndarray
+    """(num_dimensions, num_classes)."""
 
     def readout(self, loadings: Loadings) -> LinearReadout:
         """The decoder of a recording without any label of its own."""
@@ -103,8 +113,95 @@ class AlignedDecoder:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignedTemplates(InSharedSpace):
+    """What a movie evokes in other animals, in a space that they share."""
+
+    templates: FrameTemplates
+    """Of the dimensions of the space."""
+
+    def readout(self, loadings: Loadings) -> PlacedTemplates:
+        """The look-up of a recording without any showing of its own."""
+        return PlacedTemplates.of_units(self.templates, loadings)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignedAnimals(InSharedSpace):
+    """Other animals in one space, and the windows that they have answers to."""
+
+    population: Population
+    loadings: dict[str, Loadings]
+    """Recording id to where its units lie."""
+    windows: dict[str, TaskWindows]
+    """Recording id to its training windows of the task."""
+
+    @classmethod
+    def fit(
+        cls,
+        earlier: Divided,
+        task: Task,
+        classes: np.ndarray,
+        shared: SharedStimulus,
+        length: float | None = None,
+    ) -> AlignedAnimals:
+        """Aligns the recordings that show the shared stimulus and have answers to a task.
+
+        Args:
+            earlier: Other recordings.
+            task: What is asked.
+            classes: The possible answers, (num_classes,).
+            shared: What all of them saw.
+            length: Of the windows that decoders are asked about, seconds; None: the task's.
+
+        Raises:
+            RecordingError: If fewer than two of them can be learned from.
+        """
+        length = length or task.length
+        teaching = [
+            d for d in earlier if _teaches(d, task) and shows(d, shared.stimulus, shared.column)
+        ]
+        if len(teaching) < 2:
+            raise RecordingError(
+                f"Only {len(teaching)} of {len(earlier)} other recordings show {shared.stimulus} "
+                f"and have labels of the task '{task.name}'. Give at least two to learn from."
+            )
+        chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in teaching}
+        population = Population(teaching, chosen)
+        responses = [measure_responses(population, d, shared) for d in population.divided]
+        space = SharedSpace.fit(responses, _num_dimensions(responses))
+        return cls(
+            shared=shared,
+            space=space,
+            population=population,
+            loadings={one.recording_id: space.place(one) for one in responses},
+            windows={
+                d.recording.recording_id: find_windows(
+                    d.recording,
+                    task,
+                    d.splits[task.name].train,
+                    classes,
+                    max(1, round(length * d.recording.sampling_rate)),
+                    reach=d.splits[task.name].reach("train"),
+                )
+                for d in population.divided
+            },
+        )
+
+    def features(self, recording_id: str, num_bins: int) -> np.ndarray:
+        """Activity in the shared space in equal bins, (num_windows, num_bins * num_dimensions)."""
+        windows = self.windows[recording_id]
+        activity = self.population.activity[recording_id]
+        binned = activity.binned(windows.first_timestep, windows.num_timesteps, num_bins)
+        by_bin = binned.reshape(len(windows) * num_bins, -1)
+        return self.loadings[recording_id].project(by_bin).reshape(len(windows), -1)
+
+
 def fit_aligned_decoder(
-    earlier: Divided, task: Task, classes: np.ndarray, shared: SharedStimulus
+    earlier: Divided,
+    task: Task,
+    classes: np.ndarray,
+    shared: SharedStimulus,
+    length: float | None = None,
 ) -> AlignedDecoder:
     """Aligns other recordings and learns from their labelled training windows.
 
@@ -113,37 +210,50 @@ def fit_aligned_decoder(
         task: What is asked.
         classes: The possible answers, (num_classes,).
         shared: What all of them saw.
+        length: Of the windows that decoders are asked about, seconds; None: the task's.
 
     Raises:
         RecordingError: If fewer than two of them can be learned from.
     """
-    teaching = [
-        d for d in earlier if _teaches(d, task) and shows(d, shared.stimulus, shared.column)
-    ]
-    if len(teaching) < 2:
-        raise RecordingError(
-            f"Only {len(teaching)} of {len(earlier)} other recordings show {shared.stimulus} and "
-            f"have labels of the task '{task.name}'. Give at least two to learn from."
-        )
-    chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in teaching}
-    population = Population(teaching, chosen)
-    responses = [measure_responses(population, d, shared) for d in population.divided]
-    space = SharedSpace.fit(responses, _num_dimensions(responses))
-    projected, targets = [], []
-    for divided, one in zip(population.divided, responses, strict=True):
-        num_timesteps = max(1, round(task.length * divided.recording.sampling_rate))
-        splits = divided.splits[task.name]
-        windows = find_windows(
-            divided.recording, task, splits.train, classes, num_timesteps,
-            reach=splits.reach("train"),
-        )  # fmt: skip
-        activity = population.activity[divided.recording.recording_id]
-        features = activity.binned(windows.first_timestep, num_timesteps, 1)
-        projected.append(space.place(one).project(features))
-        targets.append(windows.target)
-    return AlignedDecoder(
-        shared=shared, space=space, weights=fit_across_animals(projected, targets, len(classes))
+    animals = AlignedAnimals.fit(earlier, task, classes, shared, length)
+    weights = fit_across_animals(
+        [animals.features(name, 1) for name in animals.windows],
+        [windows.target for windows in animals.windows.values()],
+        len(classes),
     )
+    return AlignedDecoder(shared=shared, space=animals.space, weights=weights)
+
+
+def fit_aligned_templates(
+    earlier: Divided,
+    task: Task,
+    classes: np.ndarray,
+    shared: SharedStimulus,
+    length: float | None = None,
+) -> AlignedTemplates:
+    """The same of a movie: what its frames evoke in the shared space, in all animals together.
+
+    The arguments and errors are those of :func:`fit_aligned_decoder`.
+    """
+    animals = AlignedAnimals.fit(earlier, task, classes, shared, length)
+    dimensions = [f"dimension {i}" for i in range(animals.space.courses.shape[1])]
+
+    def showings(num_bins: int) -> list[Showings]:
+        return [
+            Showings(
+                features=animals.features(d.recording.recording_id, num_bins),
+                movie_frame=animals.windows[d.recording.recording_id].target,
+                unit_ids=dimensions,
+                frame_period=presentation_period(d.recording, task),
+            )
+            for d in animals.population.divided
+        ]
+
+    shortest = min(windows.num_timesteps for windows in animals.windows.values())
+    templates = fit_templates(
+        FrameTemplates, showings, len(classes), near=SECONDS_NEAR, max_bins=shortest
+    )
+    return AlignedTemplates(shared=shared, space=animals.space, templates=templates)
 
 
 def fit_ridge_towards(

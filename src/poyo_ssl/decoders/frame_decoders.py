@@ -10,6 +10,7 @@ from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates, GaussianTemplates
+from poyo_ssl.decoders.placed_templates import PlacedTemplates
 from poyo_ssl.windows.activity import Activity
 
 NUM_LOOKS = 10
@@ -66,6 +67,13 @@ class NearestFrame(FittedDecoder):
         """Rebuilds the look-up."""
         pictures = tensors["pictures"].numpy() if "pictures" in tensors else None
         return cls(question, cls.TEMPLATES.of(settings, tensors), pictures)
+
+
+class AlignedFrame(NearestFrame):
+    """The same of what the movie evoked in other animals, in a space that they share."""
+
+    KIND = "aligned frame"
+    TEMPLATES: ClassVar[type[FrameTemplates]] = PlacedTemplates
 
 
 class FramePosterior(NearestFrame):

@@ -11,9 +11,10 @@ import numpy as np
 from poyo_ssl.alignment.responses import SharedStimulus
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.aligned import (
-    AlignedDecoder,
+    InSharedSpace,
     find_shared_stimulus,
     fit_aligned_decoder,
+    fit_aligned_templates,
     fit_ridge_towards,
 )
 from poyo_ssl.decoders.frame_templates import (
@@ -33,16 +34,17 @@ from poyo_ssl.decoders.linear_transfer import (
     fit_semi_supervised_ridge,
 )
 from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
+from poyo_ssl.decoders.placed_templates import PlacedTemplates
 from poyo_ssl.decoders.template_choice import fit_templates
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teacher_choice import choose_teacher
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.answers import SECONDS_NEAR
-from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
-from poyo_ssl.windows.tasks import presentation_period
+from poyo_ssl.windows.tasks import Task, presentation_period
 
 AnyTeacher = LinearReadout | FrameTemplates | PictureTeacher
 
@@ -190,7 +192,7 @@ def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
     Shuffled, every cell answers for another of its recording: the control for whether it is the
     cells that carry what was learned.
     """
-    decoder = _aligned_decoder(setting)
+    decoder = fit_aligned_decoder(*_others(setting))
     return LinearReadout.merge(
         [
             decoder.readout(_place(setting, decoder, divided, is_shuffled))
@@ -199,9 +201,20 @@ def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
     )
 
 
+def aligned_templates(setting: Setting, *, is_shuffled: bool = False) -> PlacedTemplates:
+    """The same of movies: a look-up in what the movie evoked in other animals."""
+    others = fit_aligned_templates(*_others(setting))
+    return PlacedTemplates.merge(
+        [
+            others.readout(_place(setting, others, divided, is_shuffled))
+            for divided in setting.population.divided.learning(setting.task)
+        ]
+    )
+
+
 def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
     """Ridge on own labels that is shrunk towards what :func:`aligned` says."""
-    decoder = _aligned_decoder(setting)
+    decoder = fit_aligned_decoder(*_others(setting))
     readouts = []
     for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
@@ -216,8 +229,8 @@ def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReado
     return LinearReadout.merge(readouts)
 
 
-def _aligned_decoder(setting: Setting) -> AlignedDecoder:
-    divided = setting.population.divided
+def _others(setting: Setting) -> tuple[Divided, Task, np.ndarray, SharedStimulus, float]:
+    """Other recordings, what is asked, the possible answers, what all saw, seconds of windows."""
     shared = _shared_stimulus(setting)
     if shared is None:
         raise RecordingError(
@@ -225,8 +238,9 @@ def _aligned_decoder(setting: Setting) -> AlignedDecoder:
             f"and has labels of the task '{setting.task.name}', or only one does. Give recordings "
             "of other animals to pretrain on, or leave out the aligned arms."
         )
-    classes = divided.classes(setting.task)
-    return fit_aligned_decoder(setting.earlier, setting.task, classes, shared)
+    classes = setting.population.divided.classes(setting.task)
+    length = setting.num_timesteps / setting.population.sampling_rate
+    return setting.earlier, setting.task, classes, shared, length
 
 
 def _shared_stimulus(setting: Setting) -> SharedStimulus | None:
@@ -236,7 +250,7 @@ def _shared_stimulus(setting: Setting) -> SharedStimulus | None:
 
 
 def _place(
-    setting: Setting, decoder: AlignedDecoder, divided: DividedRecording, is_shuffled: bool
+    setting: Setting, decoder: InSharedSpace, divided: DividedRecording, is_shuffled: bool
 ) -> Loadings:
     loadings = decoder.place(setting.population, divided, setting.task)
     return loadings.shuffled(setting.seed) if is_shuffled else loadings
