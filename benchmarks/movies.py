@@ -27,6 +27,7 @@ Writes benchmarks/results/movies.json and .md after every fit, and goes on where
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -36,6 +37,7 @@ import scipy.stats
 import torch
 
 import poyo_ssl as ps
+from poyo_ssl.comparison.arms import ARMS
 from poyo_ssl.comparison.run_directory import describe_hardware
 from poyo_ssl.decoders.frame_decoders import FrameFilter, FramePosterior, NearestFrame
 from poyo_ssl.decoders.frame_templates import FrameTemplates, Showings, TemplateOptions
@@ -45,7 +47,9 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import frame_templates
 from poyo_ssl.windows.tasks import presentation_period
 
-SECOND = "movie_frame"
+SECOND, OTHER_MOVIE = "movie_frame", "movie_two_frame"
+NUM_SHUFFLES = 10
+"""Draws of other places for the units of a mouse."""
 WINDOWS = {
     "1 s, decaying events": (SECOND, 0.3),
     "1 s": (SECOND, 0.0),
@@ -78,6 +82,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.data.is_dir():
         across_days(options.data)
+        across_mice(options.data)
         return
     name = "movies" if options.test_on is None else "movies_kept_back"
     path = RESULTS / f"{name}.json"
@@ -113,15 +118,47 @@ def across_days(folder: Path) -> None:
         pair = {"from": known.recording_id, "to": asked.recording_id, "shared_units": shared}
         rows.append({**pair, **scores})
         print(rows[-1], flush=True)
+    save_table(folder, "movies_across_days", rows, num_words=3)
+
+
+def across_mice(folder: Path) -> None:
+    """Scores of every session that shows movie two by other mice that do, without own showings."""
+    mouse = pd.read_csv(folder / "sessions.csv", dtype=str).set_index("recording_id")["mouse"]
+    recordings = ps.load_recordings(folder)
+    rows = []
+    for asked in [r for r in recordings if "natural_movie_two" in r.stimuli]:
+        name = asked.recording_id
+        others = [r for r in recordings if mouse[r.recording_id] != mouse[name]]
+        learned = ps.SplitConfig(train=tuple(r.recording_id for r in others))
+        told = ps.SplitConfig(  # one frame is left to learn from, since a split needs some
+            held_out_column="movie_frame", held_out_values=tuple(range(1, 900)), valid_fraction=0
+        )
+        divided = ps.divide([asked], OTHER_MOVIE, told)
+        setting = setting_of(divided, OTHER_MOVIE, 0)
+        setting = replace(setting, earlier=ps.divide(others, [SECOND, OTHER_MOVIE], learned))
+        scores = {}
+        for arm, num_draws in (("aligned frame", 1), ("aligned frame, shuffled", NUM_SHUFFLES)):
+            drawn = [ARMS[arm].fit(replace(setting, seed=seed))[0] for seed in range(num_draws)]
+            scores[arm] = float(np.mean([found(decoder, list(divided)) for decoder in drawn]))
+        rows.append(
+            {"to": name, "mouse": mouse[name], "recordings_of_others": len(others), **scores}
+        )
+        print(rows[-1], flush=True)
+    save_table(folder, "movies_across_mice", rows, num_words=3)
+
+
+def save_table(folder: Path, name: str, rows: list[dict], num_words: int) -> None:
+    """Writes scores and their mean; the first columns are words."""
     result = {
         "command": f"python benchmarks/movies.py {folder.name}",
         "hardware": describe_hardware(),
         "scores": rows,
     }
-    (RESULTS / "movies_across_days.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     table = pd.DataFrame(rows)
     names = list(table)
-    mean = {name: table[name].mean() for name in names[3:]}
+    mean = {column: table[column].mean() for column in names[num_words:]}
+    words = {**dict.fromkeys(names[:num_words], ""), names[0]: "mean"}
     lines = [
         f"`{result['command']}`",
         "",
@@ -130,10 +167,10 @@ def across_days(folder: Path) -> None:
         f"| {' | '.join(names).replace('_', ' ')} |",
         "|---" * len(names) + "|",
     ]
-    for row in [*rows, {**dict.fromkeys(names[:3], ""), "from": "mean", **mean}]:
+    for row in [*rows, {**words, **mean}]:
         cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()]
         lines.append(f"| {' | '.join(cells)} |")
-    (RESULTS / "movies_across_days.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
 
 
 def fit_all(options: argparse.Namespace, done: set[str]) -> Iterator[list[dict]]:

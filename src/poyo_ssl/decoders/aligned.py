@@ -144,10 +144,10 @@ class AlignedAnimals(InSharedSpace):
         shared: SharedStimulus,
         length: float | None = None,
     ) -> AlignedAnimals:
-        """Aligns the recordings that show the shared stimulus and have answers to a task.
+        """Aligns all recordings that show the shared stimulus; some have answers to a task.
 
         Args:
-            earlier: Other recordings.
+            earlier: Other recordings; at least two of those have answers.
             task: What is asked.
             classes: The possible answers, (num_classes,).
             shared: What all of them saw.
@@ -157,16 +157,15 @@ class AlignedAnimals(InSharedSpace):
             RecordingError: If fewer than two of them can be learned from.
         """
         length = length or task.length
-        teaching = [
-            d for d in earlier if _teaches(d, task) and shows(d, shared.stimulus, shared.column)
-        ]
+        placing = [d for d in earlier if shows(d, shared.stimulus, shared.column)]
+        teaching = [d for d in placing if _teaches(d, task)]
         if len(teaching) < 2:
             raise RecordingError(
                 f"Only {len(teaching)} of {len(earlier)} other recordings show {shared.stimulus} "
                 f"and have labels of the task '{task.name}'. Give at least two to learn from."
             )
-        chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in teaching}
-        population = Population(teaching, chosen)
+        chosen = {d.recording.recording_id: list(d.recording.unit_ids) for d in placing}
+        population = Population(placing, chosen)
         responses = [measure_responses(population, d, shared) for d in population.divided]
         space = SharedSpace.fit(responses, _num_dimensions(responses))
         return cls(
@@ -183,7 +182,7 @@ class AlignedAnimals(InSharedSpace):
                     max(1, round(length * d.recording.sampling_rate)),
                     reach=d.splits[task.name].reach("train"),
                 )
-                for d in population.divided
+                for d in teaching
             },
         )
 
@@ -247,6 +246,7 @@ def fit_aligned_templates(
                 frame_period=presentation_period(d.recording, task),
             )
             for d in animals.population.divided
+            if d.recording.recording_id in animals.windows
         ]
 
     shortest = min(windows.num_timesteps for windows in animals.windows.values())
