@@ -398,7 +398,7 @@ def test_a_quick_run_is_short_and_says_that_it_is_a_trial(call, observatory, tmp
     assert "Ours (trial run)" in (run / "report.html").read_text()
     config = json.loads((run / "run.json").read_text())["config"]
     assert (config["num_seeds"], config["label_fractions"]) == (1, [1.0])
-    assert config["arms"] == ["scratch", "scratch + teacher"]
+    assert config["arms"] == ["scratch", "scratch + chosen teacher"]
     assert config["labels"]["training"]["max_steps"] == 30
 
 

@@ -315,11 +315,14 @@ def test_all_impossible_options_are_reported_at_once():
         TrainingConfig(max_steps=0, lr=-1, ema_decay=2.0, patience=0)
 
 
-def test_steps_that_are_not_given_suit_the_windows():
+def test_steps_and_jitter_that_are_not_given_suit_the_windows():
     config = TrainingConfig(batch_size=32)
-    assert [config.for_windows(n).max_steps for n in (10, 300, 320, 2_000, 9_000)] == [
+    assert [config.for_windows(n, 2.0).max_steps for n in (10, 300, 320, 2_000, 9_000)] == [
         300, 300, 320, 2_000, 3_000,
     ]  # fmt: skip
-    assert replace(config, max_steps=7).for_windows(2_000).max_steps == 7
-    with pytest.raises(ValueError, match="max_steps is not given"):
-        _ = config.num_steps
+    assert config.for_windows(10, 0.4).jitter == pytest.approx(0.04)
+    given = replace(config, max_steps=7, jitter=0.5)
+    assert given.for_windows(2_000, 0.4) == given
+    for unknown in ("num_steps", "largest_shift"):
+        with pytest.raises(ValueError, match="is not given"):
+            getattr(config, unknown)

@@ -19,7 +19,7 @@ def trial_of(config: RunConfig) -> RunConfig:
     return replace(
         config,
         title=f"{config.title} (trial run)",
-        arms=(SCRATCH, "scratch + teacher"),
+        arms=(SCRATCH, "scratch + chosen teacher"),
         baseline=SCRATCH,
         label_fractions=(max(config.label_fractions, default=1.0),),
         labels_per_class=(),

@@ -76,7 +76,7 @@ class RunConfig:
     window."""
     units: tuple[str, ...] = ("unpredictable", "all")
     """Units to decode: unpredictable, predictable, all."""
-    arms: tuple[str, ...] = ("scratch", "scratch + teacher", "pretrained")
+    arms: tuple[str, ...] = ("scratch", "scratch + chosen teacher", "pretrained")
     """Networks to fit beside the reference decoders, which are always there: scratch, any of the
     pretrainings, and with a teacher: scratch + chosen teacher, scratch + teacher (ridge), and
     scratch + semi-supervised, transferred, shuffled, aligned or look-up (movie frames) teacher."""

@@ -169,7 +169,7 @@ def learn_values(lesson: Lesson) -> Learning:
             ValueDecoding(network, lesson.config, member.rates, mean=mean, sd=sd)
             for network, member in zip(networks, lesson.members, strict=True)
         ],
-        batches=_labelled_batches(lesson, lesson.labelled, lesson.config.training.jitter),
+        batches=_labelled_batches(lesson, lesson.labelled, lesson.config.training.largest_shift),
         valid=lesson.valid,
         finish=lambda question: ValueNetwork(question, networks, mean, sd),
     )
@@ -186,7 +186,7 @@ def learn_pictures(lesson: Lesson) -> Learning:
         raise TypeError(f"The task '{lesson.task.name}' takes a PictureTeacher for a teacher.")
     modules = _movie_modules(lesson, teacher)
     networks = [module.network for module in modules]
-    readout, jitter = None, lesson.config.training.jitter
+    readout, jitter = None, lesson.config.training.largest_shift
     if teacher is not None:
         readout = teacher.pixels.readout
         labelled = [_with_training_scores(source, teacher) for source in labelled]
@@ -285,7 +285,7 @@ def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[Trainin
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = lesson.config.training
     if teacher is None:
-        return _labelled_batches(lesson, lesson.labelled, training.jitter)
+        return _labelled_batches(lesson, lesson.labelled, training.largest_shift)
     taught, encoder = [], lesson.members[0].encoder
     for source in lesson.population.unlabelled_sources(encoder, lesson.num_timesteps):
         scores = _teacher_scores(teacher, source)
@@ -297,7 +297,11 @@ def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[Trainin
         MixedBatches(
             [
                 _stream(
-                    lesson, lesson.labelled, num_labelled, seed=member.seed, jitter=training.jitter
+                    lesson,
+                    lesson.labelled,
+                    num_labelled,
+                    seed=member.seed,
+                    jitter=training.largest_shift,
                 ),
                 # every position of an unlabelled window is a candidate already
                 _stream(lesson, taught, num_taught, seed=member.seed, jitter=0.0),

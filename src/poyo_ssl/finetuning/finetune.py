@@ -211,12 +211,12 @@ def prepare_lesson(
     train = population.labelled_sources(known, task, "train", num_timesteps)
     valid = population.labelled_sources(known, task, "valid", num_timesteps)
     labelled = choose_labels(train, labels, seed)
-    config = replace(config, training=config.training.for_windows(sum(map(len, labelled))))
+    training = config.training.for_windows(sum(map(len, labelled)), task.length)
     return Lesson(
         population=population,
         task=task,
         members=members,
-        config=config,
+        config=replace(config, training=training),
         labelled=labelled,
         valid=thin(valid, config.training.max_valid_windows),
         teacher=teacher,

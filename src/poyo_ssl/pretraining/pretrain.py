@@ -110,7 +110,8 @@ def pretrain(
         for stream in config.streams
     ]
     num_windows = sum(len(source.half_apart()) for source in streams[0].train)
-    config = replace(config, training=config.training.for_windows(num_windows))
+    training = config.training.for_windows(num_windows, config.window_length)
+    config = replace(config, training=training)
     num_classes = len(population.divided.classes(task)) if task is not None else 0
     module = OBJECTIVES[config.objective](encoder, config, seed, num_classes)
     if module.num_removed_modes:
@@ -193,10 +194,11 @@ def _labelled(population: Population, encoder: Encoder, config: PretrainingConfi
         OBJECTIVES[config.objective].labelled_window_length(config)
     )
     valid = population.labelled_sources(encoder, task, "valid", num_timesteps)
+    training = config.training.for_windows(0, task.length)
     return _Stream(
         train=population.labelled_sources(encoder, task, "train", num_timesteps),
         valid=thin(valid, config.training.max_valid_windows),
-        jitter=round(config.training.jitter * population.sampling_rate),
+        jitter=round(training.largest_shift * population.sampling_rate),
     )
 
 

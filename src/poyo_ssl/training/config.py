@@ -9,6 +9,8 @@ PASSES = 32
 """Times that every window is seen where the number of steps is not given."""
 FEWEST_STEPS, MOST_STEPS = 300, 3_000
 """Of that number."""
+JITTER = 0.1
+"""Part of their length by which windows are moved where it is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,9 @@ class TrainingConfig:
     patience: int | None = 6
     """Validations without improvement before stopping; None never stops early. The weights of
     the best validation are kept whenever there is a validation part and patience is given."""
-    jitter: float = 0.2
-    """Windows start up to so many seconds earlier or later in training."""
+    jitter: float | None = None
+    """Windows start up to so many seconds earlier or later in training; none: a tenth of their
+    length, since what is moved further tells less of a short stimulus."""
     unit_dropout: float = 0.5
     """Each step leaves out units at a rate drawn from U(0, unit_dropout)."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -78,7 +81,7 @@ class TrainingConfig:
             problems.append("ema_decay must lie in (0, 1) or be null")
         if self.patience is not None and self.patience < 1:
             problems.append("patience must be at least 1 or null")
-        if self.jitter < 0 or self.weight_decay < 0:
+        if (self.jitter or 0.0) < 0 or self.weight_decay < 0:
             problems.append("jitter and weight_decay must not be negative")
         if self.optimizer not in ("adamw", "lamb"):
             problems.append("optimizer must be adamw or lamb")
@@ -108,9 +111,28 @@ class TrainingConfig:
             raise ValueError("max_steps is not given, and nothing says how many windows there are.")
         return self.max_steps
 
-    def for_windows(self, num_windows: int) -> TrainingConfig:
-        """The same with a number of steps, where none is given, that suits so many windows."""
-        if self.max_steps is not None:
-            return self
-        steps = -(-PASSES * num_windows // self.batch_size)
-        return replace(self, max_steps=min(max(steps, FEWEST_STEPS), MOST_STEPS))
+    @property
+    def largest_shift(self) -> float:
+        """Seconds by which windows are moved at most.
+
+        Raises:
+            ValueError: If they are not known; see :meth:`for_windows`.
+        """
+        if self.jitter is None:
+            raise ValueError("jitter is not given, and nothing says how long windows are.")
+        return self.jitter
+
+    def for_windows(self, num_windows: int, length: float) -> TrainingConfig:
+        """The same with what is not given, steps and jitter, as suits windows.
+
+        Args:
+            num_windows: Windows to learn from.
+            length: Of each, seconds.
+        """
+        steps, jitter = self.max_steps, self.jitter
+        if steps is None:
+            passes = -(-PASSES * num_windows // self.batch_size)
+            steps = min(max(passes, FEWEST_STEPS), MOST_STEPS)
+        if jitter is None:
+            jitter = JITTER * length
+        return replace(self, max_steps=steps, jitter=jitter)
