@@ -21,7 +21,11 @@ from shared_data import DATA, needs_shared_data
 KNOWN = Path(__file__).parent / "known_results.json"
 BEFORE = json.loads(KNOWN.read_text())
 COMPARED = ("recording_id", "num_labelled", "num_train", "num_test", "scores")
-FEW_STEPS = ps.FinetuningConfig(training=ps.TrainingConfig(max_steps=40, valid_every=20), members=1)
+FEW_STEPS = ps.FinetuningConfig(
+    training=ps.TrainingConfig(max_steps=40, valid_every=20, jitter=0.2),
+    teacher=ps.TeacherConfig(unlabelled_fraction=0.5),
+    members=1,
+)
 MOVIE = ps.FinetuningConfig(
     members=1,
     training=ps.TrainingConfig(

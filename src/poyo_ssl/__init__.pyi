@@ -31,6 +31,7 @@ from .finetuning.adapt import AdaptationConfig as AdaptationConfig
 from .finetuning.adapt import adapt as adapt
 from .finetuning.answering import PictureTeacher as PictureTeacher
 from .finetuning.config import FinetuningConfig as FinetuningConfig
+from .finetuning.config import TeacherConfig as TeacherConfig
 from .finetuning.finetune import finetune as finetune
 from .finetuning.placing import place_decoder as place_decoder
 from .model.calcium_poyo_plus import CalciumPOYOPlus as CalciumPOYOPlus

@@ -284,14 +284,17 @@ def _labelled_batches(
 def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[TrainingSteps]:
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = lesson.config.training
-    if teacher is None:
+    num_taught = 0
+    if teacher is not None:
+        num_labelled = sum(map(len, lesson.labelled))
+        num_taught = lesson.config.teacher.num_taught(training.batch_size, num_labelled)
+    if teacher is None or not num_taught:
         return _labelled_batches(lesson, lesson.labelled, training.largest_shift)
     taught, encoder = [], lesson.members[0].encoder
     for source in lesson.population.unlabelled_sources(encoder, lesson.num_timesteps):
         scores = _teacher_scores(teacher, source)
         answers = teacher.answers(scores, lesson.config.teacher.temperature)
         taught.append(replace(source, teacher_answer=torch.from_numpy(answers).float()))
-    num_taught = round(lesson.config.teacher.unlabelled_fraction * training.batch_size)
     num_labelled = training.batch_size - num_taught
     return [
         MixedBatches(

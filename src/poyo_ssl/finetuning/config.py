@@ -14,6 +14,9 @@ from poyo_ssl.training.transfer import EMBEDDINGS, TRANSFERS, Layerwise, Transfe
 from poyo_ssl.windows.label_budget import LabelBudget
 from poyo_ssl.windows.splits import SplitConfig
 
+MANY_LABELS = 300
+"""Labelled windows beside which a teacher's answers to unlabelled ones count half as much."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
@@ -21,17 +24,26 @@ class TeacherConfig:
 
     temperature: float = 0.15
     """The teacher's scores (one-hot ridge) are divided by it before the softmax."""
-    unlabelled_fraction: float = 0.5
-    """Part of every batch that is random unlabelled training windows, answered by the teacher."""
+    unlabelled_fraction: float | None = None
+    """Part of every batch that is random unlabelled training windows, answered by the teacher;
+    none: a half where there are few labels, the less the more there are (a quarter at 300)."""
     blend: float = 0.5
     """The fitted decoder adds so many standard deviations of the network to the teacher."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.blend <= 0 or not 0 < self.unlabelled_fraction < 1:
+        fraction = self.unlabelled_fraction or 0.0
+        if self.temperature <= 0 or self.blend <= 0 or not 0 <= fraction < 1:
             raise ValueError(
                 "temperature and blend must be positive and unlabelled_fraction must lie in "
-                f"(0, 1); got {self}."
+                f"[0, 1); got {self}."
             )
+
+    def num_taught(self, batch_size: int, num_labelled: int) -> int:
+        """Windows of a batch that the teacher answers, where so many windows have labels."""
+        fraction = self.unlabelled_fraction
+        if fraction is None:
+            fraction = 0.5 / (1 + num_labelled / MANY_LABELS)
+        return round(fraction * batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
