@@ -42,7 +42,7 @@ PRETRAINING = ps.PretrainingConfig(
 def config(*tasks: str, units: str, splits: ps.SplitConfig) -> ps.RunConfig:
     return ps.RunConfig(
         tasks=tasks, units=(units,), num_seeds=1, jobs=1, splits=splits, labels=FEW_STEPS,
-        movie=MOVIE, pretraining=PRETRAINING,
+        arms=("scratch", "scratch + teacher", "pretrained"), movie=MOVIE, pretraining=PRETRAINING,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,17 +13,12 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
 from poyo_ssl.model.fit import Fit
+from poyo_ssl.training.averaging import MovingAverage
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.training.loaders import make_loaders
@@ -135,27 +130,11 @@ def _callbacks(
     if best is not None and config.patience is not None:
         callbacks.append(best)
     if config.ema_decay is not None:
-        callbacks.append(WeightAveraging(multi_avg_fn=moving_average(config.ema_decay)))
+        callbacks.append(MovingAverage(config.ema_decay))
     callbacks.append(curves)
     processes = find_processes()
     callbacks.append(SeedParts(seed, processes.parts(config.accumulate)))
     return callbacks
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
-    """An exponential moving average of weights that forgets the first ones soon.
-
-    After ``n`` averages the decay is at most ``(1 + n) / (10 + n)``, so that short fits are not
-    averages of their start. The average of equal weights is exactly that weight: what is frozen
-    stays bit-identical.
-    """
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Any) -> None:
-        known = int(num_averaged)
-        rate = min(decay, (1 + known) / (10 + known))
-        get_ema_multi_avg_fn(rate)(averaged, current, num_averaged)
-
-    return update
 
 
 def _settings(
