@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.finetuning.teacher_choice import choose_teacher
+from poyo_ssl.finetuning import teacher_choice
+from poyo_ssl.finetuning.teacher_choice import choose_blend, choose_teacher
 from poyo_ssl.finetuning.teachers import TEACHERS, ridge_readout
 from poyo_ssl.windows.divide import divide
-from poyo_ssl.windows.label_budget import LabelBudget
+from poyo_ssl.windows.label_budget import LabelBudget, LeftOut
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import DIRECTION
-from tiny_fits import setting_of
+from tiny_fits import ENCODER, few_steps, setting_of
 
 
 @pytest.fixture
@@ -81,3 +82,40 @@ def test_one_label_a_class_takes_the_first(setting):
     few = replace(setting, labels=LabelBudget(per_class=1))
     chosen = choose_teacher({"nothing": knowing_nothing, "ridge": ridge}, few)
     assert not chosen.weights.any()
+
+
+def knowing_noise(setting) -> LinearReadout:
+    readout = ridge_readout(setting, 1)
+    noise = np.random.default_rng(0).normal(size=readout.weights.shape)
+    return replace(readout, weights=noise.astype(np.float32))
+
+
+def test_the_network_counts_much_where_it_knows_more_than_its_teacher(setting):
+    learning = replace(setting, config=few_steps(60, lr=0.02, jitter=0.0, patience=None))
+    assert choose_blend(knowing_noise, learning, ENCODER) >= 4.0
+    not_learning = replace(setting, config=few_steps(1, lr=1e-9))
+    assert choose_blend(ridge, not_learning, ENCODER) <= 0.5
+
+
+def test_with_few_labels_its_weight_is_the_one_given(setting):
+    few = replace(setting, labels=LabelBudget(per_class=2))
+    assert choose_blend(ridge, few, ENCODER) == few.config.teacher.blend
+
+
+def test_what_is_left_out_is_not_learned_from(setting, monkeypatch):
+    """The fit that weighs network and teacher has all windows but those of one part."""
+    seen = []
+    fit = teacher_choice.finetune
+
+    def watched(*args, left_out, **options):
+        seen.append(left_out)
+        return fit(*args, left_out=left_out, **options)
+
+    monkeypatch.setattr(teacher_choice, "finetune", watched)
+    choose_blend(ridge, replace(setting, config=few_steps(1)), ENCODER)
+    assert seen == [LeftOut(4, 5)]
+    [divided] = setting.population.divided
+    target = setting.training_windows(divided).target
+    kept, left = seen[0].kept(target), seen[0].left(target)
+    assert len(kept) == pytest.approx(0.8 * len(target), abs=4)
+    assert not set(kept) & set(left)

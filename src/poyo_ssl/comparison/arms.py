@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -29,6 +29,7 @@ from poyo_ssl.decoders.value_decoders import (
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teacher_choice import choose_blend
 from poyo_ssl.finetuning.teachers import (
     NUM_BINS,
     TEACHERS,
@@ -159,7 +160,14 @@ def fit_network_arm(
     """
     assert not is_pretrained or setting.pretrained is not None
     encoder = setting.pretrained() if is_pretrained and setting.pretrained else setting.encoder
-    fitted = TEACHERS[teacher].fit(setting) if teacher else None
+    if teacher is None:
+        return fit_network(setting, name, encoder)
+    fitted = TEACHERS[teacher].fit(setting)
+    if TEACHERS[teacher].is_weighed and not isinstance(fitted, PictureTeacher):
+        blend = choose_blend(TEACHERS[teacher].fit, setting, encoder)
+        config = setting.config
+        config = replace(config, teacher=replace(config.teacher, blend=blend))
+        setting = replace(setting, config=config)
     return fit_network(setting, name, encoder, fitted)
 
 

@@ -26,7 +26,7 @@ from poyo_ssl.training.engine import fit
 from poyo_ssl.training.members import Members, MemberSteps, member_seeds
 from poyo_ssl.training.transfer import EMBEDDINGS, full_rates, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
-from poyo_ssl.windows.label_budget import LabelBudget, take_labels
+from poyo_ssl.windows.label_budget import LabelBudget, LeftOut, take_labels
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import Task
 from poyo_ssl.windows.training_batches import WindowSource, thin
@@ -43,6 +43,7 @@ def finetune(
     arm: str = "",
     seed: int = 0,
     labels: LabelBudget | float = 1.0,
+    left_out: LeftOut | None = None,
     teacher: ClassTeacher | PictureTeacher | None = None,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
@@ -64,6 +65,7 @@ def finetune(
         seed: Seed of weights, batches and the choice of labels.
         labels: Labelled training windows that may be used; a number is the fraction of every
             class.
+        left_out: A part of those that is not used, to choose something by; None: none.
         teacher: Closed-form decoder fitted on the same labels. Label and frame tasks: the network
             learns its answers on unlabelled windows too, and is added to it. Image tasks: the
             network corrects its pictures.
@@ -85,7 +87,7 @@ def finetune(
     is_fresh = isinstance(starts[0].encoder, EncoderConfig)
     arm = arm or ("scratch" if is_fresh else "pretrained")
     start = "fresh" if is_fresh else digest(name_tensors(starts))
-    lesson = prepare_lesson(population, task, starts, config, labels, teacher, seed)
+    lesson = prepare_lesson(population, task, starts, config, labels, left_out, teacher, seed)
     question = Question.about(population, task, lesson.num_timesteps, arm)
     learning = LEARNING[task.kind](lesson)
     settings = asdict(lesson.members[0].encoder.config)
@@ -193,6 +195,7 @@ def prepare_lesson(
     starts: list[Start],
     config: FinetuningConfig,
     labels: LabelBudget | float,
+    left_out: LeftOut | None,
     teacher: ClassTeacher | PictureTeacher | None,
     seed: int,
 ) -> Lesson:
@@ -211,6 +214,8 @@ def prepare_lesson(
     train = population.labelled_sources(known, task, "train", num_timesteps)
     valid = population.labelled_sources(known, task, "valid", num_timesteps)
     labelled = choose_labels(train, labels, seed)
+    if left_out is not None:
+        labelled = [source.take(left_out.kept(source.windows.target)) for source in labelled]
     training = config.training.for_windows(sum(map(len, labelled)), task.length)
     return Lesson(
         population=population,

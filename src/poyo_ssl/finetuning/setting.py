@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from poyo_ssl.decoders.fitted_decoder import Question
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.windows.divide import Divided, DividedRecording
-from poyo_ssl.windows.label_budget import LabelBudget, take_labels
+from poyo_ssl.windows.label_budget import LabelBudget, LeftOut, take_labels
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.tasks import Task
-
-
-class LeftOut(NamedTuple):
-    """A part of the labelled training windows that is not learned from, to choose something by."""
-
-    fold: int
-    num_folds: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +50,7 @@ class Setting:
         windows = self._labelled_windows(divided)
         if self.left_out is None:
             return windows
-        return windows.take(np.flatnonzero(~_is_left_out(windows.target, self.left_out)))
+        return windows.take(self.left_out.kept(windows.target))
 
     def left_out_windows(self, divided: DividedRecording) -> TaskWindows:
         """Those of one recording that are left out.
@@ -70,13 +61,10 @@ class Setting:
         if self.left_out is None:
             raise ValueError("This setting leaves no window out; see Setting.leaving_out.")
         windows = self._labelled_windows(divided)
-        return windows.take(np.flatnonzero(_is_left_out(windows.target, self.left_out)))
+        return windows.take(self.left_out.left(windows.target))
 
     def leaving_out(self, num_folds: int) -> list[Setting]:
-        """The same setting so many times, each without another part of the labelled windows.
-
-        Parts hold all classes alike, and of each class windows that follow one another.
-        """
+        """The same setting so many times, each without another part of the labelled windows."""
         return [replace(self, left_out=LeftOut(fold, num_folds)) for fold in range(num_folds)]
 
     def _labelled_windows(self, divided: DividedRecording) -> TaskWindows:
@@ -98,10 +86,3 @@ class Setting:
         """What the task shows, in [0, 1], (num_pictures, 64, 128)."""
         pictures: np.ndarray = self.population.divided.pictures(self.task).numpy()
         return pictures
-
-
-def _is_left_out(target: np.ndarray, left_out: LeftOut) -> np.ndarray:
-    """Which windows a fold leaves out, by their classes in order of time, (num_windows,)."""
-    folds = StratifiedKFold(left_out.num_folds).split(target, target)
-    index = [held_out for _, held_out in folds][left_out.fold]
-    return np.isin(np.arange(len(target)), index)

@@ -1,20 +1,35 @@
-"""Which closed-form decoder a network learns from: the one that tells left-out trials best."""
+"""Which closed-form decoder a network learns from, and how much the network counts beside it.
+
+Both are chosen on labelled training windows that are left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import log_softmax
 
+from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
+from poyo_ssl.finetuning.answering import PictureTeacher
+from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
 
 MAX_FOLDS = 5
 """Parts that labelled windows are left out in; fewer where a class has fewer windows."""
 SHARPNESSES = np.logspace(-1, 2, 31)
 """Factors from scores to log-probabilities that are tried."""
 
+BLENDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Weights of the network beside the teacher that are tried."""
+FEWEST_FOLDS = 5
+"""Labelled windows of a class below which the weight is not chosen."""
+
+AnyTeacher = LinearReadout | FrameTemplates | PictureTeacher
 Candidates = Mapping[str, Callable[[Setting], LinearReadout]]
 """Name to what fits a linear decoder on the labels of a setting; the first is taken where there
 are too few of them to choose by."""
@@ -30,7 +45,7 @@ def choose_teacher(candidates: Candidates, setting: Setting) -> LinearReadout:
         candidates: What is chosen from.
         setting: Recordings, task and labels; its test windows are not looked at.
     """
-    num_folds = min(MAX_FOLDS, _smallest_class(setting))
+    num_folds = min(MAX_FOLDS, smallest_class(setting))
     if num_folds < 2:
         return next(iter(candidates.values()))(setting)
     tried = {name: _try_out(fit, setting, num_folds) for name, fit in candidates.items()}
@@ -51,16 +66,69 @@ def _try_out(
             features = setting.features(divided, windows, readout.num_bins)
             scores.append(readout.scores(features, setting.unit_ids(divided)))
             targets.append(windows.target)
-    told, shown = np.concatenate(scores), np.concatenate(targets)[:, None]
+    return likeliest(np.concatenate(scores), np.concatenate(targets))
+
+
+def likeliest(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Mean log-likelihood of classes at the best sharpness of scores (n, K), and that sharpness."""
+    shown = target[:, None]
     likelihoods = [
-        np.take_along_axis(log_softmax(sharpness * told, axis=1), shown, axis=1).mean()
+        np.take_along_axis(log_softmax(sharpness * scores, axis=1), shown, axis=1).mean()
         for sharpness in SHARPNESSES
     ]
     best = int(np.argmax(likelihoods))
     return float(likelihoods[best]), float(SHARPNESSES[best])
 
 
-def _smallest_class(setting: Setting) -> int:
+def choose_blend(
+    fit_teacher: Callable[[Setting], AnyTeacher], setting: Setting, start: Encoder | EncoderConfig
+) -> float:
+    """How much networks count beside a teacher: what makes left-out labels likeliest.
+
+    One network and the teacher learn from all but one part of the labelled windows and answer that
+    part together.
+
+    Args:
+        fit_teacher: Fits the teacher on the labels of a setting.
+        setting: Recordings, task and labels; its test windows are not looked at.
+        start: What networks start from.
+
+    Returns:
+        The standard deviation of the networks' scores relative to the teacher's; that of the
+        setting where a class has too few windows to leave some out.
+    """
+    num_folds = min(MAX_FOLDS, smallest_class(setting))
+    if num_folds < FEWEST_FOLDS:
+        return setting.config.teacher.blend
+    without = setting.leaving_out(num_folds)[-1]
+    decoder = finetune(
+        setting.population,
+        setting.task,
+        start,
+        replace(setting.config, members=1),
+        seed=setting.seed,
+        labels=setting.labels,
+        left_out=without.left_out,
+        teacher=fit_teacher(without),
+    )
+    assert isinstance(decoder, NetworkDecoder)
+    assert decoder.teacher is not None
+    taught, learned, targets = [], [], []
+    for divided in setting.population.divided.learning(setting.task):
+        windows = without.left_out_windows(divided)
+        activity = setting.population.activity[divided.recording.recording_id]
+        first, num_timesteps = windows.first_timestep, windows.num_timesteps
+        taught.append(teacher_scores(decoder.teacher, activity, first, num_timesteps))
+        learned.append(decoder.network_scores(activity, first))
+        targets.append(windows.target)
+    of_teacher = np.concatenate(taught) / decoder.spread[0]
+    of_network = np.concatenate(learned) / decoder.spread[1]
+    target = np.concatenate(targets)
+    told = {b: likeliest(of_teacher + b * of_network, target)[0] for b in BLENDS}
+    return max(told, key=lambda blend: told[blend])
+
+
+def smallest_class(setting: Setting) -> int:
     """Labelled windows of the rarest class that a recording shows."""
     return min(
         int(np.unique(setting.training_windows(divided).target, return_counts=True)[1].min())

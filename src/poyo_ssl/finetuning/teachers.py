@@ -38,15 +38,13 @@ from poyo_ssl.decoders.placed_templates import PlacedTemplates
 from poyo_ssl.decoders.template_choice import fit_templates
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
-from poyo_ssl.finetuning.teacher_choice import choose_teacher
+from poyo_ssl.finetuning.teacher_choice import AnyTeacher, choose_teacher
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
 from poyo_ssl.windows.tasks import Task, presentation_period
-
-AnyTeacher = LinearReadout | FrameTemplates | PictureTeacher
 
 NUM_BINS = 5
 """Time bins of the reference decoders that resolve the response in time."""
@@ -333,11 +331,13 @@ class Teacher:
     """Whether it learns how the cells were tuned on an earlier day."""
     needs_alignment: bool = False
     """Whether it learns from other animals that saw a stimulus which the decoded ones saw, too."""
+    is_weighed: bool = False
+    """Whether how much the network counts beside it is chosen, too."""
 
 
 TEACHERS = {
     "ridge": Teacher(ridge_teacher, ("labels", "images")),
-    "chosen": Teacher(chosen_teacher, tuple(CHOSEN)),
+    "chosen": Teacher(chosen_teacher, tuple(CHOSEN), is_weighed=True),
     "look-up": Teacher(look_up_teacher, ("frames",)),
     "semi-supervised": Teacher(semi_supervised_ridge),
     "transferred": Teacher(transferred_ridge, needs_tuning=True),

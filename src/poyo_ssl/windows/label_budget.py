@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,26 @@ class LabelBudget:
     def is_everything(self) -> bool:
         """Whether all labels may be used."""
         return self.per_class is None and self.fraction == 1
+
+
+class LeftOut(NamedTuple):
+    """A part of the labelled training windows that is not learned from, to choose something by.
+
+    Parts hold all classes alike, and of each class windows that follow one another.
+    """
+
+    fold: int
+    num_folds: int
+
+    def left(self, target: np.ndarray) -> np.ndarray:
+        """Sorted positions of what is left out, of windows in order of time, by their classes."""
+        folds = StratifiedKFold(self.num_folds).split(target, target)
+        index: np.ndarray = [held_out for _, held_out in folds][self.fold]
+        return index
+
+    def kept(self, target: np.ndarray) -> np.ndarray:
+        """Sorted positions of all others."""
+        return np.setdiff1d(np.arange(len(target)), self.left(target))
 
 
 def most_labels(budgets: Iterable[LabelBudget]) -> LabelBudget:
