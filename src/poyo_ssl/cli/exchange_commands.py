@@ -1,0 +1,73 @@
+"""The commands that take from other tools and give to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from poyo_ssl.cli.options import Command, read_source
+from poyo_ssl.cli.terminal import say
+
+# What a command needs is imported when it is called: torch alone takes seconds.
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
+    parser.add_argument("session", type=Path, help="one recording that the run decoded")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help=".nwb: a copy of the session with predictions and predictability; .npy: who is "
+        "predictable, for the rows of suite2p's F.npy",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="CSV that 'poyo-ssl evaluate' wrote (default: RUN/predictions.csv)",
+    )
+    parser.add_argument(
+        "--session_start_time",
+        help="when the session began, such as 2026-05-04T10:30 (for a session that is not NWB)",
+    )
+    parser.add_argument(
+        "--subject",
+        type=dict[str, str],
+        default={},
+        help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
+    )
+
+
+def _export(options: Namespace) -> None:
+    from poyo_ssl.export.saved_run import export_run
+
+    written = export_run(
+        options.run,
+        options.session,
+        options.output,
+        predictions=options.predictions,
+        source=read_source(options),
+        session_start_time=_as_time(options.session_start_time),
+        subject=options.subject,
+    )
+    say(f"Written to {written}.")
+
+
+def _as_time(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"session_start_time '{text}' is no date and time. Write it as 2026-05-04T10:30."
+        ) from error
+
+
+EXPORT = Command(
+    _add_export,
+    _export,
+    "Writes predictions and predictability for other tools. As a copy of the session's NWB file, "
+    "or as an array for the rows of suite2p's F.npy.",
+    reads_source=True,
+)
