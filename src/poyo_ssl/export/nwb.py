@@ -156,13 +156,15 @@ def _add_columns(segmentation: Any, rows: np.ndarray, columns: pd.DataFrame) -> 
         rows: Its row of every unit, (num_units,).
         columns: ``UNIT_COLUMNS``, or none of them; one row a unit.
     """
-    twice = [name for name in columns if name in segmentation.colnames]
+    names = [str(name) for name in columns]
+    twice = [name for name in names if name in segmentation.colnames]
     if twice:
         raise RecordingError(
             f"The table of ROIs '{segmentation.name}' has {', '.join(twice)} already. Start from "
             "the session's original file."
         )
-    for name, values in columns.items():
+    for name in names:
+        values = columns[name].to_numpy()
         whole = np.full(len(segmentation), False if values.dtype == bool else np.nan)
         whole[rows] = values
         segmentation.add_column(name=name, description=UNIT_COLUMNS[name], data=whole)

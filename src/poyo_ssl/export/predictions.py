@@ -1,4 +1,4 @@
-"""Predictions as typed columns: what ``predictions.csv`` writes as text, for tools that have types."""
+"""Predictions as typed columns: what ``predictions.csv`` writes as text."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def to_pynapple(given: Recording | pd.DataFrame) -> Any:
         raise ImportError(
             "Objects of pynapple need pynapple: pip install 'poyo-ssl[pynapple]'."
         ) from error
-    return (_recording if isinstance(given, Recording) else _predictions)(pynapple, given)
+    if isinstance(given, Recording):
+        return _recording(pynapple, given)
+    return _predictions(pynapple, given)
 
 
 def _recording(nap: Any, recording: Recording) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _metadata(table: pd.DataFrame, *others: str) -> pd.DataFrame:
 
 
 def _predictions(nap: Any, table: pd.DataFrame) -> Any:
-    several = [name for name in _DECODER if table[name].astype(str).nunique() > 1]
+    several = [name for name in _DECODER if len(table[name].unique()) > 1]
     if several:
         found = "; ".join(
             f"{name}: {', '.join(map(str, table[name].unique()[:5]))}" for name in several

@@ -44,8 +44,8 @@ def recording_from_xarray(
     """
     if not all(hasattr(df_over_f, name) for name in ("dims", "coords", "transpose")):
         raise RecordingError(
-            f"df_over_f must be a DataArray of xarray, got {type(df_over_f).__name__}. Of a Dataset, "
-            "give one of its arrays."
+            f"df_over_f must be a DataArray of xarray, got {type(df_over_f).__name__}. Of a "
+            "Dataset, give one of its arrays."
         )
     time, unit = _dimensions(df_over_f)
     has_seconds = time in _TIMES and time in df_over_f.coords and sampling_rate is None
