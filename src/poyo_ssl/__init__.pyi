@@ -74,6 +74,7 @@ from .recordings.simulation.simulator import simulate_observatory as simulate_ob
 from .recordings.sources import SourceConfig as SourceConfig
 from .recordings.sources import StimulusTable as StimulusTable
 from .recordings.storage import save_recording as save_recording
+from .recordings.tracking import track_units as track_units
 from .report.movie_file import write_movie as write_movie
 from .report.page import write_report as write_report
 from .training.config import TrainingConfig as TrainingConfig

@@ -24,7 +24,9 @@ PURPOSES = {
     "hub": "sharing weights on the Hugging Face Hub",
     "lamb": "the optimizer LAMB",
     "movie": "writing decoded movies as .mp4",
+    "pynapple": "objects of pynapple",
     "remote": "reading files of DANDI without downloading them",
+    "xarray": "datasets of xarray",
 }
 """Extra to what it is for; extras for developers are left out."""
 ENOUGH_DISK = 2**30
