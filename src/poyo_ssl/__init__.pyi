@@ -73,6 +73,8 @@ from .recordings.simulation.simulator import SimulatorConfig as SimulatorConfig
 from .recordings.simulation.simulator import simulate_observatory as simulate_observatory
 from .recordings.sources import SourceConfig as SourceConfig
 from .recordings.sources import StimulusTable as StimulusTable
+from .recordings.stimulus_logs.event_log import read_event_log as read_event_log
+from .recordings.stimulus_logs.presentations import find_presentations as find_presentations
 from .recordings.storage import save_recording as save_recording
 from .recordings.tracking import track_units as track_units
 from .report.movie_file import write_movie as write_movie

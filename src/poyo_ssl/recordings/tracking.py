@@ -55,8 +55,8 @@ def track_units(
     sessions = READERS[path.suffix.lower()](path)
     if len(sessions) != len(recordings):
         raise RecordingError(
-            f"'{path}' tracks {len(sessions)} sessions, and {len(recordings)} recordings are given. "
-            "Give all of them, in the order that they were tracked in."
+            f"'{path}' tracks {len(sessions)} sessions, and {len(recordings)} recordings are "
+            "given. Give all of them, in the order that they were tracked in."
         )
     pairs = zip(recordings, sessions, strict=True)
     tracked = [_rename(recording, cells, subject_id, path) for recording, cells in pairs]

@@ -178,16 +178,15 @@ def _unpickle(shape: tuple[int, ...], data: bytes) -> tuple[tuple[int, ...], lis
     # the text of Python 2 is bytes, of which every one is a character of latin1
     array = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     state = array.state if isinstance(array, _InertArray) else None
-    content = state[4] if isinstance(state, tuple) and len(state) == 5 else None
-    if (
-        not isinstance(content, list)
-        or len(content) != math.prod(shape)
-        or min(shape, default=0) < 0
-    ):
+    if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[4], list)):
+        raise RecordingError("it holds no array of plain values. It is damaged.")
+    content, is_by_columns = state[4], state[3]
+    if len(content) != math.prod(shape) or min(shape, default=0) < 0:
         raise RecordingError("it holds other values than its header says. It is damaged.")
-    if state[3] and len(shape) > 1:  # stored by columns
-        content = np.array([*content, None], dtype=object)[:-1].reshape(shape, order="F")
-        content = content.ravel().tolist()
+    if is_by_columns and len(shape) > 1:
+        values = np.empty(len(content), dtype=object)
+        values[:] = content
+        content = values.reshape(shape, order="F").ravel().tolist()
     return shape, content
 
 
