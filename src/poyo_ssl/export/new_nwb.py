@@ -14,6 +14,8 @@ import pandas as pd
 from poyo_ssl.recordings.recording import Recording, RecordingError
 
 _UNKNOWN = "unknown"
+_SOMEWHERE = "root"
+"""The Allen atlas's word for the whole brain, where nobody said more."""
 _IS_REGULAR = 1e-3
 """Samples within this part of a period of a steady rate are written as a rate."""
 
@@ -118,7 +120,7 @@ def _imaging_plane(session: Any, recording: Recording) -> Any:
         device=microscope,
         excitation_lambda=np.nan,
         indicator=_UNKNOWN,
-        location=str(area.iloc[0]) if len(area) else _UNKNOWN,
+        location=str(area.iloc[0]) if len(area) else _SOMEWHERE,
         imaging_rate=recording.sampling_rate,
     )
 

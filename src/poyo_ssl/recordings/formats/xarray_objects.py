@@ -42,7 +42,7 @@ def recording_from_xarray(
     Raises:
         RecordingError: If the dimensions are others, or the parts do not fit together.
     """
-    if not all(hasattr(df_over_f, name) for name in ("dims", "coords", "transpose")):
+    if not all(hasattr(df_over_f, name) for name in ("dims", "coords", "name")):
         raise RecordingError(
             f"df_over_f must be a DataArray of xarray, got {type(df_over_f).__name__}. Of a "
             "Dataset, give one of its arrays."
