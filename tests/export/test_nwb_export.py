@@ -16,28 +16,11 @@ from nwbinspector import Importance, inspect_nwbfile
 from pynwb import NWBHDF5IO
 
 import poyo_ssl as ps
+from decoded_tables import predictions_of
 from nwb_files import add_gratings, add_traces, new_session, traces, write
 from poyo_ssl.cli import main
 from poyo_ssl.recordings.sources import StimulusTable
 from shared_data import DATA, needs_shared_data
-
-CLASSES = ("0", "45", "a/b")
-
-
-def predictions_of(recording_id: str, task: str = "direction") -> pd.DataFrame:
-    """Two arms on three trials, as ``predictions.csv`` has them."""
-    log_probability = np.log([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
-    scores = [json.dumps(dict(zip(CLASSES, row, strict=True))) for row in log_probability]
-    rows = pd.DataFrame(
-        {
-            "recording": recording_id, "task": task, "arm": "ridge", "units": "all",
-            "labels": "100%", "seed": "0", "fold": "", "trial": ["4", "7", "9"],
-            "onset": ["11.0", "14.0", "17.0"], "truth": ["0", "45", "0"],
-            "answer": ["0", "45", "a/b"], "scores": scores, "metric": "accuracy",
-            "value": ["1.0", "1.0", "0.0"],
-        }
-    )  # fmt: skip
-    return pd.concat([rows, rows.assign(arm="scratch")], ignore_index=True)
 
 
 def units_of(recording: ps.Recording) -> pd.DataFrame:
@@ -217,7 +200,7 @@ def test_rois_of_suite2p_that_are_no_cells_are_not_predictable(tmp_path):
     words = [word for name, value in options.items() for word in (f"--source.{name}", str(value))]
     assert main(["export", str(run), str(plane), "--output", str(output), *words]) == 0
     assert np.load(output).tolist() == [False, True, False, False, True]
-    with pytest.raises(ps.RecordingError, match="do not end in a row of F.npy"):
+    with pytest.raises(ps.RecordingError, match=r"do not end in a row of F\.npy"):
         ps.write_predictable(
             replace(recording, units=pd.DataFrame({"unit_id": ["a/x", "a/y", "a/z"]})),
             output,

@@ -12,7 +12,7 @@ import pytest
 import xarray
 
 import poyo_ssl as ps
-from test_nwb_export import predictions_of
+from decoded_tables import predictions_of
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_arrays_of_minian_need_their_rate(rng):
     recording = ps.recording_from_xarray(traces, recording_id="m1", sampling_rate=20.0)
     assert recording.unit_ids.tolist() == ["m1/5", "m1/8", "m1/9"]
     assert recording.sampling_rate == pytest.approx(20.0)
-    np.testing.assert_array_equal(recording.df_over_f, traces.values.T.astype(np.float32))
+    np.testing.assert_array_equal(recording.df_over_f, traces.to_numpy().T.astype(np.float32))
     with pytest.raises(ps.RecordingError, match="either sampling_rate or timestamps"):
         ps.recording_from_xarray(traces, recording_id="m1")
     with pytest.raises(ps.RecordingError, match=r"\('unit_id', 'step'\)"):
@@ -86,8 +86,8 @@ def test_columns_that_are_only_numbered_name_no_cell(rng):
 def test_predictions_become_columns_and_log_probabilities():
     table = predictions_of("tiny")
     dataset = ps.to_xarray(table)
-    assert dataset["class"].values.tolist() == ["0", "45", "a/b"]
-    assert dataset.trial.values.tolist() == [4, 7, 9] * 2
+    assert dataset["class"].to_numpy().tolist() == ["0", "45", "a/b"]
+    assert dataset.trial.to_numpy().tolist() == [4, 7, 9] * 2
     scores = ps.to_pynapple(table[table["arm"] == "ridge"])
     np.testing.assert_array_equal(scores.t, [11.0, 14.0, 17.0])
     np.testing.assert_allclose(scores.values, dataset.log_probability[:3])
@@ -102,8 +102,8 @@ def test_predicted_numbers_are_numbers():
         truth="1.5", answer="2.5", scores="2.5", fold="1"
     )
     dataset = ps.to_xarray(table)
-    assert dataset.answer.values.tolist() == [2.5] * 6
-    assert dataset.fold.values.tolist() == [1] * 6
+    assert dataset.answer.to_numpy().tolist() == [2.5] * 6
+    assert dataset.fold.to_numpy().tolist() == [1] * 6
     assert "log_probability" not in dataset
     frame = ps.to_pynapple(table[table["arm"] == "ridge"])
     assert list(frame.columns) == ["truth", "answer"]

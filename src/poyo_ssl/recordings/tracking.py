@@ -92,8 +92,9 @@ def _rename(
 
 def _read_roicat_json(path: Path) -> list[dict[int, int]]:
     """``labels_bySession``: of every session, the cell of every ROI, -1 for none."""
+    text = _read_text(path)
     try:
-        labels = json.loads(_read_text(path))["labels_bySession"]
+        labels = json.loads(text)["labels_bySession"]
         sessions = [[int(label) for label in session] for session in labels]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RecordingError(

@@ -180,13 +180,9 @@ def _unpickle(shape: tuple[int, ...], data: bytes) -> tuple[tuple[int, ...], lis
     state = array.state if isinstance(array, _InertArray) else None
     if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[4], list)):
         raise RecordingError("it holds no array of plain values. It is damaged.")
-    content, is_by_columns = state[4], state[3]
+    content: list[Any] = state[4]  # in C order, whatever the order in memory was
     if len(content) != math.prod(shape) or min(shape, default=0) < 0:
         raise RecordingError("it holds other values than its header says. It is damaged.")
-    if is_by_columns and len(shape) > 1:
-        values = np.empty(len(content), dtype=object)
-        values[:] = content
-        content = values.reshape(shape, order="F").ravel().tolist()
     return shape, content
 
 
