@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,26 +15,11 @@ from nwbinspector import Importance, inspect_nwbfile
 from pynwb import NWBHDF5IO
 
 import poyo_ssl as ps
-from decoded_tables import predictions_of
+from decoded_tables import predictions_of, units_of, write_run
 from nwb_files import add_gratings, add_traces, new_session, traces, write
 from poyo_ssl.cli import main
 from poyo_ssl.recordings.sources import StimulusTable
 from shared_data import DATA, needs_shared_data
-
-
-def units_of(recording: ps.Recording) -> pd.DataFrame:
-    """Every other unit is predictable; the last one was not measured."""
-    numbers = np.arange(recording.num_units, dtype=float)
-    numbers[-1] = np.nan
-    return pd.DataFrame(
-        {
-            "recording_id": recording.recording_id,
-            "unit_id": recording.unit_ids,
-            "skewness": numbers,
-            "kurtosis": 3 + numbers,
-            "is_predictable": np.arange(recording.num_units) % 2 == 0,
-        }
-    )
 
 
 def problems_of(path: Path) -> set[str]:
@@ -162,17 +146,6 @@ def test_what_cannot_be_written_is_said(session, tiny_recording, tmp_path):
     with pytest.raises(ValueError, match="no table of predictions"):
         ps.write_nwb(recording, tmp_path / "b.nwb", predictions=predictions.drop(columns="arm"))
     assert [path.name for path in tmp_path.glob("*b.nwb*")] == []
-
-
-def write_run(folder: Path, recording: ps.Recording) -> Path:
-    """The tables of a run of one recording."""
-    folder.mkdir()
-    digests = {recording.recording_id: recording.fingerprint()}
-    (folder / "experiment.json").write_text(json.dumps({"recordings": digests}))
-    (folder / "splits.json").write_text("[]")
-    predictions_of(recording.recording_id).to_csv(folder / "predictions.csv", index=False)
-    units_of(recording).to_csv(folder / "units.csv", index=False)
-    return folder
 
 
 def test_a_run_is_exported_by_the_ending_of_the_output(session, tmp_path, capsys):
