@@ -21,6 +21,7 @@ from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.recording import Recording
 
 PURPOSES = {
+    "formats": "files of Inscopix and Minian",
     "hub": "sharing weights on the Hugging Face Hub",
     "lamb": "the optimizer LAMB",
     "movie": "writing decoded movies as .mp4",

@@ -101,8 +101,7 @@ def _write_nwb(found: Found, output: Path) -> Path:
     if found.predictions is None and found.units is None:
         raise ValueError(
             f"There are neither {PREDICTIONS} nor {UNITS} in the run. Decode the session with "
-            "'poyo-ssl evaluate RUN SESSION --output scores.json', and give "
-            "--predictions scores.predictions.csv."
+            "'poyo-ssl evaluate', and give the CSV of predictions that it writes."
         )
     return write_nwb(
         found.recording,
