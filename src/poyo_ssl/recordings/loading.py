@@ -47,8 +47,8 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
     Recordings are ``.nwb``, ``.h5``, ``.hdf5``, ``.isxd`` and ``.npz`` files, the folders of
     suite2p's planes (of several planes ``combined``, where suite2p made it) and those of Minian.
     Folders are searched to any depth, through links, too; hidden files and folders, and what a
-    run saved there, are left out. A file that is named twice is returned once. Links to what is not there are returned, so that
-    reading them says so.
+    run saved there, are left out. A file that is named twice is
+    returned once. Links to what is not there are returned, so that reading them says so.
 
     Returns:
         Paths in alphabetical order.
