@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.recordings.columns import as_numbers_or_text
+from poyo_ssl.recordings.columns import as_numbers
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.stimulus_logs.log_form import LogForm, read_lines
 
-_OURS = ("name", "start", "end")
+_ENDS = ("end", "duration")
 
 
 def read_bonsai(path: Path) -> pd.DataFrame:
@@ -22,37 +22,36 @@ def read_bonsai(path: Path) -> pd.DataFrame:
     first row; names are the first other column of text, else the first other one. Columns called
     ``end`` or ``duration`` (seconds) say how long it lasted.
     """
-    rows = [row for row in csv.reader(read_lines(path)) if any(cell.strip() for cell in row)]
-    width = max(map(len, rows), default=0)
-    cells = np.array([row + [""] * (width - len(row)) for row in rows], dtype=object)
-    has_header = len(rows) > 0 and not any(_as_times(cell) is not None for cell in cells[:1].T)
-    names = [str(name).strip() for name in cells[0]] if has_header else []
-    columns = dict(enumerate(cells[int(has_header) :].T))
-    times = {place: _as_times(column) for place, column in columns.items()}
-    place = next((place for place, found in times.items() if found is not None), None)
-    if place is None or width < 2:
+    columns = _read_columns(path)
+    times = {name: found for name in columns if (found := _as_times(columns[name])) is not None}
+    if not times or len(columns) < 2:
         raise RecordingError(
             f"'{path}' has no column of times beside one of events: numbers of seconds, or dates "
             "and times of ISO 8601, in every row."
         )
-    others = [other for other in columns if other != place]
-    texts = [other for other in others if _is_text(columns[other])]
-    named = (texts or others)[0]
-    log = {
-        names[other] if has_header else f"column_{other}": as_numbers_or_text(
-            columns[other], f"'{path}': column {other}"
-        )
-        for other in others
-        if other != named
+    start = next(iter(times.values()))
+    others = [name for name in columns if name != next(iter(times))]
+    named = next((name for name in others if name not in times), others[0])
+    lasted = {
+        name: as_numbers(columns[name], f"'{path}': '{name}'") for name in _ENDS if name in others
     }
-    start = times[place]
-    assert start is not None
-    end = log.pop("end", np.full(len(start), np.nan))
-    if "duration" in log:
-        end = start + log.pop("duration")
-    kept = {name: values for name, values in log.items() if name not in _OURS}
+    end = lasted.get("end", start + lasted.get("duration", np.nan))
+    kept = {name: columns[name] for name in others if name not in ("name", named, *_ENDS)}
     events = [str(value).strip() for value in columns[named]]
     return pd.DataFrame({"name": events, "start": start, "end": end, **kept})
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns as text by name; ``column_0`` and so on where the first row holds a time already."""
+    rows = [row for row in csv.reader(read_lines(path)) if any(cell.strip() for cell in row)]
+    width = max(map(len, rows), default=0)
+    cells = np.array([row + [""] * (width - len(row)) for row in rows], dtype=object)
+    has_header = len(rows) > 0 and not any(_as_times(cell) is not None for cell in cells[:1].T)
+    names = cells[0] if has_header else [f"column_{place}" for place in range(width)]
+    return {
+        str(name).strip(): column
+        for name, column in zip(names, cells[int(has_header) :].T, strict=True)
+    }
 
 
 def _as_times(column: np.ndarray) -> np.ndarray | None:
@@ -67,10 +66,6 @@ def _as_times(column: np.ndarray) -> np.ndarray | None:
     if dates.isna().any():
         return None
     return (dates - dates.iloc[0]).dt.total_seconds().to_numpy(np.float64)
-
-
-def _is_text(column: np.ndarray) -> bool:
-    return _as_times(column) is None
 
 
 def _is_table(beginning: bytes) -> bool:

@@ -45,11 +45,14 @@ def read_pycontrol(path: Path) -> pd.DataFrame:
 def read_pycontrol_table(path: Path) -> pd.DataFrame:
     """Reads the rows of type ``state`` and ``event``."""
     table = pd.DataFrame(read_table(path))
+    lacking = {"time", "type", "content"} - set(table)
+    if lacking:
+        raise RecordingError(f"'{path}' lacks {', '.join(sorted(lacking))}. Copy it again.")
     table = table[table["type"].isin(["state", "event"])]
     times = pd.to_numeric(table["time"], errors="coerce").to_numpy(np.float64)
     if np.isnan(times).any():
         raise RecordingError(f"'{path}' has events without a time. Copy it again.")
-    names = table["content"].astype(str).to_numpy(dtype=object)
+    names = table["content"].fillna("").astype(str).to_numpy(dtype=object)
     return _with_ends(times, names, (table["type"] == "state").to_numpy(dtype=bool))
 
 
