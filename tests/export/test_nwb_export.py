@@ -140,6 +140,9 @@ def test_what_cannot_be_written_is_said(session, tiny_recording, tmp_path):
         ps.write_nwb(recording, tmp_path / "b.nwb", predictions=predictions_of("other"))
     with pytest.raises(ps.RecordingError, match="session_start_time, such as"):
         ps.write_nwb(tiny_recording, tmp_path / "b.nwb", predictions=predictions_of("tiny"))
+    fewer = replace(recording, df_over_f=recording.df_over_f[:, :2], units=recording.units.iloc[:2])
+    with pytest.raises(ps.RecordingError, match="has 3 units, but recording '11-StimA' has 2"):
+        ps.write_nwb(fewer, tmp_path / "b.nwb", units=units_of(recording))
     strangers = units_of(recording).assign(unit_id=list("abc"))
     with pytest.raises(ps.RecordingError, match="knows none of the 3 units"):
         ps.write_nwb(recording, tmp_path / "b.nwb", units=strangers)
@@ -154,6 +157,14 @@ def test_a_run_is_exported_by_the_ending_of_the_output(session, tmp_path, capsys
     assert main(["export", str(run), str(session), "--output", str(tmp_path / "a.nwb")]) == 0
     with h5py.File(tmp_path / "a.nwb") as file:
         assert len(file["processing/decoding/direction/onset"]) == 6
+    (run / "units.csv").write_text((run / "units.csv").read_text().replace("11-StimA,", "other,"))
+    (run / "predictions.csv").rename(tmp_path / "other_day.csv")
+    words = ["export", str(run), str(session), "--output", str(tmp_path / "b.nwb")]
+    assert main(words) == 1
+    assert "knows nothing of recording '11-StimA'" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--predictions", str(tmp_path / "other_day.csv")]) == 0
+    with h5py.File(tmp_path / "b.nwb") as file:
+        assert "skewness" not in file["processing/ophys/ImageSegmentation/PlaneSegmentation"]
     assert main(["export", str(run), str(session), "--output", str(tmp_path / "a.mat")]) == 1
     assert "end in .nwb or .npy" in " ".join(capsys.readouterr().err.split())
 

@@ -122,9 +122,14 @@ def _add_to_copy(
 
     with open_hdf5(copied) as file:  # nothing in it leads out of it
         segmentation, rows = find_rois(file, source)
+    if segmentation is not None and len(rows) != recording.num_units:
+        raise RecordingError(
+            f"'{copied}' has {len(rows)} units, but recording '{recording.recording_id}' has "
+            f"{recording.num_units}. Give the source that it was read with."
+        )
     shutil.copyfile(copied, path)
     with NWBHDF5IO(path, "a", load_namespaces=True) as io:
-        session = io.read()
+        session = _read(io, copied)
         if len(columns):
             _add_columns(_find_table(session, segmentation, recording), rows, columns)
         if MODULE in session.processing and tables:
@@ -134,6 +139,16 @@ def _add_to_copy(
             )
         _add_predictions(session, tables)
         io.write(session)
+
+
+def _read(io: Any, path: Path) -> Any:
+    try:
+        return io.read()
+    except Exception as error:  # what pynwb raises has no class in common
+        raise RecordingError(
+            f"'{path}' cannot be copied: pynwb does not read it as NWB 2 ({error}). Mend the file, "
+            "or export the session from another form of it."
+        ) from error
 
 
 def _find_table(session: Any, name: str | None, recording: Recording) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from poyo_ssl.recordings.sources import SourceConfig
 _DEFAULT_SOURCE = SourceConfig()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 PREDICTIONS, UNITS = "predictions.csv", "units.csv"
+_NAMES = {"recording_id": str, "unit_id": str}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,12 +76,19 @@ def export_run(
             f"'{output}' ends in '{output.suffix}', which nothing is written as. Let it end in "
             f"{' or '.join(WRITERS)}."
         )
+    if predictions is not None and not Path(predictions).is_file():
+        raise ValueError(
+            f"'{predictions}' does not exist. Give the CSV of predictions that 'poyo-ssl evaluate' "
+            "wrote."
+        )
     recording = load_recording(session, source)
     name = LearnedFrom.read(run).name_of(recording) or recording.recording_id
     found = Found(
         recording=replace(recording, recording_id=name),
-        predictions=_read_text(Path(predictions) if predictions else run / PREDICTIONS),
-        units=_read_units(run / UNITS),
+        predictions=_read_about(
+            name, Path(predictions) if predictions else run / PREDICTIONS, "recording", dtype=str
+        ),
+        units=_read_about(name, run / UNITS, "recording_id", dtype=_NAMES),
         source=source,
         session_start_time=session_start_time,
         subject=subject,
@@ -87,21 +96,24 @@ def export_run(
     return WRITERS[output.suffix.lower()](found, output)
 
 
-def _read_text(path: Path) -> pd.DataFrame | None:
-    """A CSV file as text: a class may be called NA."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else None
-
-
-def _read_units(path: Path) -> pd.DataFrame | None:
-    names = {"recording_id": str, "unit_id": str}
-    return pd.read_csv(path, dtype=names) if path.is_file() else None
+def _read_about(name: str, path: Path, column: str, **options: Any) -> pd.DataFrame | None:
+    """The rows of a CSV file about a recording; None where there are none."""
+    if not path.is_file():
+        return None
+    numbers: dict[Hashable, list[str]] = {"skewness": ["", "nan"], "kurtosis": ["", "nan"]}
+    table = pd.read_csv(path, keep_default_na=False, na_values=numbers, **options)
+    if column not in table:
+        raise ValueError(f"'{path}' has no column '{column}', as the CSV of a run has.")
+    rows = table[table[column] == name]
+    return rows if len(rows) else None
 
 
 def _write_nwb(found: Found, output: Path) -> Path:
     if found.predictions is None and found.units is None:
         raise ValueError(
-            f"There are neither {PREDICTIONS} nor {UNITS} in the run. Decode the session with "
-            "'poyo-ssl evaluate', and give the CSV of predictions that it writes."
+            f"The run knows nothing of recording '{found.recording.recording_id}': neither "
+            f"{PREDICTIONS} nor {UNITS} names it. Decode it with 'poyo-ssl evaluate', and give the "
+            "CSV of predictions that it writes."
         )
     return write_nwb(
         found.recording,
@@ -117,8 +129,8 @@ def _write_nwb(found: Found, output: Path) -> Path:
 def _write_predictable(found: Found, output: Path) -> Path:
     if found.units is None:
         raise ValueError(
-            f"There is no {UNITS} in the run, which says who is predictable. 'poyo-ssl run' writes "
-            "one."
+            f"There is no {UNITS} in the run that names recording "
+            f"'{found.recording.recording_id}'. 'poyo-ssl run' writes one of what it is given."
         )
     return write_predictable(found.recording, output, found.units)
 

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -46,19 +47,18 @@ def read_inscopix(path: str | Path, source: SourceConfig) -> Recording:
         RecordingError: If it cannot be read, holds no cell, or the extra is missing.
     """
     path = Path(path)
-    extractor = _open(path, "InscopixSegmentationExtractor")
-    ids = extractor.get_roi_ids()
-    status = extractor.get_property("cell_status", ids) if ids else []
-    kept = [roi for roi, word in zip(ids, status, strict=True) if word != "rejected"]
-    if not kept:
+    with _explained(path) as extractors:
+        cells = extractors.InscopixSegmentationExtractor(str(path))
+        ids, rate = cells.get_roi_ids(), float(cells.get_sampling_frequency())
+        status = cells.get_property("cell_status", ids) if ids else []
+        kept = [roi for roi, word in zip(ids, status, strict=True) if word != "rejected"]
+        traces = np.asarray(cells.get_traces(roi_ids=kept)).T if kept else None
+    if traces is None:
         raise RecordingError(f"'{path}' holds no cell: {len(ids)}, all of them rejected.")
     if len(kept) < len(ids):
         rejected = len(ids) - len(kept)
         logger.warning("%s: %d of %d cells are rejected; left out.", path, rejected, len(ids))
-    traces = np.asarray(extractor.get_traces(roi_ids=kept)).T
-    return _recording(
-        path, source, traces, kept, sampling_rate=float(extractor.get_sampling_frequency())
-    )
+    return _recording(path, source, traces, kept, sampling_rate=rate)
 
 
 def read_minian(path: str | Path, source: SourceConfig) -> Recording:
@@ -82,12 +82,13 @@ def read_minian(path: str | Path, source: SourceConfig) -> Recording:
             f"'{path}' has no timeStamps.csv, which tells when its frames were imaged. Copy it "
             "there, or open C.zarr with xarray and give its rate to recording_from_xarray."
         )
-    extractor = _open(path, "MinianSegmentationExtractor")
-    traces = np.asarray(extractor.get_traces(name="denoised"))
-    times = np.asarray(extractor.get_native_timestamps())
-    import zarr
+    with _explained(path) as extractors:
+        import zarr
 
-    ids = np.asarray(zarr.open_group(path / _TRACES, mode="r")["unit_id"]).tolist()
+        cells = extractors.MinianSegmentationExtractor(str(path))
+        traces = np.asarray(cells.get_traces(name="denoised"))
+        times = np.asarray(cells.get_native_timestamps())
+        ids = np.asarray(zarr.open_group(path / _TRACES, mode="r")["unit_id"]).tolist()
     return _recording(path, source, traces, ids, timestamps=times)
 
 
@@ -113,13 +114,19 @@ def _recording(
     return replace(recording, stimuli=stimuli)
 
 
-def _open(path: Path, reader: str) -> Any:
-    """An extractor of roiextractors on a path."""
-    extractors = _require_roiextractors(path)
+@contextmanager
+def _explained(path: Path) -> Iterator[ModuleType]:
+    """Gives roiextractors, and says of what it raises which path it is about."""
+    try:
+        import roiextractors
+    except ImportError as error:
+        raise RecordingError(
+            f"'{path}' is read by roiextractors: pip install 'poyo-ssl[formats]'."
+        ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parts that are not read
-            return getattr(extractors, reader)(str(path))
+            yield roiextractors
     except ImportError as error:
         raise RecordingError(f"'{path}' cannot be read: {error}.") from error
     except Exception as error:  # readers of other formats raise nearly anything
@@ -127,16 +134,6 @@ def _open(path: Path, reader: str) -> Any:
             f"'{path}' cannot be read by roiextractors: {error}. It is damaged, or of a version "
             "that roiextractors does not know."
         ) from error
-
-
-def _require_roiextractors(path: Path) -> ModuleType:
-    try:
-        import roiextractors
-    except ImportError as error:
-        raise RecordingError(
-            f"'{path}' is read by roiextractors: pip install 'poyo-ssl[formats]'."
-        ) from error
-    return roiextractors
 
 
 def _is_inscopix(path: Path) -> bool:
