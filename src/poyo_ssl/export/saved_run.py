@@ -96,12 +96,12 @@ def export_run(
     return WRITERS[output.suffix.lower()](found, output)
 
 
-def _read_about(name: str, path: Path, column: str, **options: Any) -> pd.DataFrame | None:
+def _read_about(name: str, path: Path, column: str, dtype: Any) -> pd.DataFrame | None:
     """The rows of a CSV file about a recording; None where there are none."""
     if not path.is_file():
         return None
     numbers: dict[Hashable, list[str]] = {"skewness": ["", "nan"], "kurtosis": ["", "nan"]}
-    table = pd.read_csv(path, keep_default_na=False, na_values=numbers, **options)
+    table = pd.read_csv(path, keep_default_na=False, na_values=numbers, dtype=dtype)
     if column not in table:
         raise ValueError(f"'{path}' has no column '{column}', as the CSV of a run has.")
     rows = table[table[column] == name]
