@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -100,7 +100,7 @@ def _read_about(name: str, path: Path, column: str, dtype: Any) -> pd.DataFrame 
     """The rows of a CSV file about a recording; None where there are none."""
     if not path.is_file():
         return None
-    numbers: dict[Hashable, list[str]] = {"skewness": ["", "nan"], "kurtosis": ["", "nan"]}
+    numbers = {"skewness": ["", "nan"], "kurtosis": ["", "nan"]}
     table = pd.read_csv(path, keep_default_na=False, na_values=numbers, dtype=dtype)
     if column not in table:
         raise ValueError(f"'{path}' has no column '{column}', as the CSV of a run has.")
