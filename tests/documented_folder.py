@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import poyo_ssl as ps
+from decoded_tables import write_run
+from event_logs import BONSAI, PSYCHOPY, write_bpod
 from film_runs import write_film_run
 from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.recordings.sources import Suite2pConfig
 from poyo_ssl.stages import FinetuneStage, finetune_decoder
 from published_recordings import recording_of
 from shared_data import DATA, ROOT
@@ -49,6 +54,9 @@ def build_folder(folder: Path) -> Path:
     ps.save_recording(published, folder / "brainsets").rename(folder / "500964514.h5")
     (folder / "runs/movie").mkdir()
     write_film_run(folder / "runs/movie")
+    _write_decoded(first, folder)
+    _write_logs(folder)
+    _write_tracked(folder)
     small = FinetuneStage(encoder=ENCODER, finetuning=few_steps(2))
     finetune_decoder([folder / "session.nwb"], folder / "runs/decoder", small)
     return folder
@@ -78,6 +86,39 @@ def _write_suite2p(mouse: Path) -> None:
     onsets = 3.0 + 3.0 * np.arange(80)
     log = {"onset_s": onsets, "offset_s": onsets + 2.0, "direction": np.arange(80) % 8 * 45.0}
     pd.DataFrame(log).to_csv(mouse / "gratings.csv", index=False)
+
+
+def _write_decoded(recording: ps.Recording, folder: Path) -> None:
+    """An NWB session and the suite2p folder, each with a run that decoded it."""
+    day1 = ps.write_nwb(
+        recording, folder / "day1.nwb", session_start_time=datetime(2026, 5, 4, 10, tzinfo=UTC)
+    )
+    source = ps.SourceConfig(suite2p=Suite2pConfig(sampling_rate=30.0))
+    for name, path in (("day1", day1), ("989", folder / "mouse989")):
+        write_run(folder / "runs" / name, ps.load_recordings(path, source)[0])
+
+
+def _write_logs(folder: Path) -> None:
+    """The log of pyControl about the gratings of the mouse, and short ones of other programs."""
+    directions = np.arange(80) % 8 * 45
+    states = {"pause": 1, **{f"degrees_{angle}": 2 + angle // 45 for angle in set(directions)}}
+    numbers = ", ".join(f'"{name}": {number}' for name, number in states.items())
+    lines = ["I Task name : gratings", f"S {{{numbers}}}", 'E {"photodiode": 20, "rsync": 21}']
+    for onset, angle in zip(3000 + 3000 * np.arange(80), directions, strict=True):
+        lines += [f"D {onset - 500} 21", f"D {onset} {2 + angle // 45}"]
+        lines += [f"D {onset + 40} 20", f"D {onset + 2000} 1"]
+    (folder / "mouse989" / "log.txt").write_text("\n".join(lines))
+    (folder / "trials.csv").write_text(PSYCHOPY)
+    (folder / "events.csv").write_text(BONSAI)
+    write_bpod(folder / "bpod.mat")
+
+
+def _write_tracked(folder: Path) -> None:
+    """Two days of the mouse, and what ROICaT says of them: the same cells."""
+    for day in ("monday", "tuesday"):
+        shutil.copytree(folder / "mouse989" / "suite2p", folder / day / "suite2p")
+    labels = {"labels_bySession": [list(range(20))] * 2}
+    (folder / "m1.tracking.results_clusters.json").write_text(json.dumps(labels))
 
 
 def _write_arrays(path: Path) -> None:

@@ -51,6 +51,7 @@ PLACEHOLDERS = {
     "DIR": "runs/encoder",
     "RUN": "runs/decoder",
     "SESSION": "session.nwb",
+    "LOG": "mouse989/log.txt",
 }
 """Words that stand for a path where the text speaks of a command, not in blocks."""
 

@@ -26,6 +26,11 @@ from .estimators.trials import trials as trials
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import Scores as Scores
 from .evaluation.evaluate import evaluate as evaluate
+from .export.nwb import write_nwb as write_nwb
+from .export.pynapple_form import to_pynapple as to_pynapple
+from .export.saved_run import export_run as export_run
+from .export.suite2p import write_predictable as write_predictable
+from .export.xarray_form import to_xarray as to_xarray
 from .finetuning.adapt import Adaptation as Adaptation
 from .finetuning.adapt import AdaptationConfig as AdaptationConfig
 from .finetuning.adapt import adapt as adapt
@@ -56,6 +61,10 @@ from .pretraining.pretrain import pretrain as pretrain
 from .recordings.events import EventKernel as EventKernel
 from .recordings.events import convolve_events as convolve_events
 from .recordings.formats.arrays import recording_from_arrays as recording_from_arrays
+from .recordings.formats.pynapple_objects import (
+    recording_from_pynapple as recording_from_pynapple,
+)
+from .recordings.formats.xarray_objects import recording_from_xarray as recording_from_xarray
 from .recordings.loading import load_recordings as load_recordings
 from .recordings.preparation import prepare as prepare
 from .recordings.recording import Recording as Recording
@@ -64,7 +73,10 @@ from .recordings.simulation.simulator import SimulatorConfig as SimulatorConfig
 from .recordings.simulation.simulator import simulate_observatory as simulate_observatory
 from .recordings.sources import SourceConfig as SourceConfig
 from .recordings.sources import StimulusTable as StimulusTable
+from .recordings.stimulus_logs.event_log import read_event_log as read_event_log
+from .recordings.stimulus_logs.presentations import find_presentations as find_presentations
 from .recordings.storage import save_recording as save_recording
+from .recordings.tracking import track_units as track_units
 from .report.movie_file import write_movie as write_movie
 from .report.page import write_report as write_report
 from .training.config import TrainingConfig as TrainingConfig

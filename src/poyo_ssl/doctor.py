@@ -21,10 +21,13 @@ from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.recording import Recording
 
 PURPOSES = {
+    "formats": "files of Inscopix and Minian",
     "hub": "sharing weights on the Hugging Face Hub",
     "lamb": "the optimizer LAMB",
     "movie": "writing decoded movies as .mp4",
+    "pynapple": "objects of pynapple",
     "remote": "reading files of DANDI without downloading them",
+    "xarray": "datasets of xarray",
 }
 """Extra to what it is for; extras for developers are left out."""
 ENOUGH_DISK = 2**30

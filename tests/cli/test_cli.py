@@ -232,7 +232,7 @@ def test_recordings_called_by_digits_need_no_quotes(written):
 NEEDED = {
     "demo": "", "doctor": "", "download": "", "inspect": "x.nwb", "report": "run",
     "simulate": "--output o", "evaluate": "run x.nwb --output o",
-    "adapt": "x.nwb --output o --pretrained p",
+    "adapt": "x.nwb --output o --pretrained p", "export": "run x.nwb --output o",
 }  # fmt: skip
 """What a command must be given; of those not named here, files and an output."""
 

@@ -256,7 +256,9 @@ def test_the_same_file_under_two_names_is_loaded_once(tmp_path, simple):
 
 def test_every_format_is_known_by_one_name():
     names = [known.name for known in FORMATS]
-    assert names == ["NWB 1", "NWB 2", "torch-brain", "CaImAn", "suite2p", "arrays"]
+    assert names == [
+        "NWB 1", "NWB 2", "torch-brain", "CaImAn", "Inscopix", "Minian", "suite2p", "arrays"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("names_units_after_file", [True, False])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from poyo_ssl.cli.exchange_commands import EVENTS, EXPORT
 from poyo_ssl.cli.options import (
     Command,
     ConfigClass,
@@ -288,6 +289,8 @@ COMMANDS = {
         "Writes a decoded movie beside what was shown, as .mp4 or .gif. The best arm of a run, or "
         "the one you name.",
     ),
+    "events": EVENTS,
+    "export": EXPORT,
     "simulate": SIMULATE,
     "doctor": Command(
         _add_doctor,

@@ -23,6 +23,7 @@ from poyo_ssl.recordings.formats.foreign import describe_foreign
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb import NWB2
 from poyo_ssl.recordings.formats.nwb1 import NWB1
+from poyo_ssl.recordings.formats.roiextractors_formats import INSCOPIX, MINIAN
 from poyo_ssl.recordings.formats.suite2p import SUITE2P
 from poyo_ssl.recordings.formats.torch_brain import TORCH_BRAIN
 from poyo_ssl.recordings.recording import Recording, RecordingError
@@ -33,7 +34,9 @@ from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SOURCE = SourceConfig()
-FORMATS: tuple[Format, ...] = (NWB1, NWB2, TORCH_BRAIN, CAIMAN, SUITE2P, ARRAYS)
+FORMATS: tuple[Format, ...] = (
+    NWB1, NWB2, TORCH_BRAIN, CAIMAN, INSCOPIX, MINIAN, SUITE2P, ARRAYS
+)  # fmt: skip
 """Every format that is read; where several recognise a file, the first one reads it."""
 _SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.suffixes))
 
@@ -41,11 +44,11 @@ _SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.
 def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The files among the paths, and every recording in the folders.
 
-    Recordings are ``.nwb``, ``.h5``, ``.hdf5`` and ``.npz`` files and the folders of suite2p's
-    planes (of several planes ``combined``, where suite2p made it). Folders are searched to any
-    depth, through links, too; hidden files and folders, and what a run saved there, are left out.
-    A file that is named twice is returned once. Links to what is not there are returned, so that
-    reading them says so.
+    Recordings are ``.nwb``, ``.h5``, ``.hdf5``, ``.isxd`` and ``.npz`` files, the folders of
+    suite2p's planes (of several planes ``combined``, where suite2p made it) and those of Minian.
+    Folders are searched to any depth, through links, too; hidden files and folders, and what a
+    run saved there, are left out. A file that is named twice is
+    returned once. Links to what is not there are returned, so that reading them says so.
 
     Returns:
         Paths in alphabetical order.
@@ -84,7 +87,8 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     """Reads one recording with the reader for what it holds; its name does not matter.
 
     NWB 2 (as in DANDI:000728, or any with ΔF/F or fluorescence), NWB 1 of the AllenSDK's cache,
-    torch-brain and brainsets HDF5, analyses of CaImAn, suite2p folders and ``.npz`` arrays. A web
+    torch-brain and brainsets HDF5, analyses of CaImAn, cell sets of Inscopix, folders of Minian
+    and suite2p, and ``.npz`` arrays. A web
     address of an NWB file is read where it lies; only what is needed is fetched (``pip install
     'poyo-ssl[remote]'``).
 

@@ -135,6 +135,23 @@ def _find_cells(file: h5py.File, series: h5py.Group, source: SourceConfig) -> np
     return None if len(cells) == len(rows) else cells
 
 
+def find_rois(file: h5py.File, source: SourceConfig) -> tuple[str | None, np.ndarray]:
+    """Where an NWB 2 file describes the units that are read of it.
+
+    Returns:
+        Path of the table of ROIs, None where there is none, and its row of every unit,
+        (num_units,).
+    """
+    _require_processed_nwb2(file)
+    series, _ = find_series(file, source.nwb.series)
+    segmentation = _find_segmentation(file, series)
+    if segmentation is None:
+        return None, np.empty(0, dtype=int)
+    cells = _find_cells(file, series, source)
+    rows = series["rois"][()]
+    return segmentation.name, rows if cells is None else rows[cells]
+
+
 def _read_units(
     series: h5py.Group,
     cells: np.ndarray | None,

@@ -43,7 +43,7 @@ def read_stimulus_files(
     for name, table in tables.items():
         path = folder / table.table
         try:
-            found[name] = read_presentations(_read_columns(path), table, imaged, f"'{path}'")
+            found[name] = read_presentations(read_table(path), table, imaged, f"'{path}'")
         except RecordingError as error:
             problems.append(f"{name}: {error}")
     if problems:
@@ -118,14 +118,19 @@ def _refuse_other_units_of_time(
             )
 
 
-def _read_columns(path: Path) -> dict[str, np.ndarray]:
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV or TSV file by name.
+
+    Raises:
+        RecordingError: If the file is missing, or no table with one line of column names.
+    """
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise RecordingError(
             f"'{path}' is not named as a table is: with commas .csv, with tabs .tsv or .txt."
         )
     try:
-        text = _decode(path.read_bytes())
+        text = decode_text(path.read_bytes())
         _refuse_other_separators(path, text, separator)
         header, table = _parse(path, text, separator)
     except OSError as error:
@@ -147,7 +152,7 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _decode(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """The text of a file in UTF-8, or in what its byte order mark says, with plain line ends."""
     encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
     try:

@@ -59,7 +59,7 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
         RecordingError: If the folder does not hold one plane, files do not fit together, no cell
             is left, or the sampling rate is not known.
     """
-    plane = _find_plane(Path(os.path.abspath(folder)))
+    plane = find_plane(Path(os.path.abspath(folder)))
     session = session_folder(plane)
     recording_id = _name(plane, session)
     rois = _choose_rois(plane, source.suite2p)
@@ -84,7 +84,12 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
     )
 
 
-def _find_plane(folder: Path) -> Path:
+def find_plane(folder: Path) -> Path:
+    """The folder of the plane that is read of a folder: the one with ``F.npy``.
+
+    Raises:
+        RecordingError: If there is none, or several and no ``combined``.
+    """
     if os.path.lexists(folder / _TRACES):  # a broken link is there: it is named when it is opened
         return folder
     above = folder / "suite2p" if (folder / "suite2p").is_dir() else folder
@@ -122,7 +127,7 @@ def _name(plane: Path, session: Path) -> str:
 def _choose_rois(plane: Path, config: Suite2pConfig) -> np.ndarray:
     """Rows of ``F.npy`` that are read, increasing."""
     if not config.only_cells:
-        return np.arange(_count_rois(plane))
+        return np.arange(count_rois(plane))
     if not os.path.lexists(plane / "iscell.npy"):
         raise RecordingError(
             f"'{plane}' has no iscell.npy, which says which ROIs are cells. Copy it there, or set "
@@ -144,7 +149,7 @@ def _choose_rois(plane: Path, config: Suite2pConfig) -> np.ndarray:
     return rois
 
 
-def _count_rois(plane: Path) -> int:
+def count_rois(plane: Path) -> int:
     """Number of ROIs that iscell.npy or stat.npy lists; without both, the rows of F.npy."""
     shapes = {
         name: read_shape(plane / name)
@@ -189,7 +194,7 @@ def _read_fluorescence(plane: Path, rois: np.ndarray, config: Suite2pConfig) -> 
 
 def _open_traces(plane: Path, name: str) -> np.ndarray:
     """An array of traces as ROIs x timesteps; the table of ROIs tells which axis is which."""
-    traces, num_rois = open_array(plane / name), _count_rois(plane)
+    traces, num_rois = open_array(plane / name), count_rois(plane)
     if traces.ndim != 2 or traces.dtype.kind not in "iuf":
         raise RecordingError(
             f"'{plane / name}' has shape {traces.shape} and type {traces.dtype}; numbers of shape "

@@ -68,6 +68,16 @@ def read_shape(path: Path) -> tuple[int, ...]:
         return read_header(handle)[0]
 
 
+def read_dtype(path: Path) -> np.dtype:
+    """The type that the header of a ``.npy`` file states; what the array holds is not looked at.
+
+    Raises:
+        RecordingError: If the file is missing or damaged.
+    """
+    with _explained(path), path.open("rb") as handle:
+        return read_header(handle)[1]
+
+
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
     """The arrays of an ``.npz`` file by name, each read when it is asked for.

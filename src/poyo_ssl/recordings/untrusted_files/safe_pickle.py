@@ -8,6 +8,7 @@ would have been made from, and only plain values and numbers are taken out.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -112,8 +113,22 @@ def read_settings(path: Path) -> dict[str, Any]:
         RecordingError: If the file is missing, too large, damaged, holds no dict, or names a
             function or class that settings do not need.
     """
+    shape, values = read_objects(path)
+    if shape != () or not isinstance(values[0], dict):
+        raise RecordingError(f"'{path}' is not read: it holds no dict. Settings are one dict.")
+    settings: dict[str, Any] = values[0]
+    return settings
+
+
+def read_objects(path: Path) -> tuple[tuple[int, ...], list[Any]]:
+    """Shape and values, in C order, of a ``.npy`` file of Python objects, as inert as settings.
+
+    Raises:
+        RecordingError: If the file is missing, too large, damaged, holds no objects, or names a
+            function or class that plain values do not need.
+    """
     try:
-        return _unpickle(_read_pickle(path))
+        return _unpickle(*_read_pickle(path))
     except RecordingError as error:
         raise RecordingError(f"'{path}' is not read: {error}") from error
     except OSError as error:
@@ -139,8 +154,8 @@ def as_number(value: Any) -> float | None:
     return None
 
 
-def _read_pickle(path: Path) -> bytes:
-    """What follows the header of a ``.npy`` file that holds one Python object."""
+def _read_pickle(path: Path) -> tuple[tuple[int, ...], bytes]:
+    """Shape of a ``.npy`` file of Python objects, and what follows its header."""
     size = path.stat().st_size
     if size > _LARGEST_FILE:
         raise RecordingError(
@@ -149,12 +164,12 @@ def _read_pickle(path: Path) -> bytes:
         )
     with path.open("rb") as handle:
         shape, dtype = read_header(handle)
-        if shape != () or dtype != np.dtype(object):
+        if dtype != np.dtype(object):
             raise RecordingError(f"it holds {dtype} of shape {shape}; settings are one dict.")
-        return handle.read()
+        return shape, handle.read()
 
 
-def _unpickle(data: bytes) -> dict[str, Any]:
+def _unpickle(shape: tuple[int, ...], data: bytes) -> tuple[tuple[int, ...], list[Any]]:
     for opcode, argument, _ in pickletools.genops(data):
         # these numbers make the unpickler reserve memory before it looks at the data
         reserves = "PUT" in opcode.name or opcode.name == "FRAME"
@@ -162,10 +177,13 @@ def _unpickle(data: bytes) -> dict[str, Any]:
             raise RecordingError("it asks for more memory than it has data for. It is damaged.")
     # the text of Python 2 is bytes, of which every one is a character of latin1
     array = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    content = array.state[4] if isinstance(array, _InertArray) else None
-    if not (isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)):
-        raise RecordingError("it holds no dict. Settings are one dict.")
-    return content[0]
+    state = array.state if isinstance(array, _InertArray) else None
+    if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[4], list)):
+        raise RecordingError("it holds no array of plain values. It is damaged.")
+    content: list[Any] = state[4]  # in C order, whatever the order in memory was
+    if len(content) != math.prod(shape) or min(shape, default=0) < 0:
+        raise RecordingError("it holds other values than its header says. It is damaged.")
+    return shape, content
 
 
 def _decode(dtype: Any, data: Any) -> float | None:

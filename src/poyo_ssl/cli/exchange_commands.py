@@ -1,0 +1,128 @@
+"""The commands that take from other tools and give to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from poyo_ssl.cli.options import Command, read_source
+from poyo_ssl.cli.terminal import print_frame, say
+
+# What a command needs is imported when it is called: torch alone takes seconds.
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
+    parser.add_argument("session", type=Path, help="one recording that the run decoded")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help=".nwb: a copy of the session with predictions and predictability; .npy: who is "
+        "predictable, for the rows of suite2p's F.npy",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="CSV that 'poyo-ssl evaluate' wrote (default: RUN/predictions.csv)",
+    )
+    parser.add_argument(
+        "--session_start_time",
+        help="when the session began, such as 2026-05-04T10:30 (for a session that is not NWB)",
+    )
+    parser.add_argument(
+        "--subject",
+        type=dict[str, str],
+        default={},
+        help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
+    )
+
+
+def _export(options: Namespace) -> None:
+    from poyo_ssl.export.saved_run import export_run
+
+    written = export_run(
+        options.run,
+        options.session,
+        options.output,
+        predictions=options.predictions,
+        source=read_source(options),
+        session_start_time=_as_time(options.session_start_time),
+        subject=options.subject,
+    )
+    say(f"Written to {written}.")
+
+
+def _as_time(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"session_start_time '{text}' is no date and time. Write it as 2026-05-04T10:30."
+        ) from error
+
+
+EXPORT = Command(
+    _add_export,
+    _export,
+    "Writes predictions and predictability for other tools. As a copy of the session's NWB file, "
+    "or as an array for the rows of suite2p's F.npy.",
+    reads_source=True,
+)
+
+
+def _add_events(parser: ArgumentParser) -> None:
+    parser.add_argument("log", type=Path, help="of pyControl, PsychoPy, Bpod or Bonsai")
+    parser.add_argument(
+        "--stimulus",
+        help="regular expression for names of its events; named groups become columns, as in "
+        "'degrees_(?P<orientation>\\d+)'",
+    )
+    parser.add_argument("--output", type=Path, help="CSV of the presentations of the stimulus")
+    parser.add_argument("--columns", type=list[str], help="columns of the log to keep (all)")
+    parser.add_argument("--duration", type=float, help="seconds, where the log has no ends")
+    parser.add_argument(
+        "--onset", help="event that says when it was really there, such as that of a photodiode"
+    )
+    parser.add_argument(
+        "--zero",
+        type=float | str,
+        default=0.0,
+        help="first imaging frame on the log's clock: seconds, or the name of an event",
+    )
+
+
+def _events(options: Namespace) -> None:
+    from poyo_ssl.recordings.stimulus_logs.event_log import read_event_log
+    from poyo_ssl.recordings.stimulus_logs.presentations import find_presentations
+    from poyo_ssl.whole_files import write_csv
+
+    log = read_event_log(options.log)
+    if options.stimulus is None or options.output is None:
+        found = log.groupby("name", sort=False)["start"].agg(["count", "min", "max"])
+        print_frame(found.reset_index().rename(columns={"min": "first (s)", "max": "last (s)"}))
+        say("--stimulus PATTERN with --output FILE writes the presentations of one as CSV.")
+        return
+    table = find_presentations(
+        log,
+        options.stimulus,
+        columns=options.columns,
+        duration=options.duration,
+        onset=options.onset,
+        zero=options.zero,
+    )
+    write_csv(options.output, table)
+    say(
+        f"{len(table)} presentations, {table['start'].iloc[0]:.1f} to {table['end'].iloc[-1]:.1f} "
+        f"s, with {', '.join(table.columns[2:]) or 'no column'}; written to {options.output}."
+    )
+
+
+EVENTS = Command(
+    _add_events,
+    _events,
+    "Shows what an event log holds, and makes it a table of presentations. Logs of pyControl, "
+    "PsychoPy, Bpod and Bonsai.",
+)

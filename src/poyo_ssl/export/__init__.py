@@ -1,0 +1,1 @@
+"""What was found out, in the forms of other tools: NWB, suite2p, xarray and pynapple."""

@@ -1,0 +1,128 @@
+"""From events to the table of presentations of a stimulus."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.recordings.columns import as_numbers_or_text
+from poyo_ssl.recordings.recording import RecordingError
+
+logger = logging.getLogger(__name__)
+
+LATEST_ONSET = 1.0
+"""Seconds after the start of a presentation in which an event may say that it was really there."""
+_OURS = ("name", "start", "end")
+
+
+def find_presentations(
+    log: pd.DataFrame,
+    stimulus: str,
+    *,
+    columns: Sequence[str] | None = None,
+    duration: float | None = None,
+    onset: str | None = None,
+    zero: float | str = 0.0,
+) -> pd.DataFrame:
+    r"""The presentations of a stimulus among the events of a log.
+
+    Args:
+        log: As :func:`read_event_log` gives it.
+        stimulus: Regular expression that the whole name of its events matches; what its named
+            groups match become columns: ``degrees_(?P<orientation>\d+)``.
+        columns: Columns of the log to keep; None keeps all that are not empty.
+        duration: Seconds that each lasts, where the log has no ends or other ones.
+        onset: Name of an event that says when the stimulus was really there, such as that of a
+            photodiode: the first one within ``LATEST_ONSET`` of each start takes its place. Where
+            there is none, the start is delayed as that of the others is, with a warning.
+        zero: Time of the first imaging frame on the log's clock: seconds, or the name of an event,
+            whose first one counts.
+
+    Returns:
+        One row a presentation in order of time: ``start`` and ``end`` in seconds since ``zero``,
+        then the columns. It is a table of ``Recording.stimuli``; written as CSV, one that a
+        source's ``stimuli`` names.
+
+    Raises:
+        RecordingError: If no event matches, ends are missing, or ``onset`` or ``zero`` never
+            happened.
+    """
+    matches = [_compile(stimulus).fullmatch(name) for name in log["name"].astype(str)]
+    is_shown = np.array([match is not None for match in matches], dtype=bool)
+    if not is_shown.any():
+        raise RecordingError(
+            f"No event is called '{stimulus}' (found: {_names(log)}). It must match the whole name."
+        )
+    shown = log[is_shown].reset_index(drop=True)
+    groups = pd.DataFrame([match.groupdict() for match in matches if match is not None])
+    first = _time_of(log, zero)
+    start = shown["start"].to_numpy(np.float64)
+    if onset is not None:
+        start = _onsets(log, shown, onset)
+    end = shown["end"].to_numpy(np.float64) if duration is None else start + duration
+    if np.isnan(end).any():
+        raise RecordingError(
+            f"{int(np.isnan(end).sum())} of {len(end)} events '{stimulus}' have no end in the log. "
+            "Give the duration of a presentation in seconds."
+        )
+    kept = shown[list(columns)] if columns is not None else shown.drop(columns=list(_OURS))
+    kept = kept.drop(columns=[name for name in groups if name in kept])
+    table = {"start": start - first, "end": end - first}
+    for name, values in [*groups.items(), *kept.items()]:
+        read = as_numbers_or_text(values.to_numpy(), f"Column '{name}' of '{stimulus}'")
+        if columns is not None or not pd.isna(read).all():
+            table[str(name)] = read
+    return pd.DataFrame(table).sort_values("start", kind="stable", ignore_index=True)
+
+
+def _compile(stimulus: str) -> re.Pattern[str]:
+    try:
+        return re.compile(stimulus)
+    except re.error as error:
+        raise RecordingError(f"'{stimulus}' is no regular expression: {error}.") from error
+
+
+def _names(log: pd.DataFrame) -> str:
+    counts = log["name"].value_counts()
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.head(12).items())
+    return listed + (" and more" if len(counts) > 12 else "")
+
+
+def _time_of(log: pd.DataFrame, zero: float | str) -> float:
+    if not isinstance(zero, str):
+        return float(zero)
+    times = log.loc[log["name"] == zero, "start"]
+    if times.empty:
+        raise RecordingError(f"No event '{zero}' in the log (found: {_names(log)}).")
+    return float(times.min())
+
+
+def _onsets(log: pd.DataFrame, shown: pd.DataFrame, onset: str) -> np.ndarray:
+    """Start of each presentation as the first event of that name says, (num_presentations,)."""
+    times = np.sort(log.loc[log["name"] == onset, "start"].to_numpy(np.float64))
+    start = shown["start"].to_numpy(np.float64)
+    delay = np.append(times, np.nan)[np.searchsorted(times, start)] - start
+    is_seen = delay <= LATEST_ONSET
+    if not is_seen.any():
+        raise RecordingError(
+            f"No presentation is followed by an event '{onset}' within {LATEST_ONSET:g} s (found: "
+            f"{_names(log)})."
+        )
+    usual = float(np.median(delay[is_seen]))
+    if not is_seen.all():
+        without = shown["name"][~is_seen].value_counts()
+        logger.warning(
+            "%d of %d presentations have no event '%s' within %g s (%s): was it shown? They are "
+            "taken to begin %.3f s after their start, as the others do.",
+            int((~is_seen).sum()),
+            len(start),
+            onset,
+            LATEST_ONSET,
+            ", ".join(f"{name}: {count}" for name, count in without.items()),
+            usual,
+        )
+    return start + np.where(is_seen, delay, usual)

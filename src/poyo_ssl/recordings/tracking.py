@@ -1,0 +1,180 @@
+"""Cells that were tracked across sessions by other programs: one unit id in all of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
+from poyo_ssl.recordings.untrusted_files.numpy_files import open_array, read_dtype
+from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_objects
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_TEXT = 2**30
+"""Bytes of a table or JSON file; ROICaT's of ten thousand ROIs has some ten million."""
+
+
+def track_units(
+    recordings: Sequence[Recording], path: str | Path, *, subject_id: str
+) -> list[Recording]:
+    """Gives cells that ROICaT or track2p found in several sessions one unit id.
+
+    A tracked cell is called ``<subject_id>/cell-<number>`` in every session; all others keep the
+    id that they have. Read are ROICaT's ``....tracking.results_clusters.json`` and the table
+    ``ROICaT.tracking.results.csv``, and track2p's ``plane0_suite2p_indices.npy``, of which
+    nothing is unpickled. All count the ROIs of a session as suite2p does, so units must end in
+    their row of ``F.npy``, as those of suite2p folders do.
+
+    Args:
+        recordings: The sessions that were tracked, in the order that the program had them.
+        path: What the program wrote about them, of one imaging plane.
+        subject_id: The animal; the same cell number of two animals is two cells.
+
+    Returns:
+        The same recordings with other unit ids.
+
+    Raises:
+        RecordingError: If the file is of none of these forms, is about another number of sessions,
+            or does not know a unit.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in READERS:
+        raise RecordingError(
+            f"'{path}' is not read: {_explain(path)}. Give ROICaT's "
+            "'....tracking.results_clusters.json' or 'ROICaT.tracking.results.csv', or track2p's "
+            "'plane0_suite2p_indices.npy'."
+        )
+    sessions = READERS[path.suffix.lower()](path)
+    if len(sessions) != len(recordings):
+        raise RecordingError(
+            f"'{path}' tracks {len(sessions)} sessions, and {len(recordings)} recordings are "
+            "given. Give all of them, in the order that they were tracked in."
+        )
+    pairs = zip(recordings, sessions, strict=True)
+    tracked = [_rename(recording, cells, subject_id, path) for recording, cells in pairs]
+    shared = set.intersection(*(set(recording.unit_ids) for recording in tracked))
+    logger.info("%s: %d cells are in all %d sessions.", path, len(shared), len(tracked))
+    return tracked
+
+
+def _explain(path: Path) -> str:
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        return "a pickle is a program, and none is run"
+    if ".richfile" in path.name:
+        return "ROICaT writes the same labels as JSON beside it"
+    return f"its name ends in '{path.suffix}'"
+
+
+def _rename(
+    recording: Recording, cells: Mapping[int, int], subject_id: str, path: Path
+) -> Recording:
+    """The recording with the ids of tracked cells; ``cells`` is row of ``F.npy`` to number."""
+    names = []
+    for unit_id in recording.unit_ids.tolist():
+        row = unit_id.rpartition("/")[2]
+        if not row.isdecimal():
+            raise RecordingError(
+                f"Recording '{recording.recording_id}' has the unit '{unit_id}', which does not "
+                f"end in a row of F.npy, as '{path}' counts cells. Give suite2p's recordings."
+            )
+        cell = cells.get(int(row))
+        names.append(unit_id if cell is None else f"{subject_id}/cell-{cell}")
+    return replace(recording, units=recording.units.assign(unit_id=names), subject_id=subject_id)
+
+
+def _read_roicat_json(path: Path) -> list[dict[int, int]]:
+    """``labels_bySession``: of every session, the cell of every ROI, -1 for none."""
+    text = _read_text(path)
+    try:
+        labels = json.loads(text)["labels_bySession"]
+        sessions = [[int(label) for label in session] for session in labels]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RecordingError(
+            f"'{path}' is not ROICaT's: it holds no labels_bySession, a list of labels for every "
+            f"session ({type(error).__name__}). Give '....tracking.results_clusters.json'."
+        ) from error
+    return [{row: label for row, label in enumerate(session) if label >= 0} for session in sessions]
+
+
+def _read_roicat_csv(path: Path) -> list[dict[int, int]]:
+    """One row a ROI: ``session_name``, ``roi_session_index`` and ``ucid``, -1 for none."""
+    rows = list(csv.DictReader(_read_text(path).splitlines()))
+    needed = {"session_name", "roi_session_index", "ucid"}
+    lacking = needed - set(rows[0] if rows else ())
+    planes = dict.fromkeys(row.get("fov_name") or "" for row in rows)
+    if lacking or len(planes) > 1:
+        found = f"it lacks {', '.join(sorted(lacking))}"
+        if not lacking:
+            found = f"it is about several planes: {', '.join(planes)}"
+        raise RecordingError(
+            f"'{path}' is no table of one plane's tracked ROIs: {found}. Give one row a ROI with "
+            f"{', '.join(sorted(needed))}."
+        )
+    sessions: dict[str, dict[int, int]] = {row["session_name"]: {} for row in rows}
+    try:
+        for row in rows:
+            if int(row["ucid"]) >= 0:
+                sessions[row["session_name"]][int(row["roi_session_index"])] = int(row["ucid"])
+    except (ValueError, TypeError) as error:
+        raise RecordingError(
+            f"'{path}': roi_session_index and ucid must be whole numbers ({error})."
+        ) from error
+    return list(sessions.values())
+
+
+def _read_track2p(path: Path) -> list[dict[int, int]]:
+    """Cells x sessions: the row of ``F.npy``, None (or NaN) where the cell was not found."""
+    if "suite2p_indices" not in path.name:  # plane0_match_mat.npy looks the same
+        raise RecordingError(
+            f"'{path}' is not read: of track2p, only 'plane0_suite2p_indices.npy' counts ROIs by "
+            "their row of F.npy; 'plane0_match_mat.npy' counts those alone that it took for cells."
+        )
+    if read_dtype(path) == np.dtype(object):
+        shape, objects = read_objects(path)
+        rows = np.array([_as_row(value) for value in objects], dtype=float)
+        rows = rows.reshape(shape) if len(shape) == 2 else rows
+    else:
+        rows = np.asarray(open_array(path), dtype=float)
+    is_row = np.isnan(rows) | ((rows >= 0) & (rows == np.rint(rows)))
+    if rows.ndim != 2 or not is_row.all():
+        raise RecordingError(
+            f"'{path}' has shape {rows.shape}; rows of F.npy, one line a cell and one column a "
+            "session, are needed, None or NaN where the cell was not found."
+        )
+    return [
+        {int(row): cell for cell, row in enumerate(session) if not np.isnan(row)}
+        for session in rows.T
+    ]
+
+
+def _as_row(value: object) -> float:
+    number = as_number(value)
+    return np.nan if number is None else number
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise RecordingError(f"'{path}' has more than {_LARGEST_TEXT} bytes. It is damaged.")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"'{path}' is no text in UTF-8: {error}.") from error
+    except OSError as error:
+        plain = f"'{path}' cannot be opened: {error.strerror or error}."
+        raise RecordingError(explain_os_error(path, error) or plain) from error
+
+
+READERS: dict[str, Callable[[Path], list[dict[int, int]]]] = {
+    ".json": _read_roicat_json,
+    ".csv": _read_roicat_csv,
+    ".npy": _read_track2p,
+}
+"""Ending to what reads it: for every session, row of ``F.npy`` to number of the cell."""

@@ -1,0 +1,117 @@
+"""Logs of pyControl, PsychoPy, Bpod and Bonsai as tables of presentations."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+import poyo_ssl as ps
+from event_logs import BONSAI, BONSAI_SECONDS, PSYCHOPY, PYCONTROL, PYCONTROL_TABLE, write_bpod
+from poyo_ssl.cli import main
+from poyo_ssl.estimators.trials import trials
+from poyo_ssl.recordings.sources import StimulusTable, Suite2pConfig
+from shared_data import DATA, needs_shared_data
+
+PATTERN = r"degrees_(?P<orientation>\d+)"
+SHOWN = {"start": [1.0, 3.0], "end": [2.0, 4.0], "orientation": [0, 90]}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def as_lists(table) -> dict[str, list]:
+    return {name: np.round(table[name], 6).tolist() for name in SHOWN}
+
+
+@pytest.mark.parametrize(("name", "text"), [("log.txt", PYCONTROL), ("log.tsv", PYCONTROL_TABLE)])
+def test_states_of_pycontrol_end_where_the_next_begins(name, text, tmp_path):
+    log = ps.read_event_log(write(tmp_path / name, text))
+    assert as_lists(ps.find_presentations(log, PATTERN)) == SHOWN
+    seen = ps.find_presentations(log, PATTERN, onset="photodiode", zero="pause")
+    np.testing.assert_allclose(seen["start"], [0.58, 2.6])
+    np.testing.assert_allclose(seen["end"], [1.5, 3.5])
+
+
+def test_components_of_psychopy_carry_the_columns_of_their_row(tmp_path):
+    log = ps.read_event_log(write(tmp_path / "log.csv", PSYCHOPY))
+    table = ps.find_presentations(log, "grating", zero="trigger")
+    assert table["start"].tolist() == [0.5, 2.5]
+    assert table["orientation"].tolist() == [0, 90]
+    assert table["clip"].tolist() == ["a", "b"]
+    assert list(ps.find_presentations(log, "grating", columns=["clip"])) == ["start", "end", "clip"]
+
+
+def test_states_of_bpod_count_from_the_start_of_the_session(tmp_path):
+    log = ps.read_event_log(write_bpod(tmp_path / "log.mat"))
+    assert "Punish" not in set(log["name"])  # never visited
+    table = ps.find_presentations(log, "Stimulus")
+    assert as_lists(table.rename(columns={"TrialTypes": "orientation"})) == SHOWN
+    one = ps.read_event_log(write_bpod(tmp_path / "one.mat", one_trial=True))
+    assert ps.find_presentations(one, "Stimulus")["TrialTypes"].tolist() == [0]
+
+
+def test_tables_of_bonsai_have_times_of_two_kinds(tmp_path):
+    log = ps.read_event_log(write(tmp_path / "a.csv", BONSAI))
+    table = ps.find_presentations(log, PATTERN, duration=1.0)
+    np.testing.assert_allclose(table["start"], [0.5, 2.5])  # the first row is at 0 s
+    assert table["column_2"].tolist() == ["a", "b"]
+    with pytest.raises(ps.RecordingError, match=r"2 of 2 events .* have no end"):
+        ps.find_presentations(log, PATTERN)
+    log = ps.read_event_log(write(tmp_path / "b.csv", BONSAI_SECONDS))
+    assert as_lists(ps.find_presentations(log, PATTERN)) == SHOWN
+
+
+def test_what_is_not_there_is_said_with_what_is(tmp_path):
+    log = ps.read_event_log(write(tmp_path / "log.txt", PYCONTROL))
+    with pytest.raises(ps.RecordingError, match=r"'grating' \(found: pause \(3\)"):
+        ps.find_presentations(log, "grating")
+    with pytest.raises(ps.RecordingError, match="No event 'trigger'"):
+        ps.find_presentations(log, PATTERN, zero="trigger")
+    with pytest.raises(ps.RecordingError, match="within 1 s"):
+        ps.find_presentations(log, PATTERN, onset="degrees")
+    with pytest.raises(ps.RecordingError, match="no regular expression"):
+        ps.find_presentations(log, "(")
+    for name, content, match in [
+        ("a.txt", PYCONTROL + "D 5000 9\n", "events 9, which"),
+        ("a.txt", PYCONTROL.replace('"pause"', "pause"), "cannot be read"),
+        ("a.csv", "a,b\nc,d\n", "no column of times"),
+        ("a.csv", "x", "is no log that is read"),
+        ("a.mat", "MATLAB 5.0 MAT-file, damaged", "is damaged"),
+    ]:
+        with pytest.raises(ps.RecordingError, match=match):
+            ps.read_event_log(write(tmp_path / name, content))
+    savemat(tmp_path / "b.mat", {"x": 1})
+    with pytest.raises(ps.RecordingError, match="no variable SessionData"):
+        ps.read_event_log(tmp_path / "b.mat")
+    with pytest.raises(ps.RecordingError, match="cannot be opened"):
+        ps.read_event_log(tmp_path / "absent.txt")
+
+
+@needs_shared_data
+def test_direction_is_decoded_from_a_real_log_and_a_real_plane(tmp_path, caplog, capsys):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import GroupKFold, cross_val_score
+
+    for path in (DATA / "suite2p_gratings").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    [log] = tmp_path.glob("989-*.txt")
+    with caplog.at_level(logging.WARNING):
+        words = ["--stimulus", PATTERN, "--onset", "photodetector"]
+        assert main(["events", str(log), *words, "--output", str(tmp_path / "gratings.csv")]) == 0
+    assert "(degrees_225: 10): was it shown?" in caplog.text  # as the real photodiode says
+    assert "80 presentations" in capsys.readouterr().out
+    gratings = StimulusTable(table="gratings.csv", start="start", end="end")
+    source = ps.SourceConfig(
+        suite2p=Suite2pConfig(sampling_rate=30.0), stimuli={"drifting_gratings": gratings}
+    )
+    [recording] = ps.load_recordings(tmp_path, source)
+    X, y, groups = trials(recording, "direction")
+    decoder = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    scores = cross_val_score(decoder, X.mean(axis=1), y, cv=GroupKFold(5), groups=groups)
+    assert scores.mean() > 0.3  # 0.44; chance 0.125
