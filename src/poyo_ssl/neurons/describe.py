@@ -16,7 +16,7 @@ from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.divide import Divided, DividedRecording
-from poyo_ssl.windows.tasks import Task, presentations
+from poyo_ssl.windows.tasks import Task
 
 MOST_RECORDINGS = 6
 """Recordings that are described: the first ones with training time."""
@@ -24,7 +24,7 @@ MOST_UNITS = 400
 """Units of a recording that are described, evenly spaced."""
 SHOWN_PER_GROUP = 4
 """Predictable, and unpredictable, units whose traces are kept: those that respond most reliably."""
-_TRACE_SECONDS, _MOST_TRACE_SAMPLES = 60.0, 600
+_TRACE_SECONDS, _MOST_TRACE_SAMPLES = 60.0, 450
 _MOST_WINDOWS = 300
 """Training windows by which importance and latents are found, evenly spaced."""
 _TOUCHING = 0.05
@@ -292,6 +292,6 @@ def _add_decoder(
                 labels=windows.target if shown is None else shown,
             )
     mean = np.nanmean(np.concatenate(list(found.values()))) if found else 0.0
-    for d, values in found.items():
+    for d, shares in found.items():
         if mean > 0:
-            described[d].task(question.task.name).importance[question.arm] = values / mean
+            described[d].task(question.task.name).importance[question.arm] = shares / mean

@@ -13,9 +13,8 @@ from poyo_ssl.neurons.describe import Neurons, TaskNeurons
 from poyo_ssl.neurons.responses import Responses
 from poyo_ssl.predictability.figure import PREDICTABLE_COLOR, UNPREDICTABLE_COLOR
 
-INK, MUTED, FAINT, PAPER = "#1d2530", "#5c6672", "#e6e8eb", "#ffffff"
-"""Text, text beside it, lines behind the data and what is below all; a report has others in the
-dark."""
+INK, MUTED, FAINT = "#1d2530", "#5c6672", "#e6e8eb"
+"""Text, text beside it and lines behind the data; a report has others in the dark."""
 SHADE = "#d8dce1"
 """When a stimulus was shown."""
 _GROUPS = ((True, "predictable", PREDICTABLE_COLOR), (False, "unpredictable", UNPREDICTABLE_COLOR))
@@ -34,10 +33,17 @@ def plot_traces(neurons: Neurons, *, axes: Axes | None = None) -> Axes:
         neurons: The units of a recording.
         axes: Where to draw; None: a new figure, ``axes.figure``.
     """
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     traces = neurons.traces
-    for start, end in traces.shown:
-        axes.axvspan(start, end, color=SHADE, linewidth=0, zorder=0)
+    if len(traces.shown):
+        axes.broken_barh(
+            [(start, end - start) for start, end in traces.shown],
+            (0, 1),
+            transform=axes.get_xaxis_transform(),
+            color=SHADE,
+            linewidth=0,
+            zorder=0,
+        )
     is_predictable = neurons.is_predictable[traces.units]
     low = np.nanmin(traces.df_over_f, axis=0, initial=np.inf)
     height = np.nanmax(traces.df_over_f, axis=0, initial=-np.inf) - low
@@ -86,7 +92,7 @@ def plot_responses(neurons: Neurons, task: str, *, axes: Axes | None = None) -> 
         ValueError: If the task is not described, or asks about no stimulus.
     """
     responses = _responses(neurons, task)
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     is_predictable = neurons.is_predictable
     order = np.lexsort((responses.peak, ~is_predictable))
     half = (responses.times[1] - responses.times[0]) / 2
@@ -122,7 +128,8 @@ def plot_responses(neurons: Neurons, task: str, *, axes: Axes | None = None) -> 
     axes.set_yticks([])
     axes.set_xlabel("seconds from the onset")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[-2, 0, 2])
-    bar.set_label("standard deviations")
+    bar.set_label("standard deviations", fontsize=_FONT, color=INK)
+    bar.ax.tick_params(labelsize=_FONT - 1, color=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)
     return axes
 
@@ -139,14 +146,15 @@ def plot_average_response(neurons: Neurons, task: str, *, axes: Axes | None = No
         ValueError: If the task is not described, or asks about no stimulus.
     """
     responses = _responses(neurons, task)
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     axes.axvspan(0, responses.duration, color=SHADE, linewidth=0, zorder=0)
     for label, color, members in _groups(neurons):
         average = responses.average[:, members]
         mean = average.mean(axis=1)
         error = average.std(axis=1) / np.sqrt(max(len(members) - 1, 1))
-        band = {"color": color, "alpha": 0.25, "linewidth": 0}
-        axes.fill_between(responses.times, mean - error, mean + error, **band)
+        axes.fill_between(
+            responses.times, mean - error, mean + error, color=color, alpha=0.25, linewidth=0
+        )
         axes.plot(responses.times, mean, color=color, label=f"{label} ({len(members)})")
     axes.set_xlim(responses.times[0], responses.times[-1])
     axes.set_xlabel("seconds from the onset")
@@ -177,12 +185,12 @@ def plot_tuning(neurons: Neurons, task: str) -> Figure:
             f"The task '{task}' has no tuning curves: its answers are no numbered labels, or too "
             "many. Choose one that asks for labels, such as direction."
         )
+    ranked, labels = neurons.by_reliability(described), tuning.curves.index.to_numpy()
+    groups = list(_groups(neurons))
     figure = Figure(figsize=_SIZE, layout="constrained", dpi=150)
-    panels = figure.subplots(2, _NUM_TUNED, sharex=True, squeeze=False)
-    ranked = neurons.by_reliability(described)
-    labels = tuning.curves.index.to_numpy()
-    for row, (is_it, name, color) in zip(panels, _GROUPS, strict=True):
-        chosen = ranked[neurons.is_predictable[ranked] == is_it][:_NUM_TUNED]
+    panels = figure.subplots(len(groups), _NUM_TUNED, sharex=True, squeeze=False)
+    for row, (name, color, members) in zip(panels, groups, strict=True):
+        chosen = ranked[np.isin(ranked, members)][:_NUM_TUNED]
         for axes, unit in zip(row, chosen, strict=False):
             axes.errorbar(
                 labels, tuning.curves.iloc[:, unit], tuning.sem.iloc[:, unit],
@@ -192,31 +200,37 @@ def plot_tuning(neurons: Neurons, task: str) -> Figure:
             axes.set_xticks(labels if len(labels) <= 6 else labels[:: -(-len(labels) // 4)])
         for axes in row[len(chosen) :]:
             axes.set_visible(False)
-        if len(chosen):
-            row[0].set_ylabel(f"{name}\nΔF/F", color=color, fontsize=_FONT)
-    what = "degrees" if tuning.period else "label"
-    figure.supxlabel(what, fontsize=_FONT, color=INK)
+        row[0].set_ylabel(f"{name}\nΔF/F", color=color, fontsize=_FONT)
+    figure.supxlabel("degrees" if tuning.period else "label", fontsize=_FONT, color=INK)
     return figure
 
 
-def plot_importance(neurons: Neurons, task: str, *, axes: Axes | None = None) -> Axes:
+def plot_importance(
+    neurons: Neurons,
+    task: str,
+    *,
+    arms: Sequence[str] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
     """Draws how much every unit counts for each decoder; the line is the median of a group.
 
     Args:
         neurons: The units of a recording.
         task: Name of a task that decoders answered.
+        arms: Decoders to draw, of those that tell; None: all.
         axes: Where to draw; None: a new figure, ``axes.figure``.
 
     Raises:
         ValueError: If the task is not described, or no decoder tells which units it uses.
     """
-    importance = neurons.task(task).importance
+    told = neurons.task(task).importance
+    importance = {arm: told[arm] for arm in (told if arms is None else arms)}
     if not importance:
         raise ValueError(
             f"No decoder tells which units it uses for the task '{task}'. Give describe_neurons "
             "decoders of it: networks, or ridge or logistic regression."
         )
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     jitter = np.random.default_rng(0).uniform(-0.13, 0.13, len(neurons.units))
     for place, values in enumerate(importance.values()):
         for side, (label, color, members) in zip((-0.2, 0.2), _groups(neurons), strict=False):
@@ -231,6 +245,7 @@ def plot_importance(neurons: Neurons, task: str, *, axes: Axes | None = None) ->
                 color=color,
                 alpha=0.55,
                 label=label if place == 0 else None,
+                zorder=1,
             )
             if len(shown):
                 median = float(np.median(values[shown]))
@@ -262,7 +277,7 @@ def plot_field_of_view(
             f"It is not known where the units of '{neurons.recording_id}' lie. Give their table "
             "of units the columns x_px and y_px."
         )
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     sizes = np.ones(len(neurons.units)) if importance is None else np.nan_to_num(importance)
     for label, color, members in _groups(neurons):
         places = neurons.units.iloc[members]
@@ -295,14 +310,9 @@ def plain(text: object) -> str:
     return (shown if len(shown) <= 24 else f"{shown[:23]}…").replace("$", r"\$")
 
 
-def finish(axes: Axes) -> Axes:
-    """One look for all: no frame above and on the right, small text."""
-    _prepare(axes)
-    return axes
-
-
-def _new_axes(size: Sequence[float] = _SIZE) -> Axes:
-    figure = Figure(figsize=tuple(size), layout="constrained", dpi=150)
+def new_axes() -> Axes:
+    """The axes of a new figure in the size and look of the others."""
+    figure = Figure(figsize=_SIZE, layout="constrained", dpi=150)
     axes = figure.add_subplot()
     _prepare(axes)
     return axes

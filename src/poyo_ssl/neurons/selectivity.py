@@ -75,9 +75,7 @@ def _vector_length(responses: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return result
 
 
-def _at(
-    responses: np.ndarray, angles: np.ndarray, wanted: np.ndarray, period: float
-) -> np.ndarray:
+def _at(responses: np.ndarray, angles: np.ndarray, wanted: np.ndarray, period: float) -> np.ndarray:
     """Response of every unit to an angle of its own, (num_units,); NaN where it was not shown."""
     apart = np.abs((angles[:, None] - wanted + period / 2) % period - period / 2)
     nearest = apart.argmin(axis=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 
 from poyo_ssl.neurons.describe import Latents, Neurons, TaskNeurons, Traces, Tuning
 from poyo_ssl.neurons.responses import Responses
+from poyo_ssl.recordings.untrusted_files.numpy_files import open_npz
 from poyo_ssl.whole_files import write_arrays
 
 NEURONS = "neurons.npz"
@@ -39,13 +39,11 @@ def load_neurons(path: Path) -> list[Neurons]:
         NeuronsError: If the file is damaged, or of another kind.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with open_npz(path) as saved:
             arrays = {name: saved[name] for name in saved.files}
         header = json.loads(str(arrays[_HEADER]))
         return [_unpack(entry, f"{place}", arrays) for place, entry in enumerate(header)]
-    except (
-        AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise NeuronsError(f"no description of units ({type(error).__name__}: {error}).") from error
 
 

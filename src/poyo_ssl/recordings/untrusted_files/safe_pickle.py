@@ -13,13 +13,15 @@ import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
+
+Read = TypeVar("Read")
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
 _NUMBER = re.compile("b1|[iu][1248]|f[248]")
@@ -112,8 +114,25 @@ def read_settings(path: Path) -> dict[str, Any]:
         RecordingError: If the file is missing, too large, damaged, holds no dict, or names a
             function or class that settings do not need.
     """
+    return _read(path, _settings)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The dicts of an array that a ``.npy`` file holds, as suite2p writes ``stat.npy``.
+
+    What is in them comes out as from :func:`read_settings`.
+
+    Raises:
+        RecordingError: If the file is missing, too large, damaged, holds no dicts, or names a
+            function or class that they do not need.
+    """
+    return _read(path, _records)
+
+
+def _read(path: Path, understand: Callable[[Path], Read]) -> Read:
+    """Reads a file, and says which one it was where it is not understood."""
     try:
-        return _unpickle(_read_pickle(path))
+        return understand(path)
     except RecordingError as error:
         raise RecordingError(f"'{path}' is not read: {error}") from error
     except OSError as error:
@@ -139,8 +158,22 @@ def as_number(value: Any) -> float | None:
     return None
 
 
-def _read_pickle(path: Path) -> bytes:
-    """What follows the header of a ``.npy`` file that holds one Python object."""
+def _settings(path: Path) -> dict[str, Any]:
+    content = _unpickle(_read_pickle(path, num_axes=0))
+    if not (isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)):
+        raise RecordingError("it holds no dict. Settings are one dict.")
+    return content[0]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    content = _unpickle(_read_pickle(path, num_axes=1))
+    if not (isinstance(content, list) and all(isinstance(entry, dict) for entry in content)):
+        raise RecordingError("it holds no dicts, one for each ROI.")
+    return content
+
+
+def _read_pickle(path: Path, num_axes: int) -> bytes:
+    """What follows the header of a ``.npy`` file of Python objects, one or a row of them."""
     size = path.stat().st_size
     if size > _LARGEST_FILE:
         raise RecordingError(
@@ -149,12 +182,14 @@ def _read_pickle(path: Path) -> bytes:
         )
     with path.open("rb") as handle:
         shape, dtype = read_header(handle)
-        if shape != () or dtype != np.dtype(object):
-            raise RecordingError(f"it holds {dtype} of shape {shape}; settings are one dict.")
+        if len(shape) != num_axes or dtype != np.dtype(object):
+            wanted = "a row of dicts is needed" if num_axes else "settings are one dict"
+            raise RecordingError(f"it holds {dtype} of shape {shape}; {wanted}.")
         return handle.read()
 
 
-def _unpickle(data: bytes) -> dict[str, Any]:
+def _unpickle(data: bytes) -> Any:
+    """What the array in a pickle holds."""
     for opcode, argument, _ in pickletools.genops(data):
         # these numbers make the unpickler reserve memory before it looks at the data
         reserves = "PUT" in opcode.name or opcode.name == "FRAME"
@@ -162,10 +197,7 @@ def _unpickle(data: bytes) -> dict[str, Any]:
             raise RecordingError("it asks for more memory than it has data for. It is damaged.")
     # the text of Python 2 is bytes, of which every one is a character of latin1
     array = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    content = array.state[4] if isinstance(array, _InertArray) else None
-    if not (isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)):
-        raise RecordingError("it holds no dict. Settings are one dict.")
-    return content[0]
+    return array.state[4] if isinstance(array, _InertArray) else None
 
 
 def _decode(dtype: Any, data: Any) -> float | None:
