@@ -18,14 +18,14 @@ from poyo_ssl.windows.activity import Activity
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.tasks import Task
 
-MOST_RECORDINGS = 6
+MOST_RECORDINGS = 5
 """Recordings that are described: the first ones with training time."""
-MOST_UNITS = 400
+MOST_UNITS = 250
 """Units of a recording that are described, evenly spaced."""
 SHOWN_PER_GROUP = 4
 """Predictable, and unpredictable, units whose traces are kept: those that respond most reliably."""
 _TRACE_SECONDS, _MOST_TRACE_SAMPLES = 60.0, 450
-_MOST_WINDOWS = 300
+_MOST_WINDOWS = 200
 """Training windows by which importance and latents are found, evenly spaced."""
 _TOUCHING = 0.05
 """Seconds below which one presentation follows the other without a pause."""
@@ -144,7 +144,7 @@ def describe_neurons(
             which units they use, and the latents of networks.
 
     Returns:
-        One for each of the first recordings that have training time and units, six at most.
+        One for each of the first recordings that have training time and units, five at most.
     """
     described = {}
     for d in divided:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ _SIZE = (4.75, 3.4)
 _FONT = 9.5
 _LARGEST = 2.0
 """Standard deviations at which the colour of a heat map is full."""
+_COLOR_STEPS = 17
+"""Colours of a heat map; more would make its picture heavy and could not be told apart."""
 _NUM_TUNED = 2
 """Units of each group whose tuning is drawn."""
 
@@ -99,7 +102,7 @@ def plot_responses(neurons: Neurons, task: str, *, axes: Axes | None = None) -> 
     first, last = responses.times[0] - half, responses.times[-1] + half
     image = axes.imshow(
         responses.average[:, order].T,
-        cmap="RdBu_r",
+        cmap=mpl.colormaps["RdBu_r"].resampled(_COLOR_STEPS),
         vmin=-_LARGEST,
         vmax=_LARGEST,
         aspect="auto",
@@ -147,7 +150,8 @@ def plot_average_response(neurons: Neurons, task: str, *, axes: Axes | None = No
     """
     responses = _responses(neurons, task)
     axes = new_axes() if axes is None else axes
-    axes.axvspan(0, responses.duration, color=SHADE, linewidth=0, zorder=0)
+    if responses.times[-1] > responses.duration:  # else all of it is the stimulus
+        axes.axvspan(0, responses.duration, color=SHADE, linewidth=0, zorder=0)
     for label, color, members in _groups(neurons):
         average = responses.average[:, members]
         mean = average.mean(axis=1)
@@ -232,8 +236,10 @@ def plot_importance(
         )
     axes = new_axes() if axes is None else axes
     jitter = np.random.default_rng(0).uniform(-0.13, 0.13, len(neurons.units))
+    groups = list(_groups(neurons))
+    sides = (-0.2, 0.2) if len(groups) > 1 else (0.0,)
     for place, values in enumerate(importance.values()):
-        for side, (label, color, members) in zip((-0.2, 0.2), _groups(neurons), strict=False):
+        for side, (label, color, members) in zip(sides, groups, strict=True):
             shown = members[np.isfinite(values[members])]
             axes.plot(
                 place + side + jitter[shown],
@@ -253,6 +259,7 @@ def plot_importance(
     axes.axhline(1, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
     axes.set_xticks(range(len(importance)), [plain(arm) for arm in importance])
     axes.set_xlim(-0.5, len(importance) - 0.5)
+    axes.set_yscale("function", functions=(_signed_root, _signed_square))  # few units count much
     axes.set_ylim(bottom=0)
     axes.set_ylabel("importance (1: average unit)")
     _legend(axes)
@@ -278,13 +285,14 @@ def plot_field_of_view(
             "of units the columns x_px and y_px."
         )
     axes = new_axes() if axes is None else axes
-    sizes = np.ones(len(neurons.units)) if importance is None else np.nan_to_num(importance)
     for label, color, members in _groups(neurons):
         places = neurons.units.iloc[members]
         axes.scatter(
             places["x_px"],
             places["y_px"],
-            s=6 + 26 * np.clip(sizes[members], 0, 4),
+            s=16
+            if importance is None
+            else 3 + 13 * np.clip(np.nan_to_num(importance[members]), 0, 6),
             color=color,
             alpha=0.7,
             linewidths=0,
@@ -346,10 +354,20 @@ def _responses(neurons: Neurons, task: str) -> Responses:
     return described.responses
 
 
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    roots: np.ndarray = np.sign(values) * np.sqrt(np.abs(values))
+    return roots
+
+
+def _signed_square(values: np.ndarray) -> np.ndarray:
+    squares: np.ndarray = np.sign(values) * np.square(values)
+    return squares
+
+
 def _mark_stimulus(axes: Axes, responses: Responses) -> None:
     for time in (0.0, responses.duration):
         if responses.times[0] < time < responses.times[-1]:
-            axes.axvline(time, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+            axes.axvline(time, color="black", linewidth=0.9, linestyle=(0, (3, 2)))
 
 
 def _groups(neurons: Neurons) -> Iterator[tuple[str, str, np.ndarray]]:

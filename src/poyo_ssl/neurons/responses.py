@@ -12,7 +12,7 @@ from scipy import sparse
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.tasks import Task, presentation_period, presentations
 
-MOST_TRIAL_BINS, MOST_MOVIE_BINS = 60, 150
+MOST_TRIAL_BINS, MOST_MOVIE_BINS = 60, 120
 """Bins that an average around presentations, and one over a whole movie, has at most."""
 MOST_LABELS = 24
 """Labels that are told apart at most."""
@@ -194,11 +194,12 @@ def _average_around(
     edges: np.ndarray,
 ) -> np.ndarray:
     """Mean of the samples in every bin around onsets, (num_bins, num_units); NaN for none."""
-    first = np.searchsorted(recording.timestamps, onsets + edges[0])
-    stop = np.searchsorted(recording.timestamps, onsets + edges[-1])
+    middle = recording.timestamps + 0.5 / recording.sampling_rate  # a sample lasts one period
+    first = np.searchsorted(middle, onsets + edges[0])
+    stop = np.searchsorted(middle, onsets + edges[-1])
     counts = stop - first
     rows = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
-    since = recording.timestamps[rows] - np.repeat(onsets, counts)
+    since = middle[rows] - np.repeat(onsets, counts)
     bins = np.clip(np.searchsorted(edges, since, side="right") - 1, 0, len(edges) - 2)
     weights = is_inside[rows].astype(np.float32)
     shape = (len(edges) - 1, recording.num_timesteps)

@@ -31,8 +31,8 @@ from poyo_ssl.report.results import ArmFile, ReportError, RunResults, Task
 from poyo_ssl.report.score_figures import best_of_each_kind
 from poyo_ssl.report.tables import Row, Table
 
-MAX_DRAWN_RECORDINGS, MAX_DRAWN_TASKS = 6, 2
-"""More would make the page heavy."""
+MAX_DRAWN_TASKS = 2
+"""Tasks of a recording that are drawn; more would make the page heavy."""
 _GROUPS = ((True, "Predictable"), (False, "Unpredictable"))
 _INDICES = {
     "osi": "OSI", "dsi": "DSI", "global_osi": "Global OSI", "global_dsi": "Global DSI",
@@ -89,14 +89,13 @@ def read_neurons_section(results: RunResults) -> NeuronsSection | None:
         ) from error
     if not described:
         return None
-    drawn = described[:MAX_DRAWN_RECORDINGS]
     with page_look():
-        recordings = [_draw_recording(neurons, results) for neurons in drawn]
+        recordings = [_draw_recording(neurons, results) for neurons in described]
     num_recordings = results.scores["recording_id"].nunique()
     tables = ((title, _tabulate_importance(described, name)) for name, title in _titles(described))
     return NeuronsSection(
         recordings=recordings,
-        num_left_out=max(0, num_recordings - len(drawn)),
+        num_left_out=max(0, num_recordings - len(described)),
         selectivity=_tabulate_selectivity(described),
         importance=[(title, table) for title, table in tables if table is not None],
     )

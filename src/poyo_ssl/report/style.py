@@ -57,6 +57,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "hoverlabel": {"font": {"family": FONT, "size": 12}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": INK},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left"},
     }
 )
