@@ -165,10 +165,10 @@ def _task_panels(neurons: Neurons, task: TaskNeurons, arms: list[str]) -> Iterat
                 "Grey: no training time."
             )
         yield _panel(plot_responses(neurons, task.name), caption)
-        caption = "The same averaged over units, with standard errors."
+        caption = "The same, mean ± s.e.m. over units."
         yield _panel(plot_average_response(neurons, task.name), caption)
     if task.tuning is not None:
-        caption = "Tuning of the units that respond most reliably: mean and standard error."
+        caption = "Tuning of the units that respond most reliably: mean ± s.e.m. over windows."
         yield _panel(plot_tuning(neurons, task.name), caption)
     importance = {arm: task.importance[arm] for arm in arms if arm in task.importance}
     if importance:
