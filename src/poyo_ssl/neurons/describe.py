@@ -148,8 +148,10 @@ def describe_neurons(
     """
     described = {}
     for d in divided:
+        if d.whole in ("valid", "test") or not len(_longest(d)):
+            continue  # nobody is judged there
         columns = np.flatnonzero(partition.is_decodable(d.recording))
-        if d.whole in ("valid", "test") or not len(columns) or not len(_longest(d)):
+        if not len(columns):
             continue
         evenly = np.linspace(0, len(columns) - 1, min(len(columns), MOST_UNITS)).round()
         described[d] = _describe(divided, d, partition, columns[evenly.astype(int)])

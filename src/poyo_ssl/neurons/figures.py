@@ -48,8 +48,8 @@ def plot_traces(neurons: Neurons, *, axes: Axes | None = None) -> Axes:
             zorder=0,
         )
     is_predictable = neurons.is_predictable[traces.units]
-    low = np.nanmin(traces.df_over_f, axis=0, initial=np.inf)
-    height = np.nanmax(traces.df_over_f, axis=0, initial=-np.inf) - low
+    low = np.fmin.reduce(traces.df_over_f, axis=0, initial=np.inf)
+    height = np.fmax.reduce(traces.df_over_f, axis=0, initial=-np.inf) - low
     scaled = (traces.df_over_f - low) / np.where(height > 0, height, 1)
     for row, is_it in enumerate(is_predictable):
         label, color = next((n, c) for group, n, c in _GROUPS if group == is_it)

@@ -142,16 +142,15 @@ def mean_responses(
 def _find_shown(recording: Recording, task: Task, classes: np.ndarray) -> _Shown:
     table = presentations(recording, task)
     assert table is not None
+    duration = float(np.median(table["end"].to_numpy(dtype=float) - table["start"]))
     is_answered, target = task.answer.targets(task.answer.clean(table[task.column]), classes)
-    table, target = table[is_answered], target[is_answered]
-    starts = table["start"].to_numpy(dtype=float)
+    starts, target = table["start"].to_numpy(dtype=float)[is_answered], target[is_answered]
     period = presentation_period(recording, task)
     if task.answer.is_about_frames:
         is_first = target == target.min(initial=len(classes))
         onsets, duration = starts[is_first], len(classes) * period
         nothing = np.zeros(len(onsets), dtype=int)
         return _Shown(onsets, nothing, 0.0, duration, duration, MOST_MOVIE_BINS)
-    duration = float(np.median(table["end"].to_numpy(dtype=float) - starts))
     pause = max(period - duration, 0.5 * duration)
     has_labels = task.answer.has_budget and len(classes) <= MOST_LABELS
     label = target.astype(int) if has_labels else np.zeros(len(starts), dtype=int)
@@ -180,8 +179,12 @@ def _halve(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _standardised(traces: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
     """Traces (num_timesteps, num_units) as standard deviations of training time; NaN is 0."""
-    mean = np.nanmean(traces[is_inside], axis=0, dtype=float)
-    sd = np.nanstd(traces[is_inside], axis=0, dtype=float)
+    inside = traces[is_inside]
+    is_there = np.isfinite(inside)
+    count = np.maximum(is_there.sum(axis=0), 1)
+    mean = np.where(is_there, inside, 0).sum(axis=0, dtype=float) / count
+    squares = np.where(is_there, np.square(inside - mean), 0).sum(axis=0)
+    sd = np.sqrt(squares / count)
     scaled = (traces - mean.astype(np.float32)) / np.where(sd > 0, sd, 1).astype(np.float32)
     return np.nan_to_num(scaled)
 

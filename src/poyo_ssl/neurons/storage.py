@@ -88,6 +88,9 @@ def _pack_task(task: TaskNeurons, key: str, arrays: dict[str, np.ndarray]) -> di
 
 def _unpack(header: dict[str, Any], key: str, arrays: dict[str, np.ndarray]) -> Neurons:
     units = pd.DataFrame(header["units"])
+    for name in units.columns.intersection(["imaging_depth_um", "x_px", "y_px"]):
+        units[name] = units[name].astype(float)
+    units["is_predictable"] = units["is_predictable"].astype(bool)
     traces = Traces(
         **{n: arrays[f"{key}/traces/{n}"] for n in ("times", "df_over_f", "units", "shown")}
     )
