@@ -287,7 +287,7 @@ def _add_decoder(
             values = pd.Series(importance, index=used).reindex(neurons.units["unit_id"])
             found[d] = values.to_numpy(dtype=float)
         latents = decoder.latents(activity, windows.first_timestep)
-        if latents is not None and len(latents) > 2:
+        if latents is not None and len(latents) > 2 and np.isfinite(latents).all():
             shown = question.classes[windows.target] if question.task.answer.has_budget else None
             neurons.task(question.task.name).latents[question.arm] = Latents(
                 points=PCA(n_components=2).fit_transform(latents),
