@@ -46,6 +46,15 @@ from .model.checkpoints import save_encoder as save_encoder
 from .model.encoder import Encoder as Encoder
 from .model.encoder import EncoderConfig as EncoderConfig
 from .model.fit import Fit as Fit
+from .neurons.describe import Neurons as Neurons
+from .neurons.describe import describe_neurons as describe_neurons
+from .neurons.figures import plot_average_response as plot_average_response
+from .neurons.figures import plot_field_of_view as plot_field_of_view
+from .neurons.figures import plot_importance as plot_importance
+from .neurons.figures import plot_responses as plot_responses
+from .neurons.figures import plot_traces as plot_traces
+from .neurons.figures import plot_tuning as plot_tuning
+from .neurons.selectivity import selectivity as selectivity
 from .predictability.activity_statistics import ActivityConfig as ActivityConfig
 from .predictability.partition import Partition as Partition
 from .predictability.partition import partition_by_predictability as partition_by_predictability

@@ -18,6 +18,7 @@ from poyo_ssl.comparison.run import run
 from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.evaluation.evaluate import PREDICTIONS, evaluate_recording
 from poyo_ssl.model.checkpoints import load_encoder
+from poyo_ssl.neurons.storage import load_neurons
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
 from poyo_ssl.windows.divide import divide
@@ -83,6 +84,19 @@ def test_a_run_leaves_everything_that_a_report_and_a_reader_need(finished, recor
         for name in ("config.json", "weights.safetensors", "scores.json", "curves.csv"):
             assert (finished / fit.name / name).is_file(), (fit.name, name)
     assert [path.name for path in finished.rglob(".*")] == [".lock"]  # no half-written file
+
+
+def test_units_are_described_with_every_decoder_that_tells_of_them(finished, recordings):
+    described = load_neurons(finished / "neurons.npz")
+    assert [neurons.recording_id for neurons in described] == [r.recording_id for r in recordings]
+    for neurons in described:
+        direction, movie = neurons.tasks
+        assert set(direction.importance) == {
+            "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", *NETWORKS,
+        }  # fmt: skip
+        assert set(movie.importance) == {"ridge to pixels", *NETWORKS}
+        assert set(direction.latents) == set(movie.latents) == set(NETWORKS)
+    assert '<h2 id="neurons">' in (finished / "report.html").read_text()
 
 
 def test_scores_cover_every_arm_seed_recording_and_label_fraction(finished):

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.neurons.storage import save_neurons
+from tiny_neurons import described_neurons
+
 TASKS = [
     {"name": "direction", "title": "Drifting gratings, direction", "chance": 0.125,
      "kind": "labels", "split": "trial"},
@@ -54,6 +57,9 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("<script>alert(1)</script>", "</script><img src=x onload=alert(2)>")
     rng = np.random.default_rng(7)
     write_run(directory, recording_ids=names, is_simulated=True, rng=rng)
+    arms = ("ridge", "pretrained")
+    described = [described_neurons(name, rng, arms, cre_line=f"{name}$_$") for name in names]
+    save_neurons(described, directory / "neurons.npz")
     return directory
 
 

@@ -194,6 +194,8 @@ def test_text_from_files_cannot_become_part_of_the_page(hostile_page_path):
     assert EVIL not in source
     assert html.escape(EVIL) in source
     assert EVIL in page.text
+    assert f"<option>{html.escape(EVIL)}</option>" in source
+    assert sum(tag == "svg" for tag, _ in page.elements) == 2 * 7
     assert all(
         attributes.get("src", "").startswith("data:")
         for tag, attributes in page.elements

@@ -22,6 +22,7 @@ from poyo_ssl.comparison.run_directory import (
 )
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.file_names import EXPERIMENT
+from poyo_ssl.neurons.storage import NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.report.page import write_report
 from poyo_ssl.whole_files import partial_file, publish
@@ -61,6 +62,9 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
         with naming_lost_output(directory / EXPERIMENT):
             for name, origin in origins.items():
                 _copy_whole(origin / name, directory / name)
+            described = [source for source in sources if (source / NEURONS).is_file()]
+            if described and not (directory / NEURONS).exists():
+                _copy(described[0] / NEURONS, directory / NEURONS)
             run_plan.save(directory)
             write_results(directory, run_plan)
             write_facts(directory, run_plan, command, _seconds(directory, run_plan))

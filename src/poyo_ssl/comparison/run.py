@@ -26,6 +26,7 @@ from poyo_ssl.comparison.run_directory import (
     write_results,
     write_warnings,
 )
+from poyo_ssl.comparison.run_neurons import write_neurons
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.comparison.shared_work import Claim, Part, Piece, Workers
 from poyo_ssl.decoders.fitted_decoder import Origin
@@ -83,6 +84,7 @@ def run(
             seconds_before = seconds_spent(directory)
             _workers(experiment, on_progress).do(_pieces(experiment, run_plan))
             write_results(directory, run_plan)
+            write_neurons(experiment, run_plan)
             seconds = seconds_before + time.perf_counter() - started
             write_facts(directory, run_plan, command, seconds)
             return write_report(directory)

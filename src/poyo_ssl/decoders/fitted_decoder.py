@@ -243,6 +243,30 @@ class FittedDecoder(Shareable, ABC):
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Answers from normalised activity of units that the decoder knows."""
 
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray | None:
+        """How much every unit counts in the answers, in any scale, (num_units,), not negative.
+
+        Args:
+            activity: Normalised activity of units that the decoder knows.
+            first_timestep: First sample of every window, (num_windows,).
+
+        Returns:
+            None where the decoder does not tell.
+        """
+        return None
+
+    def latents(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray | None:
+        """What an encoder makes of windows, mean over its latents, (num_windows, D).
+
+        Args:
+            activity: Normalised activity of units that the decoder knows.
+            first_timestep: First sample of every window, (num_windows,).
+
+        Returns:
+            None where the decoder has no encoder.
+        """
+        return None
+
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Settings (JSON-ready) and tensors beside those of the frame."""

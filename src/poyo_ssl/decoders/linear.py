@@ -69,6 +69,17 @@ class LinearReadout:
         result: np.ndarray = centred.reshape(len(features), -1) @ weights + self.intercept
         return result
 
+    def unit_importance(self, unit_ids: list[str]) -> np.ndarray:
+        """Sum of the absolute weights of units over bins and scores, (num_units,).
+
+        Args:
+            unit_ids: Units that this readout knows.
+        """
+        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        weights = self.weights[:, [position[unit_id] for unit_id in unit_ids]]
+        importance: np.ndarray = np.abs(weights).sum(axis=(0, 2))
+        return importance
+
     def answers(self, scores: np.ndarray, temperature: float) -> np.ndarray:
         """Probabilities to learn from, the softmax of scores over a temperature, of their shape."""
         result: np.ndarray = softmax(scores / temperature, axis=1)

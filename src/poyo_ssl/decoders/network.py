@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates, GaussianTemplates
+from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import (
     readout_of,
@@ -105,6 +106,28 @@ class NetworkDecoder(FittedDecoder):
             taught = teacher_scores(self.teacher, activity, first_timestep, num_timesteps)
             scores = taught / self.spread[0] + self.blend * scores / self.spread[1]
         return scores.argmax(axis=1) if self.question.task.answer.is_about_frames else scores
+
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Gradient times input of what the first network, without its teacher, decides for.
+
+        That is the score of its answer above the mean score, or the squared distance of its
+        picture from the mean picture.
+        """
+        network = self.networks[0]
+
+        def decision(answers: Tensor) -> Tensor:
+            if isinstance(network, MovieDecoder):
+                mean_frame = network.image_decoder.mean_frame
+                return (answers - mean_frame).square().sum(dim=(1, 2))
+            return answers.amax(dim=1) - answers.mean(dim=1)
+
+        num_timesteps = self.question.num_timesteps
+        return gradient_times_input(network, activity, first_timestep, num_timesteps, decision)
+
+    def latents(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """What the first network's encoder makes of windows, (num_windows, D)."""
+        encoder = self.networks[0].encoder
+        return mean_latents(encoder, activity, first_timestep, self.question.num_timesteps)
 
     def facts(self) -> dict[str, str]:
         """Those of every decoder, the networks, and what the encoder was pretrained on."""

@@ -29,6 +29,10 @@ class LabelReadout(FittedDecoder):
         features = activity.binned(first_timestep, num_timesteps, self.readout.num_bins)
         return self.readout.scores(features, activity.unit_ids)
 
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Absolute weights."""
+        return self.readout.unit_importance(activity.unit_ids)
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout."""
         return readout_state(self.readout)
@@ -54,6 +58,10 @@ class PixelReadout(FittedDecoder):
         readout = self.pixels.readout
         features = activity.binned(first_timestep, num_timesteps, readout.num_bins)
         return self.pixels.pictures(readout.scores(features, activity.unit_ids))
+
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Absolute weights."""
+        return self.pixels.readout.unit_importance(activity.unit_ids)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout, the mean picture and the components."""

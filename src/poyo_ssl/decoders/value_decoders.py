@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
+from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.decoders.network import member_tensors, members_of
 from poyo_ssl.decoders.reference_decoders import readout_of, readout_state
@@ -63,6 +64,10 @@ class ValueReadout(FittedDecoder):
         num_bins = self.readout.num_bins
         features = activity.binned(first_timestep, self.question.num_timesteps, num_bins)
         return self.readout.scores(features, activity.unit_ids)[:, 0]
+
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Absolute weights."""
+        return self.readout.unit_importance(activity.unit_ids)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout."""
@@ -209,6 +214,18 @@ class ValueNetwork(FittedDecoder):
             out.append(torch.stack(each).mean(0))
         values: np.ndarray = self.mean + self.sd * torch.cat(out).double().numpy()
         return values
+
+    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Gradient times input of the value, by the first network."""
+        network, num_timesteps = self.networks[0], self.question.num_timesteps
+        return gradient_times_input(
+            network, activity, first_timestep, num_timesteps, lambda values: values[:, 0]
+        )
+
+    def latents(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """What the first network's encoder makes of windows, (num_windows, D)."""
+        encoder = self.networks[0].encoder
+        return mean_latents(encoder, activity, first_timestep, self.question.num_timesteps)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Networks, vocabulary and the scale of the values."""

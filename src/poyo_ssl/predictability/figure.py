@@ -103,7 +103,7 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
         extend="both",
         fraction=0.3 / figure.get_figheight(),
         aspect=60,
-        label="% of the line's units that become unpredictable (orange) or predictable (blue)",
+        label="% of the line's units that become unpredictable (purple) or predictable (green)",
     )
     figure.suptitle(_describe_largest_changes(sensitivity), x=0.01, ha="left", fontsize="medium")
     if path is not None:

@@ -43,7 +43,8 @@ class Recording:
     """Time of every imaging sample, shape (num_timesteps,), seconds, increasing."""
     units: pd.DataFrame
     """One row per unit in column order: ``unit_id`` and, where known (None otherwise),
-    ``cre_line``, ``area`` and ``imaging_depth_um``."""
+    ``cre_line``, ``area`` and ``imaging_depth_um``; some have the centre of the ROI in the field of
+    view, ``x_px`` and ``y_px``."""
     stimuli: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Stimulus name to table: one row per presentation with ``start`` and ``end`` in seconds.
 

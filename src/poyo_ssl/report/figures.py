@@ -30,6 +30,8 @@ MAX_CURVE_PANELS = 24
 _MAX_CURVE_POINTS = 150
 _CURVE_COLUMNS = 3
 _PANEL_TITLE_WIDTH = 30
+_PANEL_HEIGHT, _PANEL_GAP, _TITLE_LINE = 160, 54, 17
+"""Pixels of a panel, between two panels and of every further line of their titles."""
 _LEGEND_WIDTH, _LEGEND_ROW = 850, 22
 """Pixels that a legend is wide, and a row of it high."""
 _LEGEND_LINE, _LEGEND_CHARACTER = 45, 7
@@ -205,12 +207,15 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
     panels = curve_panels(curves)[:MAX_CURVE_PANELS]
     num_columns = min(_CURVE_COLUMNS, len(panels))
     num_rows = -(-len(panels) // num_columns)
+    panel_titles = [_panel_title(panel, titles) for panel in panels]
+    gap = _PANEL_GAP + _TITLE_LINE * max(title.count("<br>") for title in panel_titles)
+    plots = _PANEL_HEIGHT * num_rows + gap * (num_rows - 1)
     figure = make_subplots(
         rows=num_rows,
         cols=num_columns,
-        subplot_titles=[_panel_title(panel, titles) for panel in panels],
+        subplot_titles=panel_titles,
         horizontal_spacing=0.075,
-        vertical_spacing=0.36 / num_rows,
+        vertical_spacing=gap / plots,
     )
     in_legend: set[str] = set()
     curves = curves.sort_values(
@@ -237,8 +242,8 @@ def draw_learning_curves(results: RunResults, styles: dict[str, ArmStyle]) -> go
     legend_height = _LEGEND_ROW * _count_legend_rows(in_legend)
     return finish(
         figure,
-        height=65 + legend_height + 245 * num_rows,
-        margin={"t": 60 + legend_height},
+        height=plots + gap + legend_height + _PANEL_GAP,
+        margin={"t": gap + legend_height},
         legend={"orientation": "h", "yref": "container", "y": 1.0, "yanchor": "top", "x": 0},
     )
 

@@ -39,6 +39,7 @@ from poyo_ssl.report.formatting import (
 )
 from poyo_ssl.report.frame_matrices import FRAMES_METRIC, count_frames, draw_frame_matrices
 from poyo_ssl.report.headline import compute_headlines
+from poyo_ssl.report.neurons_section import read_neurons_section
 from poyo_ssl.report.pictures import PictureRow, build_gallery
 from poyo_ssl.report.results import RunResults, Task, in_order_of_interest, load_results
 from poyo_ssl.report.score_figures import (
@@ -141,7 +142,7 @@ def render_page(results: RunResults) -> str:
     )
     scripts = "".join(
         environment.get_template(f"{name}.html.j2").render() + "\n"
-        for name in ("draw_figures", "play_films")
+        for name in ("draw_figures", "choose_recording", "play_films")
     )
     plotly_script = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     styles = style_arms(_arms(results))
@@ -159,6 +160,7 @@ def render_page(results: RunResults) -> str:
         timeline=_timeline(results),
         clock=_clock(results),
         predictability=_predictability(results),
+        neurons=read_neurons_section(results),
         curves=_curves(results, styles),
         has_networks=results.curves is None or not results.curves.empty,
         scores=[_task_scores(results, task, styles) for task in results.tasks],

@@ -8,6 +8,10 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from poyo_ssl.neurons.figures import FAINT as FAINT
+from poyo_ssl.neurons.figures import INK as INK
+from poyo_ssl.neurons.figures import MUTED as MUTED
+
 # Okabe & Ito's palette, which readers with colour-blindness can tell apart, then Paul Tol's
 _NETWORK_COLORS = {
     "scratch": "#0072B2",
@@ -31,9 +35,6 @@ PART_COLORS = {
     "test": "#BB5566",
     "guard": "#8A8F98",
 }
-INK = "#1d2530"
-FAINT = "#e6e8eb"
-MUTED = "#5c6672"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _AXIS = {
@@ -50,12 +51,13 @@ _AXIS = {
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+        "paper_bgcolor": "rgba(0,0,0,0)",  # the page is light or dark
+        "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 10, "r": 10, "t": 60, "b": 40},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "hoverlabel": {"font": {"family": FONT, "size": 12}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": INK},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left"},
     }
 )

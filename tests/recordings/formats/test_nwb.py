@@ -49,6 +49,22 @@ def test_traces_units_and_metadata_are_read(simple):
     assert recording.source == str(simple)
 
 
+def test_cells_lie_at_the_centres_of_their_masks(simple):
+    assert "x_px" not in read_nwb(simple).units  # one and the same pixel is no place
+    with h5py.File(simple, "r+") as file:
+        table = file["processing/ophys/ImageSegmentation/PlaneSegmentation"]
+        mask = table["pixel_mask"][()]
+        mask["x"], mask["y"], mask["weight"] = [1, 5, 2, 3], [0, 4, 1, 1], [1, 3, 1, 1]
+        table["pixel_mask"][...] = mask
+        table["pixel_mask_index"][...] = [2, 3, 4, 4]
+    units = read_nwb(simple).units
+    np.testing.assert_allclose(units["x_px"], [4, 2, 3, np.nan])
+    np.testing.assert_allclose(units["y_px"], [3, 1, 1, np.nan])
+    with h5py.File(simple, "r+") as file:  # ends that are none
+        file["processing/ophys/ImageSegmentation/PlaneSegmentation/pixel_mask_index"][0] = 200
+    assert "x_px" not in read_nwb(simple).units
+
+
 def test_without_session_and_container_units_are_named_after_the_file(tmp_path):
     path = nwb_files.write_simple(tmp_path / "mine.nwb", session_id=None, container_id=None)
     recording = read_nwb(path)

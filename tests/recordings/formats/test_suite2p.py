@@ -78,6 +78,25 @@ def test_cells_are_read_with_their_rows_as_names(plane):
     assert recording.source == str(plane)
 
 
+def test_cells_lie_at_the_medians_of_their_pixels(plane):
+    stat = [{"med": [np.float32(10 * roi), 7], "xpix": np.arange(3)} for roi in range(6)]
+    np.save(plane / "stat.npy", np.array(stat), allow_pickle=True)
+    units = read_suite2p(plane, AT_10_HZ).units
+    assert units["y_px"].tolist() == [0, 20, 30, 50]
+    assert units["x_px"].tolist() == [7] * 4
+
+
+def test_a_table_of_rois_that_asks_to_run_something_only_hides_where_cells_lie(plane, caplog):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (plane / "exploded",)
+
+    np.save(plane / "stat.npy", np.array([Bomb()] * 6), allow_pickle=True)
+    assert list(read_suite2p(plane, AT_10_HZ).units) == ["unit_id"]
+    assert "Nothing was run. So it is not known where the cells lie." in caplog.text
+    assert not (plane / "exploded").exists()
+
+
 def test_df_over_f_is_that_of_the_neuropil_corrected_trace(plane):
     """With a window as long as the recording, F0 in its middle is an order statistic of all."""
     raw = np.load(plane / "F.npy")[3, :199] - 0.7 * 200.0

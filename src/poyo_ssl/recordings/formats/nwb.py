@@ -12,6 +12,7 @@ import pandas as pd
 
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.nwb_cells import find_cells
+from poyo_ssl.recordings.formats.nwb_places import find_places
 from poyo_ssl.recordings.formats.nwb_stimuli import (
     read_stimuli,
     read_templates,
@@ -45,6 +46,7 @@ def read_nwb(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> Record
       else ``<recording_id>/<roi id>``.
     - ``cre_line`` is the first allele of the genotype that names Cre, without its zygosity:
       ``Cux2-CreERT2`` of ``Cux2-CreERT2/wt;Camk2a-tTA/wt;Ai93(TITL-GCaMP6f)/wt``.
+    - ``x_px`` and ``y_px`` are means of ``pixel_mask``, where there is one.
     - ``imaging_depth_um`` is parsed from the description of the imaging plane.
     - A file without ΔF/F but with fluorescence is read, too: see
       :func:`~poyo_ssl.recordings.formats.nwb_traces.find_series` and
@@ -162,18 +164,22 @@ def _read_units(
     file = series.file
     segmentation = _find_segmentation(file, series)
     plane = _find_imaging_plane(file, segmentation)
+    places: dict[str, np.ndarray] = {}
     if segmentation is None:
         logger.info("%s: no table of ROIs; units are numbered.", file.filename)
         unit_ids = [f"{recording_id}/{column}" for column in range(num_units)]
     else:
         unit_ids = _read_unit_ids(series, segmentation, recording_id, container_id)
         unit_ids = unit_ids if cells is None else [unit_ids[cell] for cell in cells]
+        rows = series["rois"][()]
+        places = find_places(segmentation, rows if cells is None else rows[cells])
     return pd.DataFrame(
         {
             "unit_id": unit_ids,
             "cre_line": read_cre_line(file),
             "area": read_text(plane, "location") if plane else None,
             "imaging_depth_um": depth_um(read_text(plane, "description")) if plane else None,
+            **places,
         }
     )
 

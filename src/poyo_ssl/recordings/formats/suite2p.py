@@ -17,7 +17,7 @@ from poyo_ssl.recordings.formats.stimulus_tables import read_stimulus_files
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, Suite2pConfig
 from poyo_ssl.recordings.untrusted_files.numpy_files import open_array, read_shape
-from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_settings
+from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_records, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
     - ``recording_id`` is the name of the session's folder: the first one, from the plane upwards,
       that suite2p did not name. One plane of several adds its own name, as in ``day3-plane1``.
     - ``unit_id`` is ``<recording_id>/<ROI's row in F.npy>``.
+    - ``x_px`` and ``y_px`` are the medians of a ROI's pixels, from ``stat.npy``.
     - ΔF/F is that of ``F - neuropil_factor * Fneu``; see :func:`compute_df_over_f`.
     - The first imaging frame is at 0 s. Frames that were not taken at a steady rate are better
       read with their times, from an ``.npz`` file.
@@ -78,7 +79,12 @@ def read_suite2p(folder: str | Path, source: SourceConfig) -> Recording:
         recording_id=recording_id,
         df_over_f=df_over_f if is_lit.all() else df_over_f[:, is_lit],
         timestamps=timestamps,
-        units=pd.DataFrame({"unit_id": [f"{recording_id}/{roi}" for roi in rois[is_lit]]}),
+        units=pd.DataFrame(
+            {
+                "unit_id": [f"{recording_id}/{roi}" for roi in rois[is_lit]],
+                **_read_places(plane, rois[is_lit]),
+            }
+        ),
         stimuli=read_stimulus_files(session, source.stimuli, (0.0, float(timestamps[-1]))),
         source=str(plane),
     )
@@ -228,6 +234,22 @@ def _read_sampling_rate(plane: Path) -> float:
         f"'{plane}' does not tell its sampling rate ({found}). Give the imaging rate of the plane "
         "in Hz: suite2p.sampling_rate of the source."
     )
+
+
+def _read_places(plane: Path, rois: np.ndarray) -> dict[str, np.ndarray]:
+    """Where ROIs lie, as columns of the table of units; none where stat.npy does not tell."""
+    if not os.path.lexists(plane / "stat.npy"):
+        return {}
+    try:
+        stored = read_records(plane / "stat.npy")
+    except RecordingError as error:
+        logger.warning("%s So it is not known where the cells lie.", error)
+        return {}
+    centres = [entry.get("med") for entry in stored]
+    if len(centres) <= rois.max() or not all(isinstance(c, list) and len(c) == 2 for c in centres):
+        return {}
+    y, x = np.array([[as_number(value) for value in centres[roi]] for roi in rois], dtype=float).T
+    return {"x_px": x, "y_px": y}
 
 
 def _report_dark(plane: Path, dark: np.ndarray, num_rois: int) -> None:

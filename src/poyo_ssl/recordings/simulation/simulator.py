@@ -46,7 +46,13 @@ _GRATING_SECONDS = 2.0
 _GREY_SECONDS = 1.0
 _STATIC_SECONDS = 0.25
 _MARGIN_SECONDS = 2.0  # of grey at both ends of a block
-_MOVIE_STREAM, _RECORDING_STREAM = 0, 1  # independent sources of randomness of one seed
+FIELD_OF_VIEW = 512.0
+"""Pixels along each side of the field of view."""
+_MOVIE_STREAM, _RECORDING_STREAM, _PLACE_STREAM = (
+    0,
+    1,
+    2,
+)  # independent sources of randomness of one seed
 _UNITS_AT_ONCE = 16  # bounds the memory of an hour-long recording
 
 
@@ -176,12 +182,16 @@ def _simulate_recording(
     movement = pd.DataFrame({"timestamp": timestamps, "speed": running})
     pupil = _simulate_pupil(timestamps, running, config.sampling_rate, rng)
     logger.info("simulated recording %s: %d timesteps", recording_id, is_imaged.sum())
+    places = np.random.default_rng([config.seed, _PLACE_STREAM, *stream[2:]])
+    x, y = places.uniform(0, FIELD_OF_VIEW, (2, len(cells)))
     units = pd.DataFrame(
         {
             "unit_id": [f"sim-{config.seed}/{line}-{number}/{n}" for n in range(len(cells))],
             "cre_line": line,
             "area": "VISp",
             "imaging_depth_um": LINES[line].imaging_depth_um,
+            "x_px": x,
+            "y_px": y,
         }
     )
     return Recording(

@@ -14,13 +14,15 @@ import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
+
+Read = TypeVar("Read")
 
 _LARGEST_FILE = 2**28  # bytes; suite2p keeps a dozen pictures beside its settings, some 20 MB
 _NUMBER = re.compile("b1|[iu][1248]|f[248]")
@@ -118,6 +120,21 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise RecordingError(f"'{path}' is not read: it holds no dict. Settings are one dict.")
     settings: dict[str, Any] = values[0]
     return settings
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The dicts of an array that a ``.npy`` file holds, as suite2p writes ``stat.npy``.
+
+    What is in them comes out as from :func:`read_settings`.
+
+    Raises:
+        RecordingError: If the file is missing, too large, damaged, holds no dicts, or names a
+            function or class that they do not need.
+    """
+    shape, values = read_objects(path)
+    if len(shape) != 1 or not all(isinstance(value, dict) for value in values):
+        raise RecordingError(f"'{path}' is not read: it holds no row of dicts, one for each ROI.")
+    return values
 
 
 def read_objects(path: Path) -> tuple[tuple[int, ...], list[Any]]:
