@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzzing import TARGETS, Edit, damage, outcome_of
+from fuzzing import TARGETS, Edit, damage, make_all, outcome_of
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="damaged files are read in forked processes, as POSIX has them"
@@ -36,12 +36,7 @@ edits = st.lists(st.builds(Edit, numbers, numbers, numbers, numbers), min_size=1
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, Path]:
-    """One folder of undamaged files for every target."""
-    folders = {}
-    for name, target in TARGETS.items():
-        folders[name] = tmp_path_factory.mktemp("whole")
-        target.make(folders[name])
-    return folders
+    return make_all(TARGETS, lambda: tmp_path_factory.mktemp("whole"))
 
 
 def outcome_of_damage(name: str, whole: Path, edits: list[Edit], folder: Path) -> str:
@@ -52,8 +47,8 @@ def outcome_of_damage(name: str, whole: Path, edits: list[Edit], folder: Path) -
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_whole_files_are_read(whole, name):
-    assert outcome_of(TARGETS[name], whole[name]) == "read"
+def test_whole_files_are_read(whole, tmp_path, name):
+    assert outcome_of_damage(name, whole[name], [], tmp_path / "whole") == "read"
 
 
 @pytest.mark.parametrize("name", TARGETS)

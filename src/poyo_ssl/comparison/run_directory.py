@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.result_files import naming_damage, read_curves, read_json, require_fields
 from poyo_ssl.whole_files import partial_file, publish, write_arrays, write_csv, write_json
 from poyo_ssl.windows.answers import class_names
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -57,10 +57,13 @@ DESCRIPTION = (
 """What tells of the recordings and not of any fit."""
 
 
+_NUMBER = (int, float)
+
+
 def seconds_spent(directory: Path) -> float:
     """Seconds that a run which is now resumed, or extended, had taken before."""
     path = directory / "run.json"
-    return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+    return float(read_json(path, {"seconds": _NUMBER})["seconds"]) if path.is_file() else 0.0
 
 
 def write_facts(directory: Path, run_plan: RunPlan, command: str, seconds: float) -> None:
@@ -200,7 +203,7 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
     pretrainings = _write_pretrainings(directory, run_plan).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
-        rows = json.loads((directory / fit.name / SCORES).read_text())
+        rows = read_scores(directory / fit.name)
         kind = "reference" if fit.arm in run_plan.references else "network"
         keys: dict[str, Any] = {
             "kind": kind,
@@ -209,9 +212,8 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
         seconds = float(pretrainings.get((fit.arm, fit.seed), 0.0))
         scores += [{**row, **keys, "pretraining_seconds": seconds} for row in rows]
         windows.append(_read_windows(directory, run_plan, fit, rows[0], keys))
-        curve = pd.read_csv(directory / fit.name / CURVES)
         curves.append(
-            curve.assign(
+            read_curves(directory / fit.name / CURVES).assign(
                 stage="finetune",
                 fit=fit.name,
                 task=fit.task,
@@ -233,6 +235,36 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
     _write_movies(directory, run_plan)
 
 
+def read_scores(fit: Path) -> list[dict[str, Any]]:
+    """Rows of scores of a fit, one a recording.
+
+    Raises:
+        ResultsError: If the file is damaged.
+    """
+    path = fit / SCORES
+    texts = ("recording_id", "task", "split", "units", "arm", "labels")
+    numbers = ("seed", "num_test", "num_labelled", "num_train", "seconds")
+    rows: list[dict[str, Any]] = read_json(
+        path, {**dict.fromkeys(texts, str), **dict.fromkeys(numbers, _NUMBER), "scores": dict}
+    )
+    with naming_damage(path):
+        for row in rows:
+            require_fields(row["scores"], dict.fromkeys(row["scores"], _NUMBER))
+        _ = rows[0]["scores"]
+    return rows
+
+
+def read_pretraining(encoder: Path) -> dict[str, Any]:
+    """What a pretrained encoder learned from, and how long it took.
+
+    Raises:
+        ResultsError: If the file is damaged.
+    """
+    names = ("seconds", "num_recordings", "num_units")
+    facts: dict[str, Any] = read_json(encoder / PRETRAINING_FACTS, dict.fromkeys(names, _NUMBER))
+    return {name: facts[name] for name in names}
+
+
 def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows of scores as a table: one row a metric, lists of units left out."""
     left_out = ("scores", "missing_units", "unknown_units")
@@ -248,14 +280,15 @@ def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def read_predictions(path: Path, columns: list[str]) -> pd.DataFrame:
     """Columns of a ``predictions.csv``; text stays text, whatever it looks like."""
     numbers = {"trial": int, "onset": float, "value": float}
-    return pd.read_csv(
-        path,
-        usecols=columns,
-        dtype={name: numbers.get(name, str) for name in columns},
-        keep_default_na=False,
-        na_values={"value": [""]},
-        float_precision="round_trip",
-    )
+    with naming_damage(path):
+        return pd.read_csv(
+            path,
+            usecols=columns,
+            dtype={name: numbers.get(name, str) for name in columns},
+            keep_default_na=False,
+            na_values={"value": [""]},
+            float_precision="round_trip",
+        )
 
 
 def _read_windows(
@@ -267,11 +300,14 @@ def _read_windows(
 ) -> pd.DataFrame:
     """Every test window of a fit, its answers as numbers: what intervals and p values are of."""
     columns = ["recording", "trial", "metric", "value", "truth", "answer"]
-    found = read_predictions(directory / fit.name / PREDICTIONS, columns)
+    path = directory / fit.name / PREDICTIONS
+    found = read_predictions(path, columns)
     planned = run_plan.task(fit.task)
-    target, predicted = (
-        planned.task.answer.numbers(found[name], planned.classes) for name in ("truth", "answer")
-    )
+    with naming_damage(path):
+        target, predicted = (
+            planned.task.answer.numbers(found[name], planned.classes)
+            for name in ("truth", "answer")
+        )
     named = {name: row[name] for name in ("task", "split", "units", "arm", "labels", "seed")}
     return (
         found.drop(columns=["truth", "answer"])
@@ -300,7 +336,7 @@ def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
 
 def _pretraining_curves(directory: Path, run_plan: RunPlan) -> list[pd.DataFrame]:
     return [
-        pd.read_csv(directory / planned.name / CURVES).assign(
+        read_curves(directory / planned.name / CURVES).assign(
             stage="pretrain",
             fit=pretrained_name(planned.arm, planned.seed),
             task="pretraining",
@@ -323,7 +359,7 @@ def _write_pretrainings(directory: Path, run_plan: RunPlan) -> pd.DataFrame:
             "seed": planned.seed,
             "units": planned.units,
             "objective": planned.objective,
-            **json.loads((directory / planned.name / PRETRAINING_FACTS).read_text()),
+            **read_pretraining(directory / planned.name),
         }
         for planned in run_plan.pretrainings
     ]

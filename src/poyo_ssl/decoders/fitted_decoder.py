@@ -148,6 +148,9 @@ class Question:
     def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Question:
         """Inverse of ``settings`` and ``tensors``."""
         units: dict[str, list[str]] = settings["scale_units"]
+        named = [settings["arm"], *(unit_id for ids in units.values() for unit_id in ids)]
+        if not all(isinstance(name, str) for name in named):
+            raise TypeError("arm and units must be texts")
         table = pd.DataFrame(
             {
                 name: tensors[f"scale.{name}"].numpy()
