@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/fuzz.py --minutes 60
 
-Recordings of every format, tables, manifests, checkpoints, decoders, run directories and configs are
-damaged at random, byte by byte, value by value and array by array, and each is read in a process of
-its own. It must be read, or refused by
-an error of ours that says why: no other error, no crash, no endless loop. Whatever ends otherwise
-is printed as a line for ``FOUND`` in tests/recordings/test_fuzz.py.
+Recordings of every format, tables, manifests, checkpoints, decoders, run directories and configs
+are damaged at random, byte by byte, value by value and array by array, and each is read in a
+process of its own. It must be read, or refused by an error of ours that says why: no other error,
+no crash, no endless loop. Whatever ends otherwise is printed as a line for ``FOUND`` in
+tests/recordings/test_fuzz.py.
 Writes benchmarks/results/fuzz.json. Takes as many minutes as one says, on one core.
 """
 

@@ -5,11 +5,11 @@
 
 Two simulated recordings are prepared from their files and screened, an encoder is pretrained on
 their predictable units, brought to one of them, and the decoder streams five hundred samples; all
-with new seeds and with checkpoints and TensorBoard files, into a new directory that is removed. Half
-of the time that is done in one process; in the other half two processes prepare and screen at a
-time, and a whole run of two seeds pretrains and fits with two jobs. After every round
-resident memory, open files, threads, processes and temporary files are counted, of this process and
-of all that it started and that still live. Slopes are Theil and Sen's over the second half of the
+with new seeds and with checkpoints and TensorBoard files, into a new directory that is removed.
+Half of the time that is done in one process; in the other half two processes prepare and screen at
+a time, and a whole run of two seeds pretrains and fits with two jobs. After every round resident
+memory, open files, threads, processes and temporary files are counted, of this process and of all
+that it started and that still live. Slopes are Theil and Sen's over the second half of the
 rounds, with their 95 % intervals; the first half is left to caches that fill once.
 Writes benchmarks/results/soak.json, .md and .png.
 """
@@ -211,10 +211,10 @@ def format_markdown(facts: dict, rounds: dict[str, pd.DataFrame]) -> str:
     lines = [
         f"`{facts['command']}`",
         "",
-        "Rounds of prepare, screen, pretrain, adapt and stream in one process, and with two workers "
-        f"(Ray for files, joblib for fits; torch {torch.__version__}, one thread each). Counted are "
-        "the process and all that it started and that still live. Growth is that of the second "
-        "half of the rounds [95 % interval].",
+        "Rounds of prepare, screen, pretrain, adapt and stream in one process, and with two "
+        f"workers (Ray for files, joblib for fits; torch {torch.__version__}, one thread each). "
+        "Counted are the process and all that it started and that still live. Growth is that of "
+        "the second half of the rounds [95 % interval].",
         "",
         "| | | first round | half way | last round | growth an hour |",
         "|---|---|---|---|---|---|",

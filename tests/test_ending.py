@@ -173,6 +173,7 @@ def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
         (signal.SIGINT, 1),
         (signal.SIGHUP, 1),
         (signal.SIGINT, 2),
+        (signal.SIGHUP, 2),
     ],
 )
 def test_a_run_that_is_told_to_end_says_so_and_leaves_no_process(started, tmp_path, number, jobs):

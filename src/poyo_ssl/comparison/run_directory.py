@@ -21,7 +21,7 @@ from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation
 from poyo_ssl.evaluation.film import Film, as_bytes, film_file
 from poyo_ssl.evaluation.saved_runs import describe_splits
-from poyo_ssl.file_names import EXPERIMENT, MOVIE, SPLITS, file_name
+from poyo_ssl.file_names import EXPERIMENT, MOVIE, PREDICTIONS, SPLITS, file_name
 from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
@@ -42,8 +42,8 @@ CITATIONS = [
 ]
 DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
-CURVES, PREDICTIONS, SCORES, FRAMES = "curves.csv", "predictions.csv", "scores.json", "frames.npz"
-"""Files of a fit; the first two are also gathered for the run."""
+CURVES, SCORES, FRAMES = "curves.csv", "scores.json", "frames.npz"
+"""Files of a fit; the first is also gathered for the run, as its predictions are."""
 FIT = (CURVES, PREDICTIONS, SCORES)
 """Files of every fit, in the order in which they are written."""
 PRETRAINING_FACTS = "pretraining.json"
