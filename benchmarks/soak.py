@@ -6,8 +6,8 @@
 Two simulated recordings are prepared from their files and screened, an encoder is pretrained on
 their predictable units, brought to one of them, and the decoder streams five hundred samples; all
 with new seeds and with checkpoints and TensorBoard files, into a new directory that is removed.
-Half of the time that is done in one process; in the other half two processes prepare and screen at
-a time, and a whole run of two seeds pretrains and fits with two jobs. After every round resident
+Half of the time that is done in one process; in the other half two workers of one Ray prepare and
+screen, and a whole run of two seeds pretrains and fits with two jobs. After every round resident
 memory, open files, threads, processes and temporary files are counted, of this process and of all
 that it started and that still live. Slopes are Theil and Sen's over the second half of the
 rounds, with their 95 % intervals; the first half is left to caches that fill once.
@@ -29,6 +29,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import psutil
+import ray
 import torch
 from scipy.stats import theilslopes
 
@@ -80,6 +81,7 @@ def main() -> None:
         for recording in ps.simulate_observatory(RECORDED):
             ps.save_recording(recording, Path(directory) / "recordings")
         for name, do_everything in WAYS.items():
+            print(name, flush=True)
             rounds[name] = soak(do_everything, Path(directory), 60 * options.minutes / len(WAYS))
     facts = {
         "command": f"python benchmarks/soak.py --minutes {options.minutes:g}",
@@ -128,7 +130,20 @@ def in_one_process(files: list[Path], directory: Path, seed: int) -> None:
     adapt_and_stream(directory / "encoder", recordings[0], directory, seed)
 
 
+def start_ray() -> None:
+    """Once, as on a cluster, so that its workers live as long as this process."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+    )
+
+
 def with_workers(files: list[Path], directory: Path, seed: int) -> None:
+    if not ray.is_initialized():
+        start_ray()
     prepared, _ = prepare_and_screen(files, directory, workers=2)
     recordings = ps.load_recordings(prepared)
     config = ps.RunConfig(
