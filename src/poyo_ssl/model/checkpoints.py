@@ -39,16 +39,14 @@ def save_checkpoint(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(directory)
-    with (
-        partial_file(directory / WEIGHTS) as weights,
-        partial_file(directory / CONFIG) as config_path,
-    ):
+    with partial_file(directory / WEIGHTS) as weights:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, weights
         )
-        config_path.write_text(to_json(config))
-        publish(weights, directory / WEIGHTS)
-        publish(config_path, directory / CONFIG)
+        with partial_file(directory / CONFIG) as config_path:
+            config_path.write_text(to_json(config))
+            publish(weights, directory / WEIGHTS)
+            publish(config_path, directory / CONFIG)
 
 
 def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
