@@ -47,8 +47,8 @@ def permutation_p_value(
     """How often labels in another order fit the answers at least as well.
 
     Within every recording the labels are permuted if their order is random. Where they come in runs
-    or change slowly, answers that drift would too often seem to know, so the labels are
-    shifted against the answers instead, by any lag and around the end. All orders are tried where
+    or change slowly, answers that drift would beat permuted labels too often by luck, so the labels
+    are shifted against the answers instead, by any lag and around the end. All orders are tried where
     they are few, with the true one among them; else ``NUM_PERMUTATIONS`` are drawn.
 
     A recording in which labels resemble their neighbours for more than an eighth of it says too
