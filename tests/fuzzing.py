@@ -42,7 +42,9 @@ from tiny_fits import ENCODER
 from tiny_runs import tiny_observatory, tiny_run_config
 
 TIME_LIMIT = 60
-"""Seconds after which a reading counts as an endless loop, on a busy machine, too."""
+"""Seconds of computing after which a reading counts as an endless loop, however busy the machine."""
+LONGEST_WAIT = 3600
+"""Seconds after which a reading counts as one that waits for ever."""
 TRIALS = SourceConfig(
     stimuli={"drifting_gratings": StimulusTable(table="trials.csv", start="start", end="end")}
 )
@@ -433,8 +435,10 @@ def outcome_of(target: Target, folder: Path) -> str:
     child = os.fork()
     if child == 0:
         logging.disable()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(TIME_LIMIT)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT)
+        signal.alarm(LONGEST_WAIT)
         os.write(writing, _read(target, folder).encode()[:2000])
         os._exit(0)
     os.close(writing)

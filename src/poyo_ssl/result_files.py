@@ -10,6 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+SCORES = "scores.json"
+"""What is written last of a fit: one row a recording."""
+PRETRAINING_FACTS = "pretraining.json"
+"""Beside every pretrained encoder: seconds, and how much it learned from."""
+NUMBER = (int, float)
+"""Types of a number in JSON."""
+
 
 class ResultsError(ValueError):
     """A directory of results that cannot be read; the message says what to do."""
@@ -31,8 +38,8 @@ def naming_damage(path: Path) -> Iterator[None]:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ResultsError(
-            f"'{path}' is damaged ({type(error).__name__}: {error}). Remove it and run the command "
-            "that wrote it again: what is finished is kept."
+            f"'{path}' is damaged ({type(error).__name__}: {error}). Run the command that wrote it "
+            "again, without it: what is finished is kept."
         ) from error
 
 
@@ -62,6 +69,36 @@ def read_curves(path: Path) -> pd.DataFrame:
     with naming_damage(path):
         types = {"step": float, "metric": str, "value": float}
         return pd.read_csv(path, dtype=types, usecols=list(types))
+
+
+def read_scores(fit: Path) -> list[dict[str, Any]]:
+    """Rows of scores of a fit, one a recording.
+
+    Raises:
+        ResultsError: If the file is damaged.
+    """
+    path = fit / SCORES
+    texts = ("recording_id", "task", "split", "units", "arm", "labels")
+    numbers = ("seed", "num_test", "num_labelled", "num_train", "seconds")
+    rows: list[dict[str, Any]] = read_json(
+        path, {**dict.fromkeys(texts, str), **dict.fromkeys(numbers, NUMBER), "scores": dict}
+    )
+    with naming_damage(path):
+        for row in rows:
+            require_fields(row["scores"], dict.fromkeys(row["scores"], NUMBER))
+        _ = rows[0]["scores"]
+    return rows
+
+
+def read_pretraining(encoder: Path) -> dict[str, Any]:
+    """What a pretrained encoder learned from, and how long it took.
+
+    Raises:
+        ResultsError: If the file is damaged.
+    """
+    names = ("seconds", "num_recordings", "num_units")
+    facts: dict[str, Any] = read_json(encoder / PRETRAINING_FACTS, dict.fromkeys(names, NUMBER))
+    return {name: facts[name] for name in names}
 
 
 def require_fields(row: Any, fields: Mapping[str, type | tuple[type, ...]]) -> None:

@@ -14,9 +14,6 @@ from poyo_ssl.comparison.run_directory import (
     DESCRIPTION,
     ENCODER,
     FIT,
-    PRETRAINING_FACTS,
-    read_pretraining,
-    read_scores,
     write_facts,
     write_results,
 )
@@ -24,7 +21,13 @@ from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.file_names import EXPERIMENT
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.report.page import write_report
-from poyo_ssl.result_files import ResultsError, read_json
+from poyo_ssl.result_files import (
+    PRETRAINING_FACTS,
+    ResultsError,
+    read_json,
+    read_pretraining,
+    read_scores,
+)
 from poyo_ssl.whole_files import partial_file, publish
 
 _NUM_NAMED = 5  # fits that a message names

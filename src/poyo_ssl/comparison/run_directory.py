@@ -26,7 +26,15 @@ from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.result_files import naming_damage, read_curves, read_json, require_fields
+from poyo_ssl.result_files import (
+    NUMBER,
+    SCORES,
+    naming_damage,
+    read_curves,
+    read_json,
+    read_pretraining,
+    read_scores,
+)
 from poyo_ssl.whole_files import partial_file, publish, write_arrays, write_csv, write_json
 from poyo_ssl.windows.answers import class_names
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -42,12 +50,10 @@ CITATIONS = [
 ]
 DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
-CURVES, SCORES, FRAMES = "curves.csv", "scores.json", "frames.npz"
+CURVES, FRAMES = "curves.csv", "frames.npz"
 """Files of a fit; the first is also gathered for the run, as its predictions are."""
 FIT = (CURVES, PREDICTIONS, SCORES)
 """Files of every fit, in the order in which they are written."""
-PRETRAINING_FACTS = "pretraining.json"
-"""Beside every pretrained encoder: seconds, and how much it learned from."""
 ENCODER = ("config.json",)
 """What is written last of a pretrained encoder."""
 DESCRIPTION = (
@@ -57,13 +63,10 @@ DESCRIPTION = (
 """What tells of the recordings and not of any fit."""
 
 
-_NUMBER = (int, float)
-
-
 def seconds_spent(directory: Path) -> float:
     """Seconds that a run which is now resumed, or extended, had taken before."""
     path = directory / "run.json"
-    return float(read_json(path, {"seconds": _NUMBER})["seconds"]) if path.is_file() else 0.0
+    return float(read_json(path, {"seconds": NUMBER})["seconds"]) if path.is_file() else 0.0
 
 
 def write_facts(directory: Path, run_plan: RunPlan, command: str, seconds: float) -> None:
@@ -233,36 +236,6 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
     _gather_predictions(directory, fits)
     _write_confusions(directory, run_plan)
     _write_movies(directory, run_plan)
-
-
-def read_scores(fit: Path) -> list[dict[str, Any]]:
-    """Rows of scores of a fit, one a recording.
-
-    Raises:
-        ResultsError: If the file is damaged.
-    """
-    path = fit / SCORES
-    texts = ("recording_id", "task", "split", "units", "arm", "labels")
-    numbers = ("seed", "num_test", "num_labelled", "num_train", "seconds")
-    rows: list[dict[str, Any]] = read_json(
-        path, {**dict.fromkeys(texts, str), **dict.fromkeys(numbers, _NUMBER), "scores": dict}
-    )
-    with naming_damage(path):
-        for row in rows:
-            require_fields(row["scores"], dict.fromkeys(row["scores"], _NUMBER))
-        _ = rows[0]["scores"]
-    return rows
-
-
-def read_pretraining(encoder: Path) -> dict[str, Any]:
-    """What a pretrained encoder learned from, and how long it took.
-
-    Raises:
-        ResultsError: If the file is damaged.
-    """
-    names = ("seconds", "num_recordings", "num_units")
-    facts: dict[str, Any] = read_json(encoder / PRETRAINING_FACTS, dict.fromkeys(names, _NUMBER))
-    return {name: facts[name] for name in names}
 
 
 def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:

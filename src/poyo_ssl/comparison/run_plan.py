@@ -124,12 +124,12 @@ class RunPlan:
             stored["config"],
             {"title": str, "baseline": str, "num_seeds": int, **dict.fromkeys(lists, list)},
         )
+        texts = dict.fromkeys(("arm", "made_for", "units", "objective"), str)
         for row in stored["pretrainings"]:
-            names = ("arm", "made_for", "units", "objective")
-            require_fields(row, {"seed": int, **dict.fromkeys(names, str)})
+            require_fields(row, {"seed": int, **texts})
+        texts = dict.fromkeys(("task", "units", "arm"), str)
         for row in stored["fits"]:
-            names = ("task", "units", "arm")
-            require_fields(row, {"seed": int, "labels": dict, **dict.fromkeys(names, str)})
+            require_fields(row, {"seed": int, "labels": dict, **texts})
         return cls(
             tasks=tuple(
                 PlannedTask(Task.of(task["task"]), np.array(task["classes"]), task["chance"])

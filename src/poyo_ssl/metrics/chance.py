@@ -48,8 +48,8 @@ def permutation_p_value(
 
     Within every recording the labels are permuted if their order is random. Where they come in runs
     or change slowly, answers that drift would beat permuted labels too often by luck, so the labels
-    are shifted against the answers instead, by any lag and around the end. All orders are tried where
-    they are few, with the true one among them; else ``NUM_PERMUTATIONS`` are drawn.
+    are shifted against the answers instead, by any lag and around the end. All orders are tried
+    where they are few, with the true one among them; else ``NUM_PERMUTATIONS`` are drawn.
 
     A recording in which labels resemble their neighbours for more than an eighth of it says too
     little and is left out.
@@ -65,9 +65,9 @@ def permutation_p_value(
         recordings are too short.
     """
     told = [
-        (given, target, orders)
+        (given, target, found)
         for given, target in zip(answers, targets, strict=True)
-        if (orders := _orders_of(target)) is not None
+        if (found := _orders_of(target)) is not None
     ]
     if not told:
         return math.nan
