@@ -42,7 +42,7 @@ from tiny_fits import ENCODER
 from tiny_runs import tiny_observatory, tiny_run_config
 
 TIME_LIMIT = 60
-"""Seconds of computing after which a reading counts as an endless loop, however busy the machine."""
+"""Seconds of computing after which a reading counts as an endless loop."""
 LONGEST_WAIT = 3600
 """Seconds after which a reading counts as one that waits for ever."""
 TRIALS = SourceConfig(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,13 @@ PRETRAINING_FACTS = "pretraining.json"
 """Beside every pretrained encoder: seconds, and how much it learned from."""
 NUMBER = (int, float)
 """Types of a number in JSON."""
+
+
+DAMAGE = (
+    KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, EOFError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What reading of text, tables and arrays raises where they are no longer as they were written."""
 
 
 class ResultsError(ValueError):
@@ -36,7 +45,7 @@ def naming_damage(path: Path) -> Iterator[None]:
         yield
     except ResultsError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except DAMAGE as error:
         raise ResultsError(
             f"'{path}' is damaged ({type(error).__name__}: {error}). Run the command that wrote it "
             "again, without it: what is finished is kept."

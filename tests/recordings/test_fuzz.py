@@ -28,6 +28,15 @@ FOUND: list[tuple[str, list[Edit]]] = [
     # a group of options that holds none, and a config that is no UTF-8
     ("config", [Edit(921376, 553527, 20983, 894760)]),
     ("config", [Edit(267591, 255497, 695778, 865391), Edit(1032844, 454361, 805311, 886525)]),
+    # a film whose pictures do not decompress
+    (
+        "reported films",
+        [
+            Edit(243347, 258833, 561391, 781738),
+            Edit(871862, 169512, 1035512, 67524),
+            Edit(739977, 347577, 875273, 787383),
+        ],
+    ),
 ]
 """Target and the damage that ended otherwise once."""
 numbers = st.integers(0, 2**20)

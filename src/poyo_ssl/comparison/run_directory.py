@@ -368,9 +368,11 @@ def _write_movies(directory: Path, run_plan: RunPlan) -> None:
     for fit in run_plan.fits:
         if not run_plan.task(fit.task).task.answer.needs_pictures or fit.seed != 0:
             continue
-        with np.load(directory / fit.name / FRAMES, allow_pickle=False) as shown:
-            name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
-            write_arrays(directory / MOVIE / name, shown)
+        path = directory / fit.name / FRAMES
+        with naming_damage(path), np.load(path, allow_pickle=False) as saved:
+            shown = dict(saved)
+        name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
+        write_arrays(directory / MOVIE / name, shown)
 
 
 def describe_hardware() -> dict[str, Any]:

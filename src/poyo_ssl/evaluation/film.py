@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from poyo_ssl.evaluation.evaluate import Evaluation
 from poyo_ssl.file_names import file_name
 from poyo_ssl.metrics.pictures import structural_similarity
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.result_files import ResultsError
+from poyo_ssl.result_files import DAMAGE, ResultsError
 from poyo_ssl.whole_files import write_arrays
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.tasks import Task
@@ -86,7 +85,7 @@ class Film:
             with np.load(path, allow_pickle=False) as saved:
                 arrays = {field.name: saved[field.name] for field in fields(Film)}
                 seconds_apart = float(arrays.pop("seconds_apart"))
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (*DAMAGE, OSError) as error:
             raise ResultsError(f"{path} is no film ({error}). Delete it or run again.") from error
         film = Film(**arrays, seconds_apart=seconds_apart)
         num_moments = len(np.atleast_1d(film.movie_frame))

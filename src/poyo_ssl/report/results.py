@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.file_names import file_name
+from poyo_ssl.result_files import DAMAGE
 
 _WRITE_ONE = "Write a run with 'poyo-ssl run' or poyo_ssl.run"
 _TEXT_COLUMNS = {
@@ -376,7 +376,7 @@ def _read_movie(path: Path) -> MovieFrames:
                 predicted=saved["predicted"],
                 ssim=saved["ssim"],
             )
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, OSError) as error:
         raise _malformed(path, f"not saved movie frames ({error}).") from error
     num_shown = len(movie.movie_frame)
     is_consistent = (
