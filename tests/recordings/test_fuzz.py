@@ -28,6 +28,11 @@ FOUND: list[tuple[str, list[Edit]]] = [
     # a group of options that holds none, and a config that is no UTF-8
     ("config", [Edit(921376, 553527, 20983, 894760)]),
     ("config", [Edit(267591, 255497, 695778, 865391), Edit(1032844, 454361, 805311, 886525)]),
+    # where a decoder came from, as a list
+    (
+        "evaluated run",
+        [Edit(435507, 940168, 980011, 271315), Edit(94752, 745609, 411265, 1017444)],
+    ),
     # a film whose pictures do not decompress
     (
         "reported films",

@@ -194,6 +194,22 @@ class Origin:
         fold = None if splits.folds is None else splits.fold
         return cls(units=units, labels=LabelBudget.of(labels).text, seed=seed, fold=fold)
 
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> Origin:
+        """The one that a config holds as a dict.
+
+        Raises:
+            TypeError: If it holds something else.
+        """
+        origin = cls(**settings)
+        texts, numbers = (origin.units, origin.labels), (origin.seed, origin.fold)
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | None) for number in numbers)
+        ):
+            raise TypeError(f"origin is {settings}")
+        return origin
+
 
 class FittedDecoder(Shareable, ABC):
     """Something that answers a task from windows of a recording."""

@@ -42,7 +42,7 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
         )
     try:
         decoder = kind.of(Question.of(settings, tensors), settings, tensors)
-        decoder.origin = Origin(**settings.get("origin", {}))
+        decoder.origin = Origin.read(settings.get("origin", {}))
         decoder.provenance = Provenance.read(settings.get("provenance"))
         _answer_silence(decoder)
         return decoder
