@@ -237,13 +237,21 @@ def chance_errors(repeats: int) -> Iterator[dict]:
         "values, correlation of neighbours 0.9, 600 windows": lambda: permutation_p_value(
             [drift(600, 0.9)[None]], [drift(600, 0.9)], minus_square_error
         ),
+        "values, correlation of neighbours 0.98, 2000 windows": lambda: permutation_p_value(
+            [drift(2000, 0.98)[None]], [drift(2000, 0.98)], minus_square_error
+        ),
         "values, correlation of neighbours 0.97, 100 windows": lambda: permutation_p_value(
             [drift(100, 0.97)[None]], [drift(100, 0.97)], minus_square_error
         ),
     }
     for name, draw in cases.items():
         p_values = np.array([draw() for _ in range(repeats)])
-        yield {"of": name, "errors": float((p_values <= 0.05).mean())}
+        too_short = np.isnan(p_values).mean()
+        yield {
+            "of": name,
+            "errors": float((p_values <= 0.05).mean()),
+            "too_short": float(too_short),
+        }
 
 
 def main() -> None:
@@ -290,10 +298,13 @@ def format_markdown(result: dict) -> str:
         f"Test against chance of answers that know nothing and drift, {result['repeats'] // 4} "
         "experiments each (standard error 0.01).",
         "",
-        "| labels | p ≤ 0.05 |",
-        "|---|---|",
+        "| labels | p ≤ 0.05 | too short to tell |",
+        "|---|---|---|",
     ]
-    lines += [f"| {row['of']} | {row['errors']:.3f} |" for row in result["chance"]]
+    lines += [
+        f"| {row['of']} | {row['errors']:.3f} | {row['too_short']:.3f} |"
+        for row in result["chance"]
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/fuzz.py --minutes 60
 
-Recordings of every format, tables, manifests, checkpoints and configs are damaged at random, byte
-by byte and array by array, and each is read in a process of its own. It must be read, or refused by
-an error of ours that says why: no other error, no crash, no endless loop. Whatever ends otherwise
-is printed as a line for ``FOUND`` in tests/recordings/test_fuzz.py.
+Recordings of every format, tables, manifests, checkpoints, decoders, run directories and configs
+are damaged at random, byte by byte, value by value and array by array, and each is read in a
+process of its own. It must be read, or refused by an error of ours that says why: no other error,
+no crash, no endless loop. Whatever ends otherwise is printed as a line for ``FOUND`` in
+tests/recordings/test_fuzz.py.
 Writes benchmarks/results/fuzz.json. Takes as many minutes as one says, on one core.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # what is damaged there for seconds is damaged here
-from fuzzing import TARGETS, Edit, damage, outcome_of  # noqa: E402
+from fuzzing import TARGETS, Edit, damage, make_all, outcome_of  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/fuzz.json"
 MOST_EDITS = 3
@@ -40,10 +41,7 @@ def main() -> None:
     counts = {name: Counter() for name in options.targets}
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as directory:
-        whole = {name: Path(directory) / f"whole-{name}" for name in options.targets}
-        for name, folder in whole.items():
-            folder.mkdir()
-            TARGETS[name].make(folder)
+        whole = make_all(options.targets, lambda: Path(tempfile.mkdtemp(dir=directory)))
         while time.perf_counter() - began < 60 * options.minutes:
             for name, folder in whole.items():
                 edits = [

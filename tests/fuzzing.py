@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import pickle
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,21 +18,33 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 
 import nwb_files
+from film_runs import write_film_run
 from poyo_ssl.cli import main
+from poyo_ssl.comparison.merge import merge
+from poyo_ssl.comparison.run import run
+from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.evaluation.saved_runs import evaluate_run
+from poyo_ssl.file_names import fit_folder
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.recordings.loading import load_recording
 from poyo_ssl.recordings.manifest import read_manifest
 from poyo_ssl.recordings.preparation import prepare
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable, Suite2pConfig
 from poyo_ssl.recordings.storage import save_recording
+from poyo_ssl.report.page import write_report
 from poyo_ssl.training.resuming import read_checkpoint
 from tiny_fits import ENCODER
+from tiny_runs import tiny_observatory, tiny_run_config
 
 TIME_LIMIT = 60
-"""Seconds after which a reading counts as an endless loop, on a busy machine, too."""
+"""Seconds of computing after which a reading counts as an endless loop."""
+LONGEST_WAIT = 3600
+"""Seconds after which a reading counts as one that waits for ever."""
 TRIALS = SourceConfig(
     stimuli={"drifting_gratings": StimulusTable(table="trials.csv", start="start", end="end")}
 )
@@ -54,7 +67,7 @@ class Target(NamedTuple):
     """Something that is read."""
 
     name: str
-    make: Callable[[Path], None]
+    make: Callable[[Path], object]
     """Writes whole files into an empty folder."""
     read: Callable[[Path], object]
     """Reads them from the folder."""
@@ -77,6 +90,21 @@ _ARRAYS: tuple[Any, ...] = (
     np.array([b"a", b"\xff"]), np.bytes_(b""), np.array([b"nan"] * 3), np.zeros(300, dtype="u1"),
     np.array([1e300] * 3), np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]),
 )  # fmt: skip
+_VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 1e300, float("nan"), 2**62, "", "a", "../..", "%2e", [], [[]], {}, [None],
+    ["a", "a"], {"a": 1}, [1, [2, "b"]],
+)  # fmt: skip
+
+
+def make_all(names: Iterable[str], new_folder: Callable[[], Path]) -> dict[str, Path]:
+    """A folder of undamaged files for every target; those that are made alike share one."""
+    made: dict[Callable[[Path], object], Path] = {}
+    for name in names:
+        make = TARGETS[name].make
+        if make not in made:
+            made[make] = new_folder()
+            make(made[make])
+    return {name: made[TARGETS[name].make] for name in names}
 
 
 def damage(folder: Path, edits: Sequence[Edit], suffixes: tuple[str, ...] = ()) -> None:
@@ -97,6 +125,10 @@ def damage(folder: Path, edits: Sequence[Edit], suffixes: tuple[str, ...] = ()) 
             ways += [_replace_array] * 6
         elif path.suffix == ".npy":
             ways += [_replace_npy] * 2
+        elif path.suffix == ".json":
+            ways += [_replace_value] * 12
+        elif path.suffix == ".safetensors":
+            ways += [_replace_tensor] * 12
         # a file that an earlier edit spoiled takes no edit of its form
         with contextlib.suppress(Exception):
             ways[edit.way % len(ways)](path, edit.place, edit.value)
@@ -183,6 +215,40 @@ def _replace_array(path: Path, place: int, value: int) -> None:
 
 def _replace_npy(path: Path, _: int, value: int) -> None:
     np.save(path, _ARRAYS[value % len(_ARRAYS)])
+
+
+def _replace_value(path: Path, place: int, value: int) -> None:
+    """Puts something odd in the place of one value, or leaves it out."""
+    whole = json.loads(path.read_text())
+    places = list(_places(whole))
+    holder, key = places[place % len(places)]
+    odd = value % (len(_VALUES) + 1)
+    if odd < len(_VALUES):
+        holder[key] = _VALUES[odd]
+    else:
+        del holder[key]
+    path.write_text(json.dumps(whole))
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every list or object in JSON, with every position in it."""
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def _replace_tensor(path: Path, place: int, value: int) -> None:
+    tensors = load_file(path)
+    name = list(tensors)[place % len(tensors)]
+    odd = _ARRAYS[value % len(_ARRAYS)]
+    if value % 7 == 0:
+        del tensors[name]
+    elif value % 7 == 1:
+        tensors[name] = torch.full_like(tensors[name], float("nan"))
+    else:
+        tensors[name] = torch.tensor(odd)
+    save_file(tensors, path)
 
 
 # What is read
@@ -289,6 +355,27 @@ def _make_checkpoint(folder: Path) -> None:
     )
 
 
+def _make_run(folder: Path) -> None:
+    """A run, and a recording of its cells."""
+    recordings = tiny_observatory()
+    save_recording(recordings[0], folder / "data")
+    config = tiny_run_config(num_seeds=1, arms=("pretrained",))
+    run(recordings, folder / "run", config).unlink()
+
+
+def _load_decoders(folder: Path) -> None:
+    for arm in ("pretrained", "ridge"):
+        name = fit_folder("direction", "all", arm, "100%", 0)
+        decoder = FittedDecoder.from_pretrained(folder / "run" / name)
+        recording = load_recording(next((folder / "data").glob("*.h5")))
+        with contextlib.suppress(RecordingError):
+            decoder.predict(recording, np.arange(3))
+
+
+def _evaluate(folder: Path) -> None:
+    evaluate_run(folder / "run", list((folder / "data").glob("*.h5")), folder / "scores.json")
+
+
 def _make_config(folder: Path) -> None:
     _make_table(folder)
     (folder / "source.yaml").write_text(
@@ -308,6 +395,7 @@ def _inspect(folder: Path) -> None:
 
 
 _SUITE2P = SourceConfig(suite2p=Suite2pConfig())
+_RESULTS = (".json", ".csv", ".npz")
 TARGETS = {
     target.name: target
     for target in (
@@ -328,6 +416,11 @@ TARGETS = {
         ),
         Target("encoder", _make_encoder, lambda f: load_encoder(f / "encoder")),
         Target("checkpoint", _make_checkpoint, lambda f: read_checkpoint(f / "step-3.ckpt")),
+        Target("decoders", _make_run, _load_decoders, ("config.json", ".safetensors")),
+        Target("evaluated run", _make_run, _evaluate, (".json", ".safetensors")),
+        Target("merged run", _make_run, lambda f: merge([f / "run"], f / "merged"), _RESULTS),
+        Target("reported run", _make_run, lambda f: write_report(f / "run"), _RESULTS),
+        Target("reported films", write_film_run, write_report, _RESULTS),
         Target("config", _make_config, _inspect, (".yaml",)),
     )
 }
@@ -342,8 +435,10 @@ def outcome_of(target: Target, folder: Path) -> str:
     child = os.fork()
     if child == 0:
         logging.disable()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(TIME_LIMIT)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT)
+        signal.alarm(LONGEST_WAIT)
         os.write(writing, _read(target, folder).encode()[:2000])
         os._exit(0)
     os.close(writing)

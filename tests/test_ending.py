@@ -173,6 +173,7 @@ def undisturbed(place, tmp_path_factory) -> pd.DataFrame:
         (signal.SIGINT, 1),
         (signal.SIGHUP, 1),
         (signal.SIGINT, 2),
+        (signal.SIGHUP, 2),
     ],
 )
 def test_a_run_that_is_told_to_end_says_so_and_leaves_no_process(started, tmp_path, number, jobs):
@@ -260,6 +261,26 @@ def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path, monkeypatc
             run(recordings, tmp_path, config)
     run(recordings, tmp_path, config)
     assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is measured by Linux")
+def test_too_little_memory_is_said_with_what_takes_less_of_it(place, tmp_path, capfd):
+    resource = pytest.importorskip("resource")
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + 16 * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            status = main([*arguments(place, tmp_path / "run", 1), "--encoder.dim", "4096"])
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert re.search("Memory ran out .* with fewer jobs or workers, .* a smaller batch_size", said)
+    assert "Traceback" not in said
 
 
 def test_other_errors_of_files_stay_what_they_are(tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from poyo_ssl.comparison.run import run
+from poyo_ssl.comparison.run_directory import read_predictions
 from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.evaluation.saved_runs import evaluate_run
+from poyo_ssl.finetuning.adapt import AdaptationConfig
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.output_directory import OutputError, alone_in
@@ -420,6 +422,20 @@ def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
     assert {row["recording_id"]: row for row in again} == by_name
     for row in again:
         assert (row["units"], row["labels"], row["seed"]) == ("all", "50%", 2)
+    pd.testing.assert_frame_equal(
+        *(pd.read_csv(tmp_path / name) for name in ("predictions.csv", "scores.predictions.csv"))
+    )
+
+
+def test_adapting_from_files_writes_every_answer(files, encoder, tmp_path):
+    options = AdaptationConfig(
+        splits=SPLITS, predictability=PREDICTABILITY, finetuning=few_steps(3)
+    )
+    [row] = adapt_decoder(files[:1], tmp_path, "direction", options, encoder).scores
+    answers = read_predictions(tmp_path / "predictions.csv", ["recording", "truth", "answer"])
+    assert set(answers["recording"]) == {row["recording_id"]}
+    is_right = answers["truth"] == answers["answer"]
+    assert (len(is_right), is_right.mean()) == (row["num_test"], row["scores"]["accuracy"])
 
 
 @pytest.mark.parametrize("task", ["movie_frame", "movie_held_out"])

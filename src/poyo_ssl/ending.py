@@ -31,6 +31,23 @@ class ToldToEnd(SystemExit):
         return type(self), (self.number,)
 
 
+@contextmanager
+def signals_of_terminals_held_back() -> Iterator[None]:
+    """Holds Ctrl-C and the end of a terminal back until the block ends.
+
+    Processes that are started meanwhile never get them: a terminal tells every process of a group,
+    and those that serve another one should end after it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS} - {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end(number: int, before: Any = None) -> None:
     """Ends this process as a signal asks; what it holds is cleaned up.
 

@@ -12,6 +12,8 @@ from string import ascii_lowercase, ascii_uppercase, digits
 
 EXPERIMENT, SPLITS = "experiment.json", "splits.json"
 """What every directory of results holds: what was learned from, and its parts."""
+PREDICTIONS = "predictions.csv"
+"""Every answer of a decoder, or of all decoders of a run."""
 DECODERS, MOVIE = "decoders", "movie"
 """Folders of a run whose arrays are no recordings."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+_NO_ROOM_IN_TEXT = re.compile(
+    rf"\b(?:os error|errno =) ({'|'.join(map(str, _NO_ROOM))})\b|requested and \d+ written"
+)
+"""How safetensors, HDF5 and numpy say the same, which pass no number on."""
 
 
 class OutputError(OSError):
@@ -44,6 +52,21 @@ def alone_in(directory: Path) -> Iterator[None]:
             f"Another process is writing to '{directory}'. Wait until it ends, or choose another "
             "output directory."
         ) from error
+
+
+def no_room(error: BaseException | None) -> str:
+    """The system's words where an error, or one that it came from, means a full disk; else empty.
+
+    Args:
+        error: Of any library that writes.
+    """
+    while error is not None and not isinstance(error, OutputError):
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return os.strerror(error.errno)
+        if found := _NO_ROOM_IN_TEXT.search(str(error)):
+            return os.strerror(int(found[1])) if found[1] else "a part of it found no room"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def require_output(marker: Path) -> None:
@@ -79,13 +102,14 @@ def naming_lost_output(marker: Path) -> Iterator[None]:
         yield
     except OSError as error:
         require_output(marker)
-        if error.errno not in _NO_ROOM:
+        reason = no_room(error)
+        if not reason:
             raise
         free = shutil.disk_usage(marker.parent).free / 2**20
         raise OutputError(
-            f"'{error.filename or marker.parent}' cannot be written ({error.strerror}; {free:.0f} "
-            "MiB are free there). What was finished is kept: make room, and run the same command "
-            "to resume."
+            f"'{error.filename or marker.parent}' cannot be written ({reason}; {free:.0f} MiB are "
+            "free there). What was finished is kept: make room, and run the same command to "
+            "resume."
         ) from error
     finally:
         threading.excepthook = told

@@ -13,9 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.evaluation.evaluate import score_decoder
+from poyo_ssl.evaluation.evaluate import score_test_parts
 from poyo_ssl.evaluation.saved_runs import describe_splits
-from poyo_ssl.file_names import EXPERIMENT, SPLITS
+from poyo_ssl.file_names import EXPERIMENT, PREDICTIONS, SPLITS
 from poyo_ssl.finetuning.adapt import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
@@ -224,6 +224,8 @@ def finetune_decoder(
 ) -> list[dict[str, Any]]:
     """Fits a decoder, saves it, and scores it on the test part of every recording.
 
+    Every answer there goes to ``predictions.csv``.
+
     Stopped or killed, the same call resumes from ``output/checkpoints``. Where there
     are several processes, only the first saves and scores; the others return no scores.
     """
@@ -261,11 +263,9 @@ def finetune_decoder(
     write_csv(output / "curves.csv", decoder.fit.curves)
     decoder.origin = options.origin
     _save(decoder, divided, output)
-    return [
-        score_decoder(decoder, d.recording, d.splits[task.name])
-        for d in population.divided.answering(task)
-        if len(d.splits[task.name].test)
-    ]
+    scores, predictions = score_test_parts(decoder, population.divided)
+    write_csv(output / PREDICTIONS, predictions)
+    return scores
 
 
 @_alone
@@ -305,6 +305,7 @@ def adapt_decoder(
         for fit, curves in adaptation.curves.items():
             write_csv(output / f"{fit}_curves.csv", curves)
         _save(decoder, adaptation.divided, output)
+        write_csv(output / PREDICTIONS, adaptation.predictions)
         write_json(output / "adaptation.json", adaptation.facts)
     return adaptation
 

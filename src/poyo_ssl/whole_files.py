@@ -6,15 +6,21 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from poyo_ssl.output_directory import OutputError, no_room
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HOST = re.sub(r"\W", "_", platform.node())[:32]
 _PARTIAL = re.compile(r"\..+\.(?P<host>\w*)-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
@@ -27,15 +33,28 @@ def partial_file(path: Path) -> Iterator[Path]:
     """The name of a hidden file beside ``path`` to write first; it is removed after an error.
 
     The name tells which process writes, so that others know what it left behind if it dies.
+
+    Raises:
+        OutputError: Where a writer of any kind found no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     partial = path.with_name(f".{path.name[:_LONGEST_START]}.{mark}.partial")
     try:
         yield partial
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, Exception) and (reason := no_room(error)):
+            raise OutputError(_explain_no_room(path, reason)) from error
         raise
+
+
+def _explain_no_room(path: Path, reason: str) -> str:
+    free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
+    return (
+        f"'{path}' cannot be written ({reason}; {free:.0f} MiB are free there). What was written "
+        "before is intact: make room, and run the same command again."
+    )
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -75,6 +94,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with partial_file(path) as partial:
         with partial.open("xb") as handle:
             np.savez_compressed(handle, allow_pickle=False, **arrays)
+        publish(partial, path)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Draws a figure under a temporary name and renames it; the ending chooses the format."""
+    with partial_file(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:] or None)
         publish(partial, path)
 
 

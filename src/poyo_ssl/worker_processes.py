@@ -16,7 +16,13 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from poyo_ssl.ending import SIGNALS, STOPPED_BY, ToldToEnd, on_signals
+from poyo_ssl.ending import (
+    SIGNALS,
+    STOPPED_BY,
+    ToldToEnd,
+    on_signals,
+    signals_of_terminals_held_back,
+)
 from poyo_ssl.output_directory import leave_out_lost_files
 
 logger = logging.getLogger(__name__)
@@ -88,7 +94,9 @@ def _in_workers(calls: Mapping[int, Call], workers: int) -> Generator[int, None,
 
     with warnings.catch_warnings(), on_signals(tell_workers):
         warnings.filterwarnings("ignore", "A generator produced by joblib", UserWarning)
-        with closing(parallel(jobs)) as results:
+        with signals_of_terminals_held_back():  # from workers, and from what cleans up after them
+            started = parallel(jobs)
+        with closing(started) as results:
             for place, told_by in results:
                 if told_by:
                     raise ToldToEnd(told_by)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzzing import TARGETS, Edit, damage, outcome_of
+from fuzzing import TARGETS, Edit, damage, make_all, outcome_of
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="damaged files are read in forked processes, as POSIX has them"
@@ -28,6 +28,20 @@ FOUND: list[tuple[str, list[Edit]]] = [
     # a group of options that holds none, and a config that is no UTF-8
     ("config", [Edit(921376, 553527, 20983, 894760)]),
     ("config", [Edit(267591, 255497, 695778, 865391), Edit(1032844, 454361, 805311, 886525)]),
+    # where a decoder came from, as a list
+    (
+        "evaluated run",
+        [Edit(435507, 940168, 980011, 271315), Edit(94752, 745609, 411265, 1017444)],
+    ),
+    # a film whose pictures do not decompress
+    (
+        "reported films",
+        [
+            Edit(243347, 258833, 561391, 781738),
+            Edit(871862, 169512, 1035512, 67524),
+            Edit(739977, 347577, 875273, 787383),
+        ],
+    ),
 ]
 """Target and the damage that ended otherwise once."""
 numbers = st.integers(0, 2**20)
@@ -36,12 +50,7 @@ edits = st.lists(st.builds(Edit, numbers, numbers, numbers, numbers), min_size=1
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, Path]:
-    """One folder of undamaged files for every target."""
-    folders = {}
-    for name, target in TARGETS.items():
-        folders[name] = tmp_path_factory.mktemp("whole")
-        target.make(folders[name])
-    return folders
+    return make_all(TARGETS, lambda: tmp_path_factory.mktemp("whole"))
 
 
 def outcome_of_damage(name: str, whole: Path, edits: list[Edit], folder: Path) -> str:
@@ -52,8 +61,8 @@ def outcome_of_damage(name: str, whole: Path, edits: list[Edit], folder: Path) -
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_whole_files_are_read(whole, name):
-    assert outcome_of(TARGETS[name], whole[name]) == "read"
+def test_whole_files_are_read(whole, tmp_path, name):
+    assert outcome_of_damage(name, whole[name], [], tmp_path / "whole") == "read"
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import resource
@@ -28,6 +29,7 @@ from torch_brain.data import (
 from torch_brain.datasets import Dataset, DatasetIndex
 
 from poyo_ssl.comparison.run import run
+from poyo_ssl.recordings import storage
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
@@ -783,3 +785,12 @@ def _store_like_brainsets(recording: Recording, number: int, folder: Path) -> Pa
 def test_a_real_session_comes_back_exactly(tmp_path):
     recording = read_nwb(REAL_SESSION)
     assert_same_recording(open_recording(save_recording(recording, tmp_path)), recording)
+
+
+def test_a_file_of_pictures_is_closed_with_the_last_recording_that_shows_them(tmp_path):
+    save_recording(tiny_observatory()[0], tmp_path)
+    recording = open_recording(next(tmp_path.glob("*.h5")))
+    assert any(tmp_path in path.parents for path, *_ in storage._OPEN_PICTURES)
+    del recording
+    gc.collect()
+    assert not any(tmp_path in path.parents for path, *_ in storage._OPEN_PICTURES)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poyo_ssl.clock.check import MAX_RESPONSE_LAG, ClockCheck
+from poyo_ssl.whole_files import write_figure
 
 _GOOD, _BAD, _INK = "#0072B2", "#D55E00", "#333333"
 
@@ -33,7 +34,7 @@ def plot_clock(checks: Sequence[ClockCheck], path: Path | str | None = None) -> 
     if checks:
         figure.suptitle(f"Clock of recording {checks[0].recording_id}", x=0.01, ha="left")
     if path is not None:
-        figure.savefig(path)
+        write_figure(Path(path), figure)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from functools import reduce
@@ -15,8 +14,6 @@ from poyo_ssl.comparison.run_directory import (
     DESCRIPTION,
     ENCODER,
     FIT,
-    PRETRAINING_FACTS,
-    SCORES,
     write_facts,
     write_results,
 )
@@ -25,6 +22,13 @@ from poyo_ssl.file_names import EXPERIMENT
 from poyo_ssl.neurons.storage import NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.report.page import write_report
+from poyo_ssl.result_files import (
+    PRETRAINING_FACTS,
+    ResultsError,
+    read_json,
+    read_pretraining,
+    read_scores,
+)
 from poyo_ssl.whole_files import partial_file, publish
 
 _NUM_NAMED = 5  # fits that a message names
@@ -47,7 +51,8 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
         Path of the report.
 
     Raises:
-        ValueError: If the runs are of different experiments, or fits are missing in all of them.
+        ResultsError: If the runs are of different experiments, or fits are missing in all of them,
+            or cannot be read.
         OutputError: If another process writes to the directory, or it vanishes or fills up.
     """
     here = [directory] if (directory / EXPERIMENT).exists() else []
@@ -72,11 +77,11 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
 
 
 def _require_one_experiment(sources: list[Path]) -> None:
-    stored = [json.loads((source / EXPERIMENT).read_text()) for source in sources]
+    stored = [read_json(source / EXPERIMENT, {"config": dict}) for source in sources]
     for source, other in zip(sources[1:], stored[1:], strict=True):
         different = _differences(stored[0], other)
         if different:
-            raise ValueError(
+            raise ResultsError(
                 f"'{source}' and '{sources[0]}' hold different experiments: they differ in "
                 f"{', '.join(different)}. Merge runs of the same recordings and config; only "
                 "arms, seeds and numbers of labels may differ."
@@ -103,7 +108,7 @@ def _find_all(run_plan: RunPlan, sources: list[Path]) -> dict[str, Path]:
     }
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ValueError(
+        raise ResultsError(
             f"{len(missing)} of {len(wanted)} encoders and fits are finished in none of "
             f"{', '.join(map(str, sources))}: {', '.join(missing[:_NUM_NAMED])}"
             f"{' ...' * (len(missing) > _NUM_NAMED)}. Run the same command again to make them; "
@@ -131,6 +136,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _seconds(directory: Path, run_plan: RunPlan) -> float:
     """Seconds of one core that all encoders and fits took."""
-    encoders = {directory / planned.name / PRETRAINING_FACTS for planned in run_plan.pretrainings}
-    fits = [json.loads((directory / fit.name / SCORES).read_text())[0] for fit in run_plan.fits]
-    return sum(row["seconds"] for row in [*(json.loads(e.read_text()) for e in encoders), *fits])
+    encoders = {directory / planned.name for planned in run_plan.pretrainings}
+    fits = [read_scores(directory / fit.name)[0] for fit in run_plan.fits]
+    return sum(row["seconds"] for row in [*map(read_pretraining, encoders), *fits])

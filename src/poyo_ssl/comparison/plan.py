@@ -14,6 +14,7 @@ from poyo_ssl.comparison.problems import find_problems
 from poyo_ssl.file_names import EXPERIMENT
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.result_files import read_json
 from poyo_ssl.whole_files import write_json
 from poyo_ssl.windows.divide import Divided, DividedRecording, divide, require_one_rate
 from poyo_ssl.windows.splits import SplitConfig
@@ -122,7 +123,7 @@ def claim(experiment: Experiment) -> None:
         mine["config"].pop(name)
     path = directory / EXPERIMENT
     if path.is_file():
-        if json.loads(path.read_text()) != mine:
+        if read_json(path, {}) != mine:
             raise ValueError(
                 f"'{directory}' holds a run of other recordings or another config. Choose a new "
                 "output directory, or delete it to start over."

@@ -18,7 +18,6 @@ from poyo_ssl.comparison.run_directory import (
     CURVES,
     ENCODER,
     FIT,
-    PRETRAINING_FACTS,
     save_fit,
     seconds_spent,
     write_facts,
@@ -39,6 +38,7 @@ from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
+from poyo_ssl.result_files import PRETRAINING_FACTS
 from poyo_ssl.whole_files import write_csv, write_json
 
 

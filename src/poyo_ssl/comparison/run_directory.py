@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -22,11 +21,20 @@ from poyo_ssl.comparison.summary import summarize
 from poyo_ssl.evaluation.evaluate import Evaluation
 from poyo_ssl.evaluation.film import Film, as_bytes, film_file
 from poyo_ssl.evaluation.saved_runs import describe_splits
-from poyo_ssl.file_names import EXPERIMENT, MOVIE, SPLITS, file_name
+from poyo_ssl.file_names import EXPERIMENT, MOVIE, PREDICTIONS, SPLITS, file_name
 from poyo_ssl.metrics.labels import confusion_matrix
 from poyo_ssl.predictability.figure import plot_predictability
 from poyo_ssl.predictability.partition import Partition, summarize_partition
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.result_files import (
+    NUMBER,
+    SCORES,
+    naming_damage,
+    read_curves,
+    read_json,
+    read_pretraining,
+    read_scores,
+)
 from poyo_ssl.whole_files import partial_file, publish, write_arrays, write_csv, write_json
 from poyo_ssl.windows.answers import class_names
 from poyo_ssl.windows.label_budget import LabelBudget
@@ -42,12 +50,10 @@ CITATIONS = [
 ]
 DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
-CURVES, PREDICTIONS, SCORES, FRAMES = "curves.csv", "predictions.csv", "scores.json", "frames.npz"
-"""Files of a fit; the first two are also gathered for the run."""
+CURVES, FRAMES = "curves.csv", "frames.npz"
+"""Files of a fit; the first is also gathered for the run, as its predictions are."""
 FIT = (CURVES, PREDICTIONS, SCORES)
 """Files of every fit, in the order in which they are written."""
-PRETRAINING_FACTS = "pretraining.json"
-"""Beside every pretrained encoder: seconds, and how much it learned from."""
 ENCODER = ("config.json",)
 """What is written last of a pretrained encoder."""
 DESCRIPTION = (
@@ -60,7 +66,7 @@ DESCRIPTION = (
 def seconds_spent(directory: Path) -> float:
     """Seconds that a run which is now resumed, or extended, had taken before."""
     path = directory / "run.json"
-    return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+    return float(read_json(path, {"seconds": NUMBER})["seconds"]) if path.is_file() else 0.0
 
 
 def write_facts(directory: Path, run_plan: RunPlan, command: str, seconds: float) -> None:
@@ -200,7 +206,7 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
     pretrainings = _write_pretrainings(directory, run_plan).set_index(["arm", "seed"])["seconds"]
     scores, windows, curves = [], [], []
     for fit in fits:
-        rows = json.loads((directory / fit.name / SCORES).read_text())
+        rows = read_scores(directory / fit.name)
         kind = "reference" if fit.arm in run_plan.references else "network"
         keys: dict[str, Any] = {
             "kind": kind,
@@ -209,9 +215,8 @@ def write_results(directory: Path, run_plan: RunPlan) -> None:
         seconds = float(pretrainings.get((fit.arm, fit.seed), 0.0))
         scores += [{**row, **keys, "pretraining_seconds": seconds} for row in rows]
         windows.append(_read_windows(directory, run_plan, fit, rows[0], keys))
-        curve = pd.read_csv(directory / fit.name / CURVES)
         curves.append(
-            curve.assign(
+            read_curves(directory / fit.name / CURVES).assign(
                 stage="finetune",
                 fit=fit.name,
                 task=fit.task,
@@ -248,14 +253,15 @@ def tabulate(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def read_predictions(path: Path, columns: list[str]) -> pd.DataFrame:
     """Columns of a ``predictions.csv``; text stays text, whatever it looks like."""
     numbers = {"trial": int, "onset": float, "value": float}
-    return pd.read_csv(
-        path,
-        usecols=columns,
-        dtype={name: numbers.get(name, str) for name in columns},
-        keep_default_na=False,
-        na_values={"value": [""]},
-        float_precision="round_trip",
-    )
+    with naming_damage(path):
+        return pd.read_csv(
+            path,
+            usecols=columns,
+            dtype={name: numbers.get(name, str) for name in columns},
+            keep_default_na=False,
+            na_values={"value": [""]},
+            float_precision="round_trip",
+        )
 
 
 def _read_windows(
@@ -267,11 +273,14 @@ def _read_windows(
 ) -> pd.DataFrame:
     """Every test window of a fit, its answers as numbers: what intervals and p values are of."""
     columns = ["recording", "trial", "metric", "value", "truth", "answer"]
-    found = read_predictions(directory / fit.name / PREDICTIONS, columns)
+    path = directory / fit.name / PREDICTIONS
+    found = read_predictions(path, columns)
     planned = run_plan.task(fit.task)
-    target, predicted = (
-        planned.task.answer.numbers(found[name], planned.classes) for name in ("truth", "answer")
-    )
+    with naming_damage(path):
+        target, predicted = (
+            planned.task.answer.numbers(found[name], planned.classes)
+            for name in ("truth", "answer")
+        )
     named = {name: row[name] for name in ("task", "split", "units", "arm", "labels", "seed")}
     return (
         found.drop(columns=["truth", "answer"])
@@ -300,7 +309,7 @@ def _label_fraction(labels: LabelBudget, rows: list[dict[str, Any]]) -> float:
 
 def _pretraining_curves(directory: Path, run_plan: RunPlan) -> list[pd.DataFrame]:
     return [
-        pd.read_csv(directory / planned.name / CURVES).assign(
+        read_curves(directory / planned.name / CURVES).assign(
             stage="pretrain",
             fit=pretrained_name(planned.arm, planned.seed),
             task="pretraining",
@@ -323,7 +332,7 @@ def _write_pretrainings(directory: Path, run_plan: RunPlan) -> pd.DataFrame:
             "seed": planned.seed,
             "units": planned.units,
             "objective": planned.objective,
-            **json.loads((directory / planned.name / PRETRAINING_FACTS).read_text()),
+            **read_pretraining(directory / planned.name),
         }
         for planned in run_plan.pretrainings
     ]
@@ -359,9 +368,11 @@ def _write_movies(directory: Path, run_plan: RunPlan) -> None:
     for fit in run_plan.fits:
         if not run_plan.task(fit.task).task.answer.needs_pictures or fit.seed != 0:
             continue
-        with np.load(directory / fit.name / FRAMES, allow_pickle=False) as shown:
-            name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
-            write_arrays(directory / MOVIE / name, shown)
+        path = directory / fit.name / FRAMES
+        with naming_damage(path), np.load(path, allow_pickle=False) as saved:
+            shown = dict(saved)
+        name = f"{file_name(fit.task, fit.units, fit.arm)}.npz"
+        write_arrays(directory / MOVIE / name, shown)
 
 
 def describe_hardware() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from poyo_ssl.comparison.experiment import Experiment, PlannedFit, pretrained_name
 from poyo_ssl.evaluation.evaluate import chance_level
 from poyo_ssl.recordings.simulation.simulator import SIMULATED_BY
+from poyo_ssl.result_files import ResultsError, naming_damage, read_json, require_fields
 from poyo_ssl.whole_files import write_json
 from poyo_ssl.windows.label_budget import LabelBudget, most_labels
 from poyo_ssl.windows.tasks import Task
@@ -102,37 +103,41 @@ class RunPlan:
         """The plan in a run's directory.
 
         Raises:
-            ValueError: If there is none.
+            ResultsError: If there is none, or it cannot be read.
         """
         path = directory / PLAN
         if not path.is_file():
-            raise ValueError(
+            raise ResultsError(
                 f"'{directory}' holds no {PLAN}, so it is no run of 'poyo-ssl run', or one of an "
                 "older version. Run its command again: what is finished is kept."
             )
-        try:
-            return cls._from_json(json.loads(path.read_text()))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"'{path}' is damaged ({type(error).__name__}: {error}). Run the command of the "
-                "run again: what is finished is kept."
-            ) from error
+        fields = {"tasks": list, "pretrainings": list, "fits": list, "references": list,
+                  "config": dict, "is_simulated": bool}  # fmt: skip
+        stored = read_json(path, fields)
+        with naming_damage(path):
+            return cls._from_json(stored)
 
     @classmethod
     def _from_json(cls, stored: dict[str, Any]) -> RunPlan:
+        lists = ("arms", "label_fractions", "labels_per_class")
+        require_fields(
+            stored["config"],
+            {"title": str, "baseline": str, "num_seeds": int, **dict.fromkeys(lists, list)},
+        )
+        texts = dict.fromkeys(("arm", "made_for", "units", "objective"), str)
+        for row in stored["pretrainings"]:
+            require_fields(row, {"seed": int, **texts})
+        texts = dict.fromkeys(("task", "units", "arm"), str)
+        for row in stored["fits"]:
+            require_fields(row, {"seed": int, "labels": dict, **texts})
         return cls(
             tasks=tuple(
                 PlannedTask(Task.of(task["task"]), np.array(task["classes"]), task["chance"])
                 for task in stored["tasks"]
             ),
-            pretrainings=tuple(
-                PlannedPretraining(**{**row, "seed": int(row["seed"])})
-                for row in stored["pretrainings"]
-            ),
+            pretrainings=tuple(PlannedPretraining(**row) for row in stored["pretrainings"]),
             fits=tuple(
-                PlannedFit(
-                    **{**row, "labels": LabelBudget(**row["labels"]), "seed": int(row["seed"])}
-                )
+                PlannedFit(**{**row, "labels": LabelBudget(**row["labels"])})
                 for row in stored["fits"]
             ),
             references=frozenset(stored["references"]),
@@ -186,7 +191,7 @@ class RunPlan:
 
     def task(self, name: str) -> PlannedTask:
         """A task by its name."""
-        return next(planned for planned in self.tasks if planned.task.name == name)
+        return {planned.task.name: planned for planned in self.tasks}[name]
 
     def most_labels(self, task: str) -> LabelBudget:
         """The most that decoders of a task learn from."""

@@ -148,6 +148,9 @@ class Question:
     def of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Question:
         """Inverse of ``settings`` and ``tensors``."""
         units: dict[str, list[str]] = settings["scale_units"]
+        named = [settings["arm"], *(unit_id for ids in units.values() for unit_id in ids)]
+        if not all(isinstance(name, str) for name in named):
+            raise TypeError("arm and units must be texts")
         table = pd.DataFrame(
             {
                 name: tensors[f"scale.{name}"].numpy()
@@ -190,6 +193,22 @@ class Origin:
         """That of a fit with these options."""
         fold = None if splits.folds is None else splits.fold
         return cls(units=units, labels=LabelBudget.of(labels).text, seed=seed, fold=fold)
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> Origin:
+        """The one that a config holds as a dict.
+
+        Raises:
+            TypeError: If it holds something else.
+        """
+        origin = cls(**settings)
+        texts, numbers = (origin.units, origin.labels), (origin.seed, origin.fold)
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | None) for number in numbers)
+        ):
+            raise TypeError(f"origin is {settings}")
+        return origin
 
 
 class FittedDecoder(Shareable, ABC):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from poyo_ssl.decoders import (
     calcium_poyo_plus,
     frame_decoders,
@@ -15,8 +18,10 @@ from poyo_ssl.decoders import (
     value_decoders,
 )
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Origin, Question
+from poyo_ssl.model.checkpoint_files import NOT_AS_WRITTEN
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
 from poyo_ssl.model.provenance import Provenance
+from poyo_ssl.windows.activity import Activity
 
 MODULES = (calcium_poyo_plus, frame_decoders, network, reference_decoders, value_decoders)
 """Where the kinds of decoders are defined."""
@@ -37,13 +42,23 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
         )
     try:
         decoder = kind.of(Question.of(settings, tensors), settings, tensors)
-        decoder.origin = Origin(**settings.get("origin", {}))
+        decoder.origin = Origin.read(settings.get("origin", {}))
         decoder.provenance = Provenance.read(settings.get("provenance"))
+        _answer_silence(decoder)
         return decoder
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except NOT_AS_WRITTEN as error:
         raise CheckpointError(
             f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
             "was written, or written by another version: fit the decoder again."
         ) from error
+
+
+def _answer_silence(decoder: FittedDecoder) -> None:
+    """Asks about one window without activity, which shows whether all parts fit together."""
+    question = decoder.question
+    recording_id, table = next(iter(question.scale.tables.items()))
+    silence = torch.zeros(question.num_timesteps + decoder.context, len(table))
+    activity = Activity(recording_id=recording_id, values=silence, unit_ids=list(table.index))
+    decoder.answer(activity, np.array([decoder.context]))

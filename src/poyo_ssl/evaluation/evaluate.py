@@ -13,7 +13,7 @@ import pandas as pd
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.answers import Shown
-from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.splits import Splits
 from poyo_ssl.windows.task_windows import TaskWindows, find_windows
@@ -275,9 +275,21 @@ def describe_evaluation(
     }
 
 
-def score_decoder(
-    decoder: FittedDecoder, recording: Recording, splits: Splits | None
-) -> dict[str, Any]:
-    """Scores a decoder on a recording, or its test part: one row of scores."""
-    evaluation = evaluate_recording(decoder, recording, splits)
-    return describe_evaluation(decoder, recording, splits, evaluation)
+def score_test_parts(
+    decoder: FittedDecoder, divided: Divided
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Scores a decoder on every recording that has a test part.
+
+    Returns:
+        One row of scores a recording, as :func:`describe_evaluation` gives it, and every answer,
+        one row a test window (``PREDICTIONS`` lists the columns).
+    """
+    task = decoder.question.task
+    rows, tables = [], [pd.DataFrame(columns=list(PREDICTIONS))]
+    for one in divided.answering(task):
+        splits = one.splits[task.name]
+        if len(splits.test):
+            evaluation = evaluate_recording(decoder, one.recording, splits)
+            rows.append(describe_evaluation(decoder, one.recording, splits, evaluation))
+            tables.append(evaluation.predictions)
+    return rows, pd.concat(tables[1:] or tables, ignore_index=True)

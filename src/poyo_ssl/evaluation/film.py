@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from poyo_ssl.evaluation.evaluate import Evaluation
 from poyo_ssl.file_names import file_name
 from poyo_ssl.metrics.pictures import structural_similarity
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.result_files import DAMAGE, ResultsError
 from poyo_ssl.whole_files import write_arrays
 from poyo_ssl.windows.pictures import resize_pictures
 from poyo_ssl.windows.tasks import Task
@@ -79,14 +79,14 @@ class Film:
         """Reads what :meth:`save` wrote.
 
         Raises:
-            ValueError: If the file is none of them.
+            ResultsError: If the file is none of them.
         """
         try:
             with np.load(path, allow_pickle=False) as saved:
                 arrays = {field.name: saved[field.name] for field in fields(Film)}
                 seconds_apart = float(arrays.pop("seconds_apart"))
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no film ({error}). Delete it or run again.") from error
+        except (*DAMAGE, OSError) as error:
+            raise ResultsError(f"{path} is no film ({error}). Delete it or run again.") from error
         film = Film(**arrays, seconds_apart=seconds_apart)
         num_moments = len(np.atleast_1d(film.movie_frame))
         is_film = (
@@ -99,7 +99,7 @@ class Film:
             and 0 < seconds_apart < np.inf
         )
         if not is_film:
-            raise ValueError(
+            raise ResultsError(
                 f"{path} is no film: true and predicted must be uint8 of shape (num_moments, "
                 f"height, width), got {film.true.dtype} {film.true.shape} and "
                 f"{film.predicted.dtype} {film.predicted.shape} for {num_moments} movie frames, "

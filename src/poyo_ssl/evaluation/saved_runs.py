@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from poyo_ssl.model.checkpoints import CONFIG
 from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
+from poyo_ssl.result_files import ResultsError, naming_damage, read_json
 from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.splits import Splits
@@ -51,7 +51,7 @@ def evaluate_run(
         missing from the recording, or unknown to the decoder.
 
     Raises:
-        ValueError: If the directory is no run, holds no decoder, or none knows a unit of any
+        ResultsError: If the directory is no run, holds no decoder, or none knows a unit of any
             recording.
     """
     learned = LearnedFrom.read(run)
@@ -84,7 +84,7 @@ def evaluate_run(
             rows.append({**row, "recording_id": recording.recording_id})
             tables.append(found.predictions.assign(recording=recording.recording_id))
     if not rows:
-        raise ValueError(
+        raise ResultsError(
             f"No decoder in '{run}' could be scored: " + " ".join(dict.fromkeys(problems))
         )
     for problem in dict.fromkeys(problems):
@@ -100,7 +100,7 @@ def _decoders(run: Path) -> Iterator[FittedDecoder]:
         path for path in [run / CONFIG, *run.glob(f"{DECODERS}/**/{CONFIG}")] if path.is_file()
     )
     if not configs:
-        raise ValueError(
+        raise ResultsError(
             f"'{run}' holds no fitted decoder. Give the directory that 'poyo-ssl run' or "
             "'poyo-ssl finetune' wrote."
         )
@@ -124,26 +124,28 @@ class LearnedFrom:
         """What the run's directory says; without it, training data might be scored.
 
         Raises:
-            ValueError: If it says nothing.
+            ResultsError: If it says nothing, or cannot be read.
         """
         missing = [name for name in (EXPERIMENT, SPLITS) if not (run / name).is_file()]
         if missing:
             found = sorted(path.name for path in run.glob("*"))[:8] if run.is_dir() else []
-            raise ValueError(
+            raise ResultsError(
                 f"'{run}' is no run: {' and '.join(missing)} missing "
                 f"(found: {', '.join(found) or 'nothing'}). Give the directory that 'poyo-ssl run' "
                 "or 'poyo-ssl finetune' wrote, not one inside it."
             )
-        experiment = json.loads((run / EXPERIMENT).read_text())
-        digests = {**experiment["recordings"], **experiment.get("earlier", {})}
+        experiment = read_json(run / EXPERIMENT, {"recordings": dict})
         segments, splits = {}, {}
-        for row in json.loads((run / SPLITS).read_text()):
-            intervals = {
-                name: np.array(row[name], dtype=float).reshape(-1, 2)
-                for name in ("segments", "train", "valid", "test", "guard")
-            }
-            segments[row["recording_id"]] = intervals.pop("segments")
-            splits[row["recording_id"], row["task"]] = Splits(**intervals)
+        with naming_damage(run / EXPERIMENT):
+            digests = {**experiment["recordings"], **experiment.get("earlier", {})}
+        with naming_damage(run / SPLITS):
+            for row in read_json(run / SPLITS, {"recording_id": str, "task": str}):
+                intervals = {
+                    name: np.array(row[name], dtype=float).reshape(-1, 2)
+                    for name in ("segments", "train", "valid", "test", "guard")
+                }
+                segments[row["recording_id"]] = intervals.pop("segments")
+                splits[row["recording_id"], row["task"]] = Splits(**intervals)
         return LearnedFrom(digests, segments, splits)
 
     def name_of(self, recording: Recording) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
-from poyo_ssl.evaluation.evaluate import score_decoder
+from poyo_ssl.evaluation.evaluate import score_test_parts
 from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.model.checkpoints import load_encoder
@@ -62,7 +62,9 @@ class Adaptation:
     """Whether the others were placed by their response to a shared stimulus; else they were
     learned."""
     scores: list[dict[str, Any]]
-    """One row of scores for every recording, as ``evaluation.evaluate.score_decoder`` gives it."""
+    """One row of scores a recording, as ``evaluation.evaluate.describe_evaluation`` gives it."""
+    predictions: pd.DataFrame
+    """Every answer, one row a test window, as ``evaluation.evaluate.PREDICTIONS`` lists."""
     curves: dict[str, pd.DataFrame]
     """Fit (``identification``, ``finetuning``) to its learning curves: step, metric, value."""
     divided: Divided
@@ -174,13 +176,14 @@ def adapt(
     decoder.origin = config.origin
     curves["finetuning"] = decoder.fit.curves
     with _timing(seconds, "scoring"):
-        scores = list(_score(decoder, population))
+        scores, predictions = score_test_parts(decoder, population.divided)
     return decoder, Adaptation(
         seconds=seconds,
         num_units=len(population.unit_ids),
         num_known_units=num_known,
         is_placed=encoder.placement is not None,
         scores=scores,
+        predictions=predictions,
         curves=curves,
         divided=divided,
     )
@@ -191,15 +194,6 @@ def _choose_units(divided: Divided, config: AdaptationConfig) -> Mapping[str, li
         divided, config.predictability, may_be_empty=config.units != "predictable"
     )
     return partition.choose(divided, config.units)
-
-
-def _score(decoder: FittedDecoder, population: Population) -> Iterator[dict[str, Any]]:
-    """A row of scores for every recording that has a test part."""
-    task = decoder.question.task
-    for divided in population.divided.answering(task):
-        splits = divided.splits[task.name]
-        if len(splits.test):
-            yield score_decoder(decoder, divided.recording, splits)
 
 
 @contextmanager

@@ -21,12 +21,12 @@ def edges_of_blocks(values: np.ndarray, min_blocks: int) -> np.ndarray:
     Returns:
         Where each block begins, and where the last ends, (num_blocks + 1,).
     """
-    reach = _reach_of_likeness(values)
+    reach = reach_of_likeness(values)
     length = min(1 if reach == 1 else 2 * reach, max(1, len(values) // min_blocks))
     return np.linspace(0, len(values), len(values) // length + 1).round().astype(int)
 
 
-def _reach_of_likeness(values: np.ndarray) -> int:
+def reach_of_likeness(values: np.ndarray) -> int:
     """The lag from which on the autocorrelation of the ranks is that of a random order."""
     ranks = scipy.stats.rankdata(values)
     ranks -= ranks.mean()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from poyo_ssl.alignment.placement import Placement
-from poyo_ssl.model.checkpoint_files import CONFIG, WEIGHTS, CheckpointError
+from poyo_ssl.model.checkpoint_files import CONFIG, NOT_AS_WRITTEN, WEIGHTS, CheckpointError
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.model.taught import PREFIX, Taught
@@ -39,16 +39,14 @@ def save_checkpoint(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(directory)
-    with (
-        partial_file(directory / WEIGHTS) as weights,
-        partial_file(directory / CONFIG) as config_path,
-    ):
+    with partial_file(directory / WEIGHTS) as weights:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, weights
         )
-        config_path.write_text(to_json(config))
-        publish(weights, directory / WEIGHTS)
-        publish(config_path, directory / CONFIG)
+        with partial_file(directory / CONFIG) as config_path:
+            config_path.write_text(to_json(config))
+            publish(weights, directory / WEIGHTS)
+            publish(config_path, directory / CONFIG)
 
 
 def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -78,7 +76,23 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
             f"The checkpoint in '{directory}' is damaged ({CONFIG} holds no settings by name but "
             f"a {type(config).__name__}). Train again."
         )
+    _require_size(directory, tensors, config)
     return tensors, config
+
+
+def _require_size(directory: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Refuses a network that would be built larger than its weights are."""
+    encoder = config.get("encoder")
+    sizes = {name: config.get(name) for name in ("members", "num_queries")}
+    if isinstance(encoder, dict):
+        sizes |= {**encoder, "sampling_rate": config.get("sampling_rate")}
+    most = sum(map(Tensor.numel, tensors.values()))
+    for name, size in sizes.items():
+        if isinstance(size, (int, float)) and size > max(most, 1):
+            raise CheckpointError(
+                f"The checkpoint in '{directory}' is damaged ({name} is {size}, and there are "
+                f"{most} weights). Train again."
+            )
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -166,7 +180,7 @@ def load_encoder(directory: str | Path) -> Encoder:
             learned = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
             encoder.taught = Taught.of(settings["taught"], learned)
         restore(encoder, tensors)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except NOT_AS_WRITTEN as error:
         raise CheckpointError(
             f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
             "was written: pretrain again."

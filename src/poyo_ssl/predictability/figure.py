@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter
 from poyo_ssl.predictability.knees import KneeBootstrap
 from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.predictability.sensitivity import ALL_UNITS, MOVED, Sensitivity
+from poyo_ssl.whole_files import write_figure
 
 PREDICTABLE_COLOR, UNPREDICTABLE_COLOR = "#009E73", "#AA4499"
 """Two colours that all colour-blind readers tell apart, in every figure of units; the report gives
@@ -61,7 +62,7 @@ def plot_predictability(partition: Partition, path: Path | str | None = None) ->
     else:
         _draw_units(figure, partition)
     if path is not None:
-        figure.savefig(path)
+        write_figure(Path(path), figure)
     return figure
 
 
@@ -107,7 +108,7 @@ def plot_sensitivity(sensitivity: Sensitivity, path: Path | str | None = None) -
     )
     figure.suptitle(_describe_largest_changes(sensitivity), x=0.01, ha="left", fontsize="medium")
     if path is not None:
-        figure.savefig(path)
+        write_figure(Path(path), figure)
     return figure
 
 

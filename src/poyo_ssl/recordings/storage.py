@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import h5py
 import numpy as np
@@ -240,7 +241,10 @@ def _open_templates(file: h5py.File, names: Mapping[str, str]) -> dict[str, np.n
     return templates
 
 
-@lru_cache(maxsize=64)
+_OPEN_PICTURES: WeakValueDictionary[tuple[Path, int, int], np.ndarray] = WeakValueDictionary()
+"""Pictures that recordings share; the file is closed with the last of them."""
+
+
 def _open_pictures(path: Path, size: int, mtime_ns: int) -> np.ndarray:
     """Maps a file of pictures whose content is what its name says; checked once in a process.
 
@@ -249,12 +253,22 @@ def _open_pictures(path: Path, size: int, mtime_ns: int) -> np.ndarray:
         size: Its size and
         mtime_ns: its time, which tell it from another one of that name.
     """
+    key = (path, size, mtime_ns)
+    pictures = _OPEN_PICTURES.get(key)
+    if pictures is None:
+        _require_named_content(*key)
+        pictures = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        _OPEN_PICTURES[key] = pictures
+    return pictures
+
+
+@lru_cache(maxsize=64)
+def _require_named_content(path: Path, size: int, mtime_ns: int) -> None:
     expected = path.stem.rpartition("-")[2]
     with path.open("rb") as handle:
         read_header(handle)  # numpy raises errors of all kinds over damaged ones
     if _hash_content(np.lib.format.open_memmap(path, mode="r")) != expected:
         raise ValueError("its content is not what its name says")
-    return np.asarray(np.lib.format.open_memmap(path, mode="r"))
 
 
 def _read_units(file: h5py.File, columns: list[str] | None, text: Sequence[str]) -> pd.DataFrame:

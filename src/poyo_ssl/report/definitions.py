@@ -39,8 +39,9 @@ INTERVALS = [
     "three on, other recordings. Of right and wrong trials these are Wilson's intervals; "
     "neighbouring samples of movies and of values are averaged before.",
     "p of chance: how often the answers would fit as well if the labels of the test part had come "
-    "in another order (permutation test, one-sided; labels that resemble their neighbours move in "
-    "blocks). There is none for pictures: compare with the mean frame.",
+    "in another order (permutation test, one-sided; labels that resemble their neighbours are "
+    "shifted). There is none where the test part is too short for them, nor for pictures: compare "
+    "with the mean frame.",
     "Right: test trials decoded correctly, the mean over seeds.",
     "Gain over scratch: the score minus that of the same network trained from scratch, paired: "
     "the same recordings, test samples and, for networks, seeds. Pretraining is said to help "

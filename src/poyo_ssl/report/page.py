@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ from poyo_ssl.report.tables import (
     tabulate_scores,
     tabulate_warnings,
 )
+from poyo_ssl.whole_files import partial_file, publish
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +120,9 @@ def write_report(run_directory: str | Path, output: str | Path | None = None) ->
     results = load_results(run_directory)
     page = render_page(results)
     path = Path(output) if output is not None else results.directory / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, "utf-8", errors="backslashreplace", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with partial_file(path) as partial:
+        partial.write_text(page, "utf-8", errors="backslashreplace", newline="\n")
+        publish(partial, path)
     logger.info("Wrote the report %s (%.1f MB).", path, path.stat().st_size / 1e6)
     return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.file_names import file_name
+from poyo_ssl.result_files import DAMAGE
 
 _WRITE_ONE = "Write a run with 'poyo-ssl run' or poyo_ssl.run"
 _TEXT_COLUMNS = {
@@ -225,7 +225,7 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _check_fields(path: Path, row: dict[str, Any], expected: dict[str, type]) -> None:
     for key, kind in expected.items():
-        if not isinstance(row.get(key) or kind(), kind):
+        if row.get(key) is not None and not isinstance(row[key], kind):
             raise _malformed(path, f"'{key}' must be a {kind.__name__}, got {row[key]!r}.")
 
 
@@ -236,7 +236,8 @@ def _read_recordings(path: Path) -> list[dict[str, Any]] | None:
             path, recording, {"cre_lines": dict, "areas": dict, "stimuli": dict, "notes": list}
         )
         for name, stimulus in (recording.get("stimuli") or {}).items():
-            _check_fields(path, {name: stimulus}, {name: dict})
+            if not isinstance(stimulus, dict):
+                raise _malformed(path, f"'{name}' must be a dict, got {stimulus!r}.")
     return recordings
 
 
@@ -304,6 +305,8 @@ def _read_table(path: Path) -> pd.DataFrame | None:
             table[column] = pd.to_numeric(table[column].replace({"": None, "nan": None}))
         except ValueError as error:
             raise _malformed(path, f"column '{column}' must be numbers ({error}).") from error
+    if "seed" in table and table["seed"].isna().any():
+        raise _malformed(path, "column 'seed' must be numbers, and some are missing.")
     if path.name == "summary.csv":
         table = _with_what_older_summaries_lack(table)
     if "label_fraction" in table:
@@ -373,7 +376,7 @@ def _read_movie(path: Path) -> MovieFrames:
                 predicted=saved["predicted"],
                 ssim=saved["ssim"],
             )
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, OSError) as error:
         raise _malformed(path, f"not saved movie frames ({error}).") from error
     num_shown = len(movie.movie_frame)
     is_consistent = (

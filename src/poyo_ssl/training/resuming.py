@@ -25,6 +25,7 @@ from torch import Tensor
 
 from poyo_ssl.ending import STOPPED_BY
 from poyo_ssl.model.checkpoints import CheckpointError
+from poyo_ssl.output_directory import OutputError
 from poyo_ssl.whole_files import partial_file, publish, remove_stale_partials
 
 logger = logging.getLogger(__name__)
@@ -130,13 +131,10 @@ class TrainingCheckpoints(CheckpointIO):
                 publish(partial, path)
             for old in self._steps()[: -self.num_kept]:
                 old.unlink(missing_ok=True)
+        except OutputError as error:
+            raise TrainingStorageError(str(error)) from error
         except OSError as error:
             raise TrainingStorageError(_explain_unwritten(path, error)) from error
-        except RuntimeError as error:
-            if not isinstance(error.__context__, OSError):
-                raise
-            # torch's own error says nothing of the disk
-            raise TrainingStorageError(_explain_unwritten(path, error.__context__)) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
