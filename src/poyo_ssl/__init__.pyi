@@ -94,6 +94,7 @@ from .windows.divide import Divided as Divided
 from .windows.divide import DividedRecording as DividedRecording
 from .windows.divide import divide as divide
 from .windows.label_budget import LabelBudget as LabelBudget
+from .windows.label_budget import LeftOut as LeftOut
 from .windows.population import Population as Population
 from .windows.splits import SplitConfig as SplitConfig
 from .windows.splits import Splits as Splits

@@ -14,8 +14,8 @@ EXPERIMENT, SPLITS = "experiment.json", "splits.json"
 """What every directory of results holds: what was learned from, and its parts."""
 PREDICTIONS = "predictions.csv"
 """Every answer of a decoder, or of all decoders of a run."""
-DECODERS, MOVIE = "decoders", "movie"
-"""Folders of a run whose arrays are no recordings."""
+DECODERS, MOVIE, NEURONS = "decoders", "movie", "neurons.npz"
+"""Folders and a file of a run whose arrays are no recordings."""
 
 _LONGEST = 130
 """Bytes; encrypted file systems allow 143, of which an ending may take some."""
@@ -94,9 +94,6 @@ def fit_folder(task: str, units: str, arm: str, labels: str, seed: int) -> str:
 
 def is_own_result(path: Path) -> bool:
     """Whether a file is an array that a run saved, which is no recording."""
-    return any(
-        folder.name in (DECODERS, MOVIE)
-        and (folder.parent / EXPERIMENT).is_file()
-        and (folder.parent / SPLITS).is_file()
-        for folder in path.parents
-    )
+    of_runs = [folder.parent for folder in path.parents if folder.name in (DECODERS, MOVIE)]
+    of_runs += [path.parent] * (path.name == NEURONS)
+    return any((run / EXPERIMENT).is_file() and (run / SPLITS).is_file() for run in of_runs)

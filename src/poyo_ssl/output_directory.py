@@ -43,7 +43,7 @@ def alone_in(directory: Path) -> Iterator[None]:
             try:
                 yield
             except Exception:
-                if is_new and [*directory.iterdir()] == [lock]:
+                if is_new and directory.is_dir() and [*directory.iterdir()] == [lock]:
                     lock.unlink()
                     directory.rmdir()
                 raise

@@ -401,6 +401,7 @@ def test_ctrl_c_twice_ends_a_fit_at_once(tmp_path):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(Impatient(BUSY, 0.5, 3), checkpoint_directory=tmp_path)
     assert files(tmp_path) == ["step-00000002.ckpt"]
+    assert signal.getsignal(signal.SIGINT) is before  # which Lightning leaves ignored
 
 
 def test_a_finished_fit_leaves_ctrl_c_as_it_was(tmp_path):

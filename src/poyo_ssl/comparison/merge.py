@@ -18,8 +18,7 @@ from poyo_ssl.comparison.run_directory import (
     write_results,
 )
 from poyo_ssl.comparison.run_plan import RunPlan
-from poyo_ssl.file_names import EXPERIMENT
-from poyo_ssl.neurons.storage import NEURONS
+from poyo_ssl.file_names import EXPERIMENT, NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.report.page import write_report
 from poyo_ssl.result_files import (

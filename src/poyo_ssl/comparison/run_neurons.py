@@ -5,8 +5,9 @@ from __future__ import annotations
 from poyo_ssl.comparison.experiment import Experiment, PlannedFit
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.decoders.loading import load_decoder
+from poyo_ssl.file_names import NEURONS
 from poyo_ssl.neurons.describe import describe_neurons
-from poyo_ssl.neurons.storage import NEURONS, save_neurons
+from poyo_ssl.neurons.storage import save_neurons
 
 
 def write_neurons(experiment: Experiment, run_plan: RunPlan) -> None:

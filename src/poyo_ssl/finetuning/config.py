@@ -39,11 +39,15 @@ class TeacherConfig:
             )
 
     def num_taught(self, batch_size: int, num_labelled: int) -> int:
-        """Windows of a batch that the teacher answers, where so many windows have labels."""
-        fraction = self.unlabelled_fraction
-        if fraction is None:
-            fraction = 0.5 / (1 + num_labelled / MANY_LABELS)
-        return round(fraction * batch_size)
+        """Windows of a batch that the teacher answers, where so many windows have labels.
+
+        Unless the fraction is given, a whole number of quarters of the batch, so that a step can
+        be taken in parts.
+        """
+        if self.unlabelled_fraction is not None:
+            return round(self.unlabelled_fraction * batch_size)
+        quarter = max(1, batch_size // 4)
+        return round(0.5 / (1 + num_labelled / MANY_LABELS) * batch_size / quarter) * quarter
 
 
 @dataclass(frozen=True, kw_only=True)

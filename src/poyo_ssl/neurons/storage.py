@@ -15,8 +15,6 @@ from poyo_ssl.neurons.responses import Responses
 from poyo_ssl.recordings.untrusted_files.numpy_files import open_npz
 from poyo_ssl.whole_files import write_arrays
 
-NEURONS = "neurons.npz"
-"""The file in the directory of a run."""
 _HEADER = "header"
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poyo_ssl.estimators.figures import plot_latents
+from poyo_ssl.file_names import NEURONS
 from poyo_ssl.neurons.describe import Neurons, TaskNeurons
 from poyo_ssl.neurons.figures import (
     has_places,
@@ -24,7 +25,7 @@ from poyo_ssl.neurons.figures import (
     plot_tuning,
 )
 from poyo_ssl.neurons.selectivity import selectivity
-from poyo_ssl.neurons.storage import NEURONS, NeuronsError, load_neurons
+from poyo_ssl.neurons.storage import NeuronsError, load_neurons
 from poyo_ssl.report.formatting import format_count, format_number
 from poyo_ssl.report.inline_svg import page_look, to_svg
 from poyo_ssl.report.results import ArmFile, ReportError, RunResults, Task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +103,7 @@ def fit(
     if newest is not None and is_finished(newest):
         return _restore_fitted(module, read_checkpoint(newest))
     first_step = step_of(newest) if newest is not None else 0
-    with _expected_warnings(), naming_lost_processes(config.rank_timeout):
+    with _expected_warnings(), _keeping_ctrl_c(), naming_lost_processes(config.rank_timeout):
         train_loader, valid_loader = make_loaders(
             train_batches,
             valid_batches,
@@ -190,6 +192,17 @@ def _make_trainer(
         deterministic=True,
         **options,
     )
+
+
+@contextmanager
+def _keeping_ctrl_c() -> Iterator[None]:
+    """Lightning leaves Ctrl-C ignored once it was pressed: a notebook could not be stopped again."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
