@@ -16,13 +16,13 @@ from poyo_ssl.neurons.figures import FAINT, INK, MUTED, SHADE
 from poyo_ssl.predictability.figure import PREDICTABLE_COLOR, UNPREDICTABLE_COLOR
 
 VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    FAINT: "--line",
-    "#333333": "--ink",  # of labels
-    SHADE: "--shade",
-    PREDICTABLE_COLOR.lower(): "--predictable",
-    UNPREDICTABLE_COLOR.lower(): "--unpredictable",
+    INK: "ink",
+    MUTED: "muted",
+    FAINT: "line",
+    "#333333": "ink",  # of labels
+    SHADE: "shade",
+    PREDICTABLE_COLOR.lower(): "predictable",
+    UNPREDICTABLE_COLOR.lower(): "unpredictable",
 }
 """Colour of a figure to the variable of the page that stands for it."""
 _LOOK: dict[Any, Any] = {
@@ -67,7 +67,7 @@ def to_svg(figure: Figure, description: str) -> Markup:
         for image, piece in zip(images, pieces[1:], strict=True)
     )
     for color, variable in VARIABLES.items():
-        text = text.replace(color, f"var({variable})")
+        text = text.replace(color, f"var(--{variable})")
     head, tail = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     return Markup(f'{head} role="img" aria-label="{escape(description)}">{tail}')

@@ -196,7 +196,7 @@ def _make_trainer(
 
 @contextmanager
 def _keeping_ctrl_c() -> Iterator[None]:
-    """Lightning leaves Ctrl-C ignored once it was pressed: a notebook could not be stopped again."""
+    """Puts back the handler of Ctrl-C, which Lightning leaves ignored once it was pressed."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
