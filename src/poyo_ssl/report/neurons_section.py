@@ -156,13 +156,13 @@ def _task_panels(neurons: Neurons, task: TaskNeurons, arms: list[str]) -> Iterat
             caption = (
                 f"Response of every unit to the label that it prefers ({count} presentations of "
                 "all labels). Label and order, early peaks above, come from every other "
-                "presentation; those between are drawn."
+                "presentation; those between are drawn. Grey: not imaged, or no training time."
             )
         else:
             caption = (
                 f"Average of every unit around the stimulus ({count} presentations). The order, "
                 "early peaks above, comes from every other presentation; those between are drawn. "
-                "Grey: no training time."
+                "Grey: not imaged, or no training time."
             )
         yield _panel(plot_responses(neurons, task.name), caption)
         caption = "The same, mean ± s.e.m. over units."
