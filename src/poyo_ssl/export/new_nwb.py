@@ -69,8 +69,8 @@ def _subject(fields: Mapping[str, Any]) -> Any:
         return Subject(**fields)
     except (TypeError, ValueError) as error:
         raise RecordingError(
-            f"NWB does not take this subject ({error}). Its fields are species, sex, age, genotype, "
-            "strain, weight, description, subject_id and date_of_birth."
+            f"NWB does not take this subject ({error}). Its fields are species, sex, age, "
+            "genotype, strain, weight, description, subject_id and date_of_birth."
         ) from error
 
 

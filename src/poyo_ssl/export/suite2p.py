@@ -31,7 +31,7 @@ def write_predictable(recording: Recording, path: str | Path, units: pd.DataFram
             file exists and holds something else, such as ``F.npy``.
     """
     path = Path(path)
-    if path.is_file() and read_dtype(path) != bool:
+    if path.is_file() and read_dtype(path) != np.dtype(bool):
         raise RecordingError(
             f"'{path}' exists and holds something other than who is predictable. Write elsewhere, "
             "such as to 'predictable.npy' beside it."

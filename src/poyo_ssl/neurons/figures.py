@@ -91,7 +91,8 @@ def _with_gaps(times: np.ndarray, traces: np.ndarray) -> tuple[np.ndarray, np.nd
         traces: (num_samples, num_units).
     """
     steps = np.diff(times)
-    gaps = np.flatnonzero(steps > _LONGEST_STEP * np.median(steps)) + 1 if len(steps) else []
+    usual = np.median(steps) if len(steps) else np.inf
+    gaps = np.flatnonzero(steps > _LONGEST_STEP * usual) + 1
     return np.insert(times, gaps, np.nan), np.insert(traces, gaps, np.nan, axis=0)
 
 

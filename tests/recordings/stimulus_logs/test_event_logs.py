@@ -66,6 +66,9 @@ def test_tables_of_bonsai_have_times_of_two_kinds(tmp_path):
         ps.find_presentations(log, PATTERN)
     log = ps.read_event_log(write(tmp_path / "b.csv", BONSAI_SECONDS))
     assert as_lists(ps.find_presentations(log, PATTERN)) == SHOWN
+    numbered = "trial,onset_s,kind,reaction_time\n0,1.0,go,0.2\n1,3.0,go,0.3\n"
+    log = ps.read_event_log(write(tmp_path / "c.csv", numbered))
+    assert log["start"].tolist() == [1.0, 3.0]  # not the numbers of the trials
 
 
 def test_a_photodiode_answers_for_the_presentation_before_it_alone():

@@ -106,8 +106,8 @@ def _require_columns(log: pd.DataFrame, columns: Sequence[str] | None) -> None:
     if lacking := [name for name in columns or () if name not in known]:
         raise RecordingError(
             f"The log has no column {', '.join(lacking)} beside its names and times (found: "
-            f"{', '.join(known) or 'none'}). Leave it out, or take it from the names of events with "
-            "a named group."
+            f"{', '.join(known) or 'none'}). Leave it out, or take it from the names of events "
+            "with a named group."
         )
 
 
