@@ -100,7 +100,7 @@ def _rename(
         except KeyError as error:
             raise RecordingError(
                 f"'{path}' knows {len(cells)} ROIs of recording '{recording.recording_id}', but "
-                f"not '{unit_id}', row {row} of F.npy. Track all ROIs of F.npy, not cells alone, and "
+                f"not '{unit_id}', row {row} of F.npy. Track all ROIs, not cells alone, and "
                 "give the recordings in the order that they were tracked in."
             ) from error
         names.append(unit_id if cell < 0 else f"{subject_id}/cell-{cell}")
