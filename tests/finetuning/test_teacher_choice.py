@@ -49,6 +49,18 @@ def test_parts_left_out_are_of_all_classes_and_together_all_windows(setting):
         assert set(windows.target) == set(everything.target)
 
 
+def test_what_is_left_out_stays_out_of_every_choice_within(setting):
+    """How much the network counts is judged by windows that did not choose its teacher either."""
+    [divided] = setting.population.divided
+    outer = setting.leaving_out(5)[-1]
+    judging = set(outer.left_out_windows(divided).first_timestep)
+    for inner in outer.leaving_out(2):
+        kept = set(inner.training_windows(divided).first_timestep)
+        left = set(inner.left_out_windows(divided).first_timestep)
+        assert not judging & (kept | left)
+        assert kept | left == set(outer.training_windows(divided).first_timestep)
+
+
 def test_the_one_that_tells_left_out_windows_is_taken_whatever_its_place(setting):
     for names in (("ridge", "nothing"), ("nothing", "ridge")):
         known = {"ridge": ridge, "nothing": knowing_nothing}
