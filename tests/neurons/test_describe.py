@@ -199,7 +199,7 @@ def test_figures_are_drawn_of_what_there_is_and_say_what_is_not(neurons):
         (lambda: plot_field_of_view(neurons), "x_px and y_px"),
         (lambda: plot_tuning(neurons, "movie_held_out"), "no tuning curves"),
         (lambda: plot_responses(neurons, "speed"), "not described for the task 'speed'"),
-        (lambda: plot_importance(neurons, "direction", arms=[]), "No decoder tells"),
+        (lambda: plot_importance(neurons, "movie_held_out", arms=["ridge"]), "but: scratch"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong()

@@ -43,7 +43,7 @@ class TeacherConfig:
         fraction = self.unlabelled_fraction
         if fraction is None:
             fraction = 0.5 / (1 + num_labelled / MANY_LABELS)
-        return round(fraction * batch_size)
+        return min(round(fraction * batch_size), batch_size - 1)  # one with a label is left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,10 +244,11 @@ def plot_importance(
         ValueError: If the task is not described, or no decoder tells which units it uses.
     """
     told = neurons.task(task).importance
-    importance = {arm: told[arm] for arm in (told if arms is None else arms)}
-    if not importance:
+    importance = {arm: told[arm] for arm in (told if arms is None else arms) if arm in told}
+    if not importance or len(importance) < len(arms or ()):
         raise ValueError(
-            f"No decoder tells which units it uses for the task '{task}'. Give describe_neurons "
+            f"{'No decoder' if arms is None else ', '.join(arms) or 'None'} tells which units it "
+            f"uses for the task '{task}' (but: {', '.join(told) or 'none'}). Give describe_neurons "
             "decoders of it: networks, or ridge or logistic regression."
         )
     axes = new_axes() if axes is None else axes
