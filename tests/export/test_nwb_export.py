@@ -140,6 +140,14 @@ def test_what_cannot_be_written_is_said(session, tiny_recording, tmp_path):
         ps.write_nwb(recording, tmp_path / "b.nwb", predictions=predictions_of("other"))
     with pytest.raises(ps.RecordingError, match="session_start_time, such as"):
         ps.write_nwb(tiny_recording, tmp_path / "b.nwb", predictions=predictions_of("tiny"))
+    with pytest.raises(ps.RecordingError, match=r"take this subject .*'specie'"):
+        ps.write_nwb(
+            tiny_recording,
+            tmp_path / "b.nwb",
+            predictions=predictions_of("tiny"),
+            session_start_time=datetime(2026, 5, 4, tzinfo=UTC),
+            subject={"specie": "Mus musculus"},
+        )
     fewer = replace(recording, df_over_f=recording.df_over_f[:, :2], units=recording.units.iloc[:2])
     with pytest.raises(ps.RecordingError, match="has 3 units, but recording '11-StimA' has 2"):
         ps.write_nwb(fewer, tmp_path / "b.nwb", units=units_of(recording))
@@ -184,6 +192,11 @@ def test_rois_of_suite2p_that_are_no_cells_are_not_predictable(tmp_path):
     words = [word for name, value in options.items() for word in (f"--source.{name}", str(value))]
     assert main(["export", str(run), str(plane), "--output", str(output), *words]) == 0
     assert np.load(output).tolist() == [False, True, False, False, True]
+    ps.write_predictable(recording, output, units_of(recording))  # over what it wrote before
+    fluorescence = (plane / "F.npy").read_bytes()
+    with pytest.raises(ps.RecordingError, match="exists and holds something other"):
+        ps.write_predictable(recording, plane / "F.npy", units_of(recording))
+    assert (plane / "F.npy").read_bytes() == fluorescence
     with pytest.raises(ps.RecordingError, match=r"do not end in a row of F\.npy"):
         ps.write_predictable(
             replace(recording, units=pd.DataFrame({"unit_id": ["a/x", "a/y", "a/z"]})),

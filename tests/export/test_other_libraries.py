@@ -51,6 +51,9 @@ def test_arrays_of_minian_need_their_rate(rng):
     np.testing.assert_array_equal(recording.df_over_f, traces.to_numpy().T.astype(np.float32))
     with pytest.raises(ps.RecordingError, match="either sampling_rate or timestamps"):
         ps.recording_from_xarray(traces, recording_id="m1")
+    late = traces.rename(frame="time").assign_coords(time=7 + np.arange(traces.sizes["frame"]) / 20)
+    with pytest.raises(ps.RecordingError, match="either sampling_rate or timestamps"):
+        ps.recording_from_xarray(late, recording_id="m1", sampling_rate=20.0)  # 7 s would be lost
     with pytest.raises(ps.RecordingError, match=r"\('unit_id', 'step'\)"):
         ps.recording_from_xarray(traces.rename(frame="step"), recording_id="m1")
     with pytest.raises(ps.RecordingError, match="got Dataset"):

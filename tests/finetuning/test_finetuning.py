@@ -371,6 +371,7 @@ def test_the_more_labels_the_fewer_windows_a_teacher_answers():
     assert [config.num_taught(32, n) for n in (1, 300, 3_000)] == [16, 8, 0]
     assert TeacherConfig(unlabelled_fraction=0.25).num_taught(32, 3_000) == 8
     assert TeacherConfig(unlabelled_fraction=0.0).num_taught(32, 1) == 0
+    assert TeacherConfig(unlabelled_fraction=0.99).num_taught(32, 1) == 31
     with pytest.raises(ValueError, match="temperature and blend must be positive"):
         TeacherConfig(temperature=0.0)
     with pytest.raises(ValueError, match="label_smoothing must lie in"):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poyo_ssl.decoders.linear import LinearReadout
+from poyo_ssl.decoders.linear import NEVER_SHOWN, LinearReadout
 from poyo_ssl.finetuning import teacher_choice
+from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.teacher_choice import choose_blend, choose_teacher
 from poyo_ssl.finetuning.teachers import TEACHERS, ridge_readout
 from poyo_ssl.windows.divide import divide
@@ -46,6 +47,18 @@ def test_parts_left_out_are_of_all_classes_and_together_all_windows(setting):
         assert not set(kept.first_timestep) & set(windows.first_timestep)
         assert len(kept) + len(windows) == len(everything)
         assert set(windows.target) == set(everything.target)
+
+
+def test_what_is_left_out_stays_out_of_every_choice_within(setting):
+    """How much the network counts is judged by windows that did not choose its teacher either."""
+    [divided] = setting.population.divided
+    outer = setting.leaving_out(5)[-1]
+    judging = set(outer.left_out_windows(divided).first_timestep)
+    for inner in outer.leaving_out(2):
+        kept = set(inner.training_windows(divided).first_timestep)
+        left = set(inner.left_out_windows(divided).first_timestep)
+        assert not judging & (kept | left)
+        assert kept | left == set(outer.training_windows(divided).first_timestep)
 
 
 def test_the_one_that_tells_left_out_windows_is_taken_whatever_its_place(setting):
@@ -119,3 +132,37 @@ def test_what_is_left_out_is_not_learned_from(setting, monkeypatch):
     kept, left = seen[0].kept(target), seen[0].left(target)
     assert len(kept) == pytest.approx(0.8 * len(target), abs=4)
     assert not set(kept) & set(left)
+
+
+def taught_by(teacher: LinearReadout, setting):
+    return finetune(
+        setting.population, setting.task, ENCODER, few_steps(1), teacher=teacher, seed=setting.seed
+    )
+
+
+def test_a_teacher_that_says_the_same_of_all_windows_leaves_the_network_alone(setting):
+    """Blind to what all units share, a ridge on one unit has no weight left."""
+    nothing = knowing_nothing(setting)
+    decoder = taught_by(replace(nothing, intercept=np.zeros_like(nothing.intercept)), setting)
+    activity = setting.population.activity["tiny"]
+    first = setting.training_windows(setting.population.divided[0]).first_timestep
+    answer, alone = decoder.answer(activity, first), decoder.network_scores(activity, first)
+    assert np.isfinite(answer).all()
+    np.testing.assert_array_equal(answer.argmax(axis=1), alone.argmax(axis=1))
+
+
+def test_an_answer_without_a_label_does_not_quieten_the_teacher(setting, monkeypatch):
+    teacher = ridge(setting)
+    spread = taught_by(teacher, setting).spread[0]
+    [divided] = setting.population.divided
+    target = setting.training_windows(divided).target
+    windows = type(setting.population.divided).windows
+
+    def without_class_0(*args, **options):
+        found = windows(*args, **options)
+        return found.take(np.flatnonzero(found.target != 0))
+
+    assert 0 in target
+    monkeypatch.setattr(type(setting.population.divided), "windows", without_class_0)
+    intercept = np.where(np.arange(len(teacher.intercept)) == 0, NEVER_SHOWN, teacher.intercept)
+    assert taught_by(replace(teacher, intercept=intercept), setting).spread[0] < 2 * spread

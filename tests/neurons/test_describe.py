@@ -89,6 +89,32 @@ def test_frames_that_are_held_out_of_a_movie_leave_a_gap(neurons, tiny_divided):
     assert not is_learned_bin.all()
 
 
+def test_a_flash_shorter_than_a_bin_has_a_preferred_label_too(tiny_recording):
+    shown = tiny_recording.stimuli["drifting_gratings"]
+    flashed = {"drifting_gratings": shown.assign(end=shown["start"] + 0.06)}  # samples last 0.1 s
+    found = measure_responses(
+        replace(tiny_recording, stimuli=flashed),
+        DIRECTION,
+        tiny_recording.segment_intervals,
+        np.array([0.0, 90, 180, 270]),
+        ALL,
+    )
+    assert found.is_preferred
+    during = (found.times > 0) & (found.times < 0.4)
+    assert found.average[during, :4].mean() > 0.5
+
+
+def test_no_line_is_drawn_where_nothing_was_imaged(neurons):
+    traces = neurons.traces
+    is_imaged = (traces.times < 5) | (traces.times > 8)
+    gap = replace(traces, times=traces.times[is_imaged], df_over_f=traces.df_over_f[is_imaged])
+    times, values = plot_traces(replace(neurons, traces=gap)).lines[0].get_data()
+    missing = np.flatnonzero(np.isnan(times))
+    assert len(missing) == 1
+    assert np.isnan(values[missing]).all()
+    assert times[missing[0] - 1] < 5 < 8 < times[missing[0] + 1]
+
+
 def test_the_half_that_is_drawn_does_not_choose_what_is_drawn(tiny_recording, rng):
     """Noise that is sorted by its own peaks looks like responses; this one must not."""
     noise = rng.normal(size=(tiny_recording.num_timesteps, 200)).astype(np.float32)
@@ -173,7 +199,7 @@ def test_figures_are_drawn_of_what_there_is_and_say_what_is_not(neurons):
         (lambda: plot_field_of_view(neurons), "x_px and y_px"),
         (lambda: plot_tuning(neurons, "movie_held_out"), "no tuning curves"),
         (lambda: plot_responses(neurons, "speed"), "not described for the task 'speed'"),
-        (lambda: plot_importance(neurons, "direction", arms=[]), "No decoder tells"),
+        (lambda: plot_importance(neurons, "movie_held_out", arms=["ridge"]), "but: scratch"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong()

@@ -52,5 +52,7 @@ def test_orientations_have_no_direction_and_other_labels_no_angle(rng):
 
 def test_an_angle_that_was_not_shown_and_a_silent_unit_are_told_by_nan():
     table = selectivity(curves(np.ones(3), np.full(3, -0.1), labels=[0.0, 90, 200]), 360)
+    assert table["preferred"].iloc[0] == 0
+    assert np.isnan(table["preferred"].iloc[1])
     assert np.isnan(table["osi"]).all()
     assert np.isnan(table["global_osi"].iloc[1])

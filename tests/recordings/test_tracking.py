@@ -99,6 +99,11 @@ def test_what_is_not_read_is_said(recordings, tmp_path):
     labels = write_roicat_json(tmp_path)
     with pytest.raises(ps.RecordingError, match="tracks 2 sessions, and 1 recordings"):
         track(labels, recordings[:1])
+    labels.write_text(json.dumps({"labels_bySession": [[0, 1, 2], [0, 1]]}))  # cells alone
+    with pytest.raises(
+        ps.RecordingError, match=r"3 ROIs of recording 'monday', but not 'monday/3'"
+    ):
+        track(labels)
     labels.write_text("[1, 2]")
     with pytest.raises(ps.RecordingError, match="no labels_bySession"):
         track(labels)

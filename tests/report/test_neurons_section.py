@@ -57,6 +57,13 @@ def test_tables_say_who_is_selective_and_who_matters(run_directory, described):
     assert [row.cells[0] for row in table.rows[2:]] == ["Cux2-CreERT2", "Sst"]
 
 
+def test_indices_of_angles_are_left_out_where_labels_are_none(run_directory, described):
+    (task,) = described[0].tasks
+    plain = replace(task, tuning=replace(task.tuning, period=None))
+    table = read(run_directory, [replace(described[0], tasks=[plain])]).selectivity
+    assert table.columns == ["Task", "Units", "Number", "Sparseness"]
+
+
 def test_a_run_without_descriptions_has_no_section(saved_run):
     assert read_neurons_section(load_results(saved_run)) is None
 

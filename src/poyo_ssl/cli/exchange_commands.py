@@ -99,8 +99,16 @@ def _events(options: Namespace) -> None:
     from poyo_ssl.recordings.stimulus_logs.presentations import find_presentations
     from poyo_ssl.whole_files import write_csv
 
+    if (options.stimulus is None) != (options.output is None):
+        given, lacking = ("output", "stimulus") if options.output else ("stimulus", "output")
+        raise ValueError(
+            f"--{given} is given without --{lacking}. Give both to write presentations, or neither "
+            "to see what is in the log."
+        )
+    if options.output is not None and options.output.resolve() == options.log.resolve():
+        raise ValueError(f"'{options.output}' is the log itself. Write the table elsewhere.")
     log = read_event_log(options.log)
-    if options.stimulus is None or options.output is None:
+    if options.stimulus is None:
         found = log.groupby("name", sort=False)["start"].agg(["count", "min", "max"])
         print_frame(found.reset_index().rename(columns={"min": "first (s)", "max": "last (s)"}))
         say("--stimulus PATTERN with --output FILE writes the presentations of one as CSV.")

@@ -63,7 +63,7 @@ def _summarize_stimulus(recording: Recording, name: str, table: pd.DataFrame) ->
 
 def _summarize_tasks(recording: Recording) -> str:
     able = [name for name, task in TASKS.items() if can_answer(recording, task)]
-    known = {task.stimulus for task in TASKS.values()}
+    known = {TASKS[name].stimulus for name in able}
     askable = [
         f"{name}/{columns[0]}"
         for name, table in {**recording.stimuli, **recording.time_series}.items()

@@ -34,10 +34,10 @@ def new_session(
             inspector minds less than one without age, sex and species.
 
     Raises:
-        RecordingError: If ``session_start_time`` is not given.
+        RecordingError: If ``session_start_time`` is not given, or NWB has no such field of a
+            subject, or not in this form.
     """
     from pynwb import NWBFile
-    from pynwb.file import Subject
 
     if session_start_time is None:
         raise RecordingError(
@@ -54,12 +54,24 @@ def new_session(
         notes=f"Subject: {recording.subject_id}" if recording.subject_id else None,
     )
     if subject:
-        session.subject = Subject(**{"subject_id": recording.subject_id, **subject})
+        session.subject = _subject({"subject_id": recording.subject_id, **subject})
     segmentation = _add_traces(session, recording)
     _add_series(session, recording)
     for name, table in recording.stimuli.items():
         session.add_time_intervals(_intervals(name, table))
     return session, segmentation
+
+
+def _subject(fields: Mapping[str, Any]) -> Any:
+    from pynwb.file import Subject
+
+    try:
+        return Subject(**fields)
+    except (TypeError, ValueError) as error:
+        raise RecordingError(
+            f"NWB does not take this subject ({error}). Its fields are species, sex, age, "
+            "genotype, strain, weight, description, subject_id and date_of_birth."
+        ) from error
 
 
 def _add_traces(session: Any, recording: Recording) -> Any:

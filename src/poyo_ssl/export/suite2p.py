@@ -10,6 +10,7 @@ import pandas as pd
 from poyo_ssl.export.units import units_of
 from poyo_ssl.recordings.formats.suite2p import count_rois, find_plane
 from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.untrusted_files.numpy_files import read_dtype
 from poyo_ssl.whole_files import partial_file, publish
 
 
@@ -26,9 +27,15 @@ def write_predictable(recording: Recording, path: str | Path, units: pd.DataFram
         ``path``.
 
     Raises:
-        RecordingError: If the recording is not of suite2p, or its units are not in the table.
+        RecordingError: If the recording is not of suite2p, its units are not in the table, or the
+            file exists and holds something else, such as ``F.npy``.
     """
     path = Path(path)
+    if path.is_file() and read_dtype(path) != np.dtype(bool):
+        raise RecordingError(
+            f"'{path}' exists and holds something other than who is predictable. Write elsewhere, "
+            "such as to 'predictable.npy' beside it."
+        )
     rows = units_of(recording, units)
     is_predictable = np.zeros(count_rois(find_plane(Path(recording.source or ""))), dtype=bool)
     rois = [unit_id.rpartition("/")[2] for unit_id in recording.unit_ids]

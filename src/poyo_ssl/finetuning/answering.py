@@ -39,6 +39,8 @@ from poyo_ssl.windows.training_batches import (
 
 READOUT = 0x5EAD
 """Mixed into the seed of query and readout, whose first weights are not those of the encoder."""
+_SAME_SCORE = 1e-9
+"""Standard deviation up to which scores differ by rounding alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -320,13 +322,24 @@ def _teacher_scores(teacher: ClassTeacher, source: WindowSource) -> np.ndarray:
 
 
 def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDecoder:
-    """Measures the spread of teacher and network on training windows, so that they add fairly."""
+    """Measures the spread of teacher and network on training windows, so that they add fairly.
+
+    That of a teacher is over the classes that have labels: what it says of others, such as
+    ``NEVER_SHOWN``, is no part of its scale.
+    """
     assert decoder.teacher is not None
+    shown = np.unique(np.concatenate([source.windows.target for source in labelled]))
     taught, learned = [], []
     for source in labelled:
-        taught.append(_teacher_scores(decoder.teacher, source))
+        taught.append(_teacher_scores(decoder.teacher, source)[:, shown])
         learned.append(decoder.network_scores(source.activity, source.windows.first_timestep))
-    spread = float(np.concatenate(taught).std()), float(np.concatenate(learned).std())
+    spread = _spread(taught), _spread(learned)
     return NetworkDecoder(
         decoder.question, decoder.networks, decoder.teacher, decoder.blend, spread
     )
+
+
+def _spread(scores: list[np.ndarray]) -> float:
+    """Standard deviation of scores; 1 where all are the same, which then decide nothing."""
+    sd = float(np.concatenate(scores).std())
+    return sd if sd > _SAME_SCORE else 1.0

@@ -45,7 +45,8 @@ class TeacherConfig:
         be taken in parts.
         """
         if self.unlabelled_fraction is not None:
-            return round(self.unlabelled_fraction * batch_size)
+            asked = round(self.unlabelled_fraction * batch_size)
+            return min(asked, batch_size - 1)  # one with a label is left
         quarter = max(1, batch_size // 4)
         return round(0.5 / (1 + num_labelled / MANY_LABELS) * batch_size / quarter) * quarter
 

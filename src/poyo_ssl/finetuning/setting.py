@@ -64,8 +64,9 @@ class Setting:
         return windows.take(self.left_out.left(windows.target))
 
     def leaving_out(self, num_folds: int) -> list[Setting]:
-        """The same setting so many times, each without another part of the labelled windows."""
-        return [replace(self, left_out=LeftOut(fold, num_folds)) for fold in range(num_folds)]
+        """The same setting so many times, each without another part of its training windows."""
+        parts = [LeftOut(fold, num_folds, self.left_out) for fold in range(num_folds)]
+        return [replace(self, left_out=part) for part in parts]
 
     def _labelled_windows(self, divided: DividedRecording) -> TaskWindows:
         windows = self.population.divided.windows(divided, self.task, "train", self.num_timesteps)

@@ -25,6 +25,8 @@ _LARGEST = 2.0
 """Standard deviations at which the colour of a heat map is full."""
 _COLOR_STEPS = 17
 """Colours of a heat map; more would make its picture heavy and could not be told apart."""
+_LONGEST_STEP = 1.5
+"""Steps of the median length from one sample to the next above which a trace has a gap."""
 _NUM_TUNED = 2
 """Units of each group whose tuning is drawn."""
 
@@ -51,11 +53,12 @@ def plot_traces(neurons: Neurons, *, axes: Axes | None = None) -> Axes:
     low = np.fmin.reduce(traces.df_over_f, axis=0, initial=np.inf)
     height = np.fmax.reduce(traces.df_over_f, axis=0, initial=-np.inf) - low
     scaled = (traces.df_over_f - low) / np.where(height > 0, height, 1)
+    times, scaled = _with_gaps(traces.times, scaled)
     for row, is_it in enumerate(is_predictable):
         label, color = next((n, c) for group, n, c in _GROUPS if group == is_it)
         is_first = row == 0 or is_predictable[row - 1] != is_it
         axes.plot(
-            traces.times,
+            times,
             scaled[:, row] - 1.15 * row,
             color=color,
             linewidth=1.0,
@@ -78,6 +81,19 @@ def plot_traces(neurons: Neurons, *, axes: Axes | None = None) -> Axes:
     axes.set_ylabel("ΔF/F, each to its own scale (right)")
     _legend(axes)
     return axes
+
+
+def _with_gaps(times: np.ndarray, traces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """NaN where nothing was imaged for a while, so that no line is drawn across it.
+
+    Args:
+        times: Seconds, (num_samples,).
+        traces: (num_samples, num_units).
+    """
+    steps = np.diff(times)
+    usual = np.median(steps) if len(steps) else np.inf
+    gaps = np.flatnonzero(steps > _LONGEST_STEP * usual) + 1
+    return np.insert(times, gaps, np.nan), np.insert(traces, gaps, np.nan, axis=0)
 
 
 def plot_responses(neurons: Neurons, task: str, *, axes: Axes | None = None) -> Axes:
@@ -228,10 +244,11 @@ def plot_importance(
         ValueError: If the task is not described, or no decoder tells which units it uses.
     """
     told = neurons.task(task).importance
-    importance = {arm: told[arm] for arm in (told if arms is None else arms)}
-    if not importance:
+    importance = {arm: told[arm] for arm in (told if arms is None else arms) if arm in told}
+    if not importance or len(importance) < len(arms or ()):
         raise ValueError(
-            f"No decoder tells which units it uses for the task '{task}'. Give describe_neurons "
+            f"{'No decoder' if arms is None else ', '.join(arms) or 'None'} tells which units it "
+            f"uses for the task '{task}' (but: {', '.join(told) or 'none'}). Give describe_neurons "
             "decoders of it: networks, or ridge or logistic regression."
         )
     axes = new_axes() if axes is None else axes

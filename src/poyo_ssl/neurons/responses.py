@@ -111,7 +111,8 @@ def measure_responses(
         )
         for half in halves
     ]  # each (num_labels, num_bins, num_units)
-    is_during = (times > 0) & (times < shown.duration)
+    # a bin may be longer than the stimulus: the first one after the onset always counts
+    is_during = (times > 0) & (times <= max(shown.duration, edges[1] - edges[0]))
     strength = np.nan_to_num(by_label[0][:, is_during], nan=-np.inf).mean(axis=1)
     preferred = strength.argmax(axis=0)
     sorting, average = (half[preferred, :, np.arange(len(columns))].T for half in by_label)

@@ -40,16 +40,17 @@ def selectivity(curves: pd.DataFrame, period: float | None = None) -> pd.DataFra
     responses = np.clip(curves.to_numpy(dtype=float), 0, None)
     labels = curves.index.to_numpy()
     best = responses.argmax(axis=0)
-    table = {"preferred": labels[best], "sparseness": _sparseness(responses)}
+    preferred = pd.Series(labels[best]).where(responses.max(axis=0) > 0).to_numpy()
+    table = {"preferred": preferred, "sparseness": _sparseness(responses)}
     if period in (_CIRCLE, _HALF_CIRCLE):
         angles = labels.astype(float)
-        preferred = responses.max(axis=0)
+        largest = responses.max(axis=0)
         sides = [_at(responses, angles, angles[best] + side, period) for side in (90, -90)]
-        table["osi"] = _contrast(preferred, np.mean(sides, axis=0))
+        table["osi"] = _contrast(largest, np.mean(sides, axis=0))
         table["global_osi"] = _vector_length(responses, 2 * np.deg2rad(angles))
         if period == _CIRCLE:
             opposite = _at(responses, angles, angles[best] + 180, period)
-            table["dsi"] = _contrast(preferred, opposite)
+            table["dsi"] = _contrast(largest, opposite)
             table["global_dsi"] = _vector_length(responses, np.deg2rad(angles))
     return pd.DataFrame(table, index=curves.columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_obje
 
 logger = logging.getLogger(__name__)
 
+_NO_CELL = -1
+"""Number of a ROI that was not tracked; as ROICaT has it, all below 0 are."""
 _LARGEST_TEXT = 2**30
 """Bytes of a table or JSON file; ROICaT's of ten thousand ROIs has some ten million."""
 
@@ -76,7 +79,14 @@ def _explain(path: Path) -> str:
 def _rename(
     recording: Recording, cells: Mapping[int, int], subject_id: str, path: Path
 ) -> Recording:
-    """The recording with the ids of tracked cells; ``cells`` is row of ``F.npy`` to number."""
+    """The recording with the ids of tracked cells.
+
+    Args:
+        recording: One session.
+        cells: Row of ``F.npy`` to number of the cell, ``_NO_CELL`` for none.
+        subject_id: The animal.
+        path: Where the cells were read from.
+    """
     names = []
     for unit_id in recording.unit_ids.tolist():
         row = unit_id.rpartition("/")[2]
@@ -85,8 +95,15 @@ def _rename(
                 f"Recording '{recording.recording_id}' has the unit '{unit_id}', which does not "
                 f"end in a row of F.npy, as '{path}' counts cells. Give suite2p's recordings."
             )
-        cell = cells.get(int(row))
-        names.append(unit_id if cell is None else f"{subject_id}/cell-{cell}")
+        try:
+            cell = cells[int(row)]
+        except KeyError as error:
+            raise RecordingError(
+                f"'{path}' knows {len(cells)} ROIs of recording '{recording.recording_id}', but "
+                f"not '{unit_id}', row {row} of F.npy. Track all ROIs, not cells alone, and "
+                "give the recordings in the order that they were tracked in."
+            ) from error
+        names.append(unit_id if cell < 0 else f"{subject_id}/cell-{cell}")
     return replace(recording, units=recording.units.assign(unit_id=names), subject_id=subject_id)
 
 
@@ -101,7 +118,7 @@ def _read_roicat_json(path: Path) -> list[dict[int, int]]:
             f"'{path}' is not ROICaT's: it holds no labels_bySession, a list of labels for every "
             f"session ({type(error).__name__}). Give '....tracking.results_clusters.json'."
         ) from error
-    return [{row: label for row, label in enumerate(session) if label >= 0} for session in sessions]
+    return [dict(enumerate(session)) for session in sessions]
 
 
 def _read_roicat_csv(path: Path) -> list[dict[int, int]]:
@@ -121,8 +138,7 @@ def _read_roicat_csv(path: Path) -> list[dict[int, int]]:
     sessions: dict[str, dict[int, int]] = {row["session_name"]: {} for row in rows}
     try:
         for row in rows:
-            if int(row["ucid"]) >= 0:
-                sessions[row["session_name"]][int(row["roi_session_index"])] = int(row["ucid"])
+            sessions[row["session_name"]][int(row["roi_session_index"])] = int(row["ucid"])
     except (ValueError, TypeError) as error:
         raise RecordingError(
             f"'{path}': roi_session_index and ucid must be whole numbers ({error})."
@@ -149,10 +165,8 @@ def _read_track2p(path: Path) -> list[dict[int, int]]:
             f"'{path}' has shape {rows.shape}; rows of F.npy, one line a cell and one column a "
             "session, are needed, None or NaN where the cell was not found."
         )
-    return [
-        {int(row): cell for cell, row in enumerate(session) if not np.isnan(row)}
-        for session in rows.T
-    ]
+    known = ([(int(row), cell) for cell, row in enumerate(s) if not np.isnan(row)] for s in rows.T)
+    return [defaultdict(lambda: _NO_CELL, pairs) for pairs in known]  # all others are in no row
 
 
 def _as_row(value: object) -> float:
@@ -177,4 +191,5 @@ READERS: dict[str, Callable[[Path], list[dict[int, int]]]] = {
     ".csv": _read_roicat_csv,
     ".npy": _read_track2p,
 }
-"""Ending to what reads it: for every session, row of ``F.npy`` to number of the cell."""
+"""Ending to what reads it: for every session, row of ``F.npy`` to number of the cell, below 0 for
+none."""

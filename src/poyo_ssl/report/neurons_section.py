@@ -157,13 +157,13 @@ def _task_panels(neurons: Neurons, task: TaskNeurons, arms: list[str]) -> Iterat
             caption = (
                 f"Response of every unit to the label that it prefers ({count} presentations of "
                 "all labels). Label and order, early peaks above, come from every other "
-                "presentation; those between are drawn."
+                "presentation; those between are drawn. Grey: not imaged, or no training time."
             )
         else:
             caption = (
                 f"Average of every unit around the stimulus ({count} presentations). The order, "
                 "early peaks above, comes from every other presentation; those between are drawn. "
-                "Grey: no training time."
+                "Grey: not imaged, or no training time."
             )
         yield _panel(plot_responses(neurons, task.name), caption)
         caption = "The same, mean ± s.e.m. over units."
@@ -193,8 +193,8 @@ def _panel(drawn: Axes | Figure, caption: str) -> Panel:
 
 
 def _tabulate_selectivity(described: Sequence[Neurons]) -> Table | None:
-    """Medians over the units of every group, task by task."""
-    rows = []
+    """Medians over the units of every group, task by task; without indices that nobody has."""
+    groups: list[tuple[list[str], pd.Series]] = []
     for name, title in _titles(described):
         found = [
             selectivity(task.tuning.curves, task.tuning.period).assign(group=neurons.is_predictable)
@@ -207,12 +207,20 @@ def _tabulate_selectivity(described: Sequence[Neurons]) -> Table | None:
         table = pd.concat(found)
         for is_it, label in _GROUPS:
             group = table[table["group"] == is_it]
-            medians = [group[index].median() if index in group else np.nan for index in _INDICES]
-            cells = [title, label, format_count(len(group)), *map(_in_two_digits, medians)]
             if len(group):
-                rows.append(Row(cells=cells))
-    columns = ["Task", "Units", "Number", *_INDICES.values()]
-    return Table(columns=columns, rows=rows, num_text_columns=2) if rows else None
+                medians = group.reindex(columns=list(_INDICES)).astype(float).median()
+                groups.append(([title, label, format_count(len(group))], medians))
+    if not groups:
+        return None
+    known = [index for index in _INDICES if any(np.isfinite(m[index]) for _, m in groups)]
+    return Table(
+        columns=["Task", "Units", "Number", *(_INDICES[index] for index in known)],
+        rows=[
+            Row(cells=[*cells, *(_in_two_digits(medians[index]) for index in known)])
+            for cells, medians in groups
+        ],
+        num_text_columns=2,
+    )
 
 
 def _tabulate_importance(described: Sequence[Neurons], name: str) -> Table | None:

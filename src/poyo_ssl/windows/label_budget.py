@@ -65,16 +65,22 @@ class LeftOut(NamedTuple):
 
     fold: int
     num_folds: int
+    within: LeftOut | None = None
+    """What is left out before: parts are of the windows that it keeps."""
 
     def left(self, target: np.ndarray) -> np.ndarray:
         """Sorted positions of what is left out, of windows in order of time, by their classes."""
-        folds = StratifiedKFold(self.num_folds).split(target, target)
-        index: np.ndarray = [held_out for _, held_out in folds][self.fold]
+        among = self._among(target)
+        folds = StratifiedKFold(self.num_folds).split(among, target[among])
+        index: np.ndarray = among[[held_out for _, held_out in folds][self.fold]]
         return index
 
     def kept(self, target: np.ndarray) -> np.ndarray:
-        """Sorted positions of all others."""
-        return np.setdiff1d(np.arange(len(target)), self.left(target))
+        """Sorted positions of all others, without what is left out before."""
+        return np.setdiff1d(self._among(target), self.left(target))
+
+    def _among(self, target: np.ndarray) -> np.ndarray:
+        return np.arange(len(target)) if self.within is None else self.within.kept(target)
 
 
 def most_labels(budgets: Iterable[LabelBudget]) -> LabelBudget:

@@ -53,7 +53,9 @@ class Population:
         self.divided = Divided(d for d in divided if unit_ids.get(d.recording.recording_id))
         if not len(self.divided):
             raise RecordingError(
-                f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned."
+                f"No unit is chosen in any of {len(divided)} recordings; nothing can be learned. "
+                "If all units are predictable, or none is, take all of them (units: all), or set "
+                "other thresholds (skewness_max, kurtosis_max)."
             )
         require_one_rate(self.divided.recordings)
         self.sampling_rate = float(np.median([d.recording.sampling_rate for d in self.divided]))

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.io import savemat
 
@@ -65,6 +66,37 @@ def test_tables_of_bonsai_have_times_of_two_kinds(tmp_path):
         ps.find_presentations(log, PATTERN)
     log = ps.read_event_log(write(tmp_path / "b.csv", BONSAI_SECONDS))
     assert as_lists(ps.find_presentations(log, PATTERN)) == SHOWN
+    numbered = "trial,onset_s,kind,reaction_time\n0,1.0,go,0.2\n1,3.0,go,0.3\n"
+    log = ps.read_event_log(write(tmp_path / "c.csv", numbered))
+    assert log["start"].tolist() == [1.0, 3.0]  # not the numbers of the trials
+
+
+def test_a_photodiode_answers_for_the_presentation_before_it_alone():
+    """Flashes twice a second: what the second one evoked is no late answer to the first."""
+    log = pd.DataFrame(
+        {
+            "name": ["flash", "flash", "photodiode", "flash", "photodiode"],
+            "start": [1.0, 1.5, 1.58, 2.0, 2.08],
+            "end": [1.25, 1.75, np.nan, 2.25, np.nan],
+        }
+    )
+    seen = ps.find_presentations(log, "flash", onset="photodiode")
+    np.testing.assert_allclose(seen["start"], [1.08, 1.58, 2.08])
+
+
+def test_what_would_make_a_wrong_table_is_refused(tmp_path, capsys):
+    path = write(tmp_path / "log.txt", PYCONTROL)
+    log = ps.read_event_log(path)
+    with pytest.raises(ps.RecordingError, match="called 'start', as a column"):
+        ps.find_presentations(log, r"degrees_(?P<start>\d+)")
+    with pytest.raises(ps.RecordingError, match=r"no column angle .* \(found: none\)"):
+        ps.find_presentations(log, PATTERN, columns=["angle"])
+    with pytest.raises(ps.RecordingError, match="would end before they begin"):
+        ps.find_presentations(log, PATTERN, duration=-1.0)
+    assert main(["events", str(path), "--stimulus", PATTERN, "--output", str(path)]) == 1
+    assert path.read_text() == PYCONTROL
+    assert main(["events", str(path), "--stimulus", PATTERN]) == 1
+    assert "--stimulus is given without --output" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_said_with_what_is(tmp_path):

@@ -48,7 +48,7 @@ def recording_from_xarray(
             "Dataset, give one of its arrays."
         )
     time, unit = _dimensions(df_over_f)
-    has_seconds = time in _TIMES and time in df_over_f.coords and sampling_rate is None
+    has_seconds = time in _TIMES and time in df_over_f.coords
     return recording_from_arrays(
         np.asarray(df_over_f.transpose(time, unit).values),
         recording_id=recording_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,19 @@ from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.stimulus_logs.log_form import LogForm, read_lines
 
 _ENDS = ("end", "duration")
+_CALLED_TIME = re.compile(
+    r"(time|timestamp|onset|start|second|t)s?([ _(]*(s|sec|seconds|time)\)?)?", re.I
+)
+"""Names such as ``time``, ``Timestamp``, ``onset_s``, ``start_time`` and ``t (s)``."""
 
 
 def read_bonsai(path: Path) -> pd.DataFrame:
     """One row an event.
 
-    Times are the first column of numbers or of ISO 8601, which then count in seconds from the
-    first row; names are the first other column of text, else the first other one. Columns called
-    ``end`` or ``duration`` (seconds) say how long it lasted.
+    Times are the first column of numbers or of ISO 8601 that is called ``time``, ``onset`` or so,
+    or the first one at all where none is; dates count in seconds from the first row. Names are the
+    first other column of text, else the first other one. Columns called ``end`` or ``duration``
+    (seconds) say how long it lasted.
     """
     columns = _read_columns(path)
     times = {name: found for name in columns if (found := _as_times(columns[name])) is not None}
@@ -29,8 +35,8 @@ def read_bonsai(path: Path) -> pd.DataFrame:
             f"'{path}' has no column of times beside one of events: numbers of seconds, or dates "
             "and times of ISO 8601, in every row."
         )
-    start = next(iter(times.values()))
-    others = [name for name in columns if name != next(iter(times))]
+    time = next(filter(_CALLED_TIME.fullmatch, times), next(iter(times)))
+    start, others = times[time], [name for name in columns if name != time]
     named = next((name for name in others if name not in times), others[0])
     lasted = {
         name: as_numbers(columns[name], f"'{path}': '{name}'") for name in _ENDS if name in others

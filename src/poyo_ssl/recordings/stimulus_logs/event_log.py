@@ -26,8 +26,9 @@ def read_event_log(path: str | Path) -> pd.DataFrame:
       point in their name, such as ``orientation``.
     - Bpod, ``.mat`` (not of MATLAB 7.3): every state that was visited, every event, and what
       ``SessionData`` has for each trial (``TrialTypes`` and such).
-    - Bonsai, ``.csv``, and any other with times in the first column that holds numbers or ISO 8601:
-      the first other column names what happened; further ones are kept.
+    - Bonsai, ``.csv``, and any other with times in a column that is called so, else in the first
+      one that holds numbers or ISO 8601: the first other column of text names what happened;
+      further ones are kept.
 
     Args:
         path: The log; what it holds tells which program wrote it.

@@ -37,8 +37,9 @@ def find_presentations(
         columns: Columns of the log to keep; None keeps all that are not empty.
         duration: Seconds that each lasts, where the log has no ends or other ones.
         onset: Name of an event that says when the stimulus was really there, such as that of a
-            photodiode: the first one within ``LATEST_ONSET`` of each start takes its place. Where
-            there is none, the start is delayed as that of the others is, with a warning.
+            photodiode: the first one within ``LATEST_ONSET`` of each start, and before the next
+            start, takes its place. Where there is none, the start is delayed as that of the others
+            is, with a warning.
         zero: Time of the first imaging frame on the log's clock: seconds, or the name of an event,
             whose first one counts.
 
@@ -48,10 +49,13 @@ def find_presentations(
         source's ``stimuli`` names.
 
     Raises:
-        RecordingError: If no event matches, ends are missing, or ``onset`` or ``zero`` never
+        RecordingError: If no event matches, a group or one of ``columns`` has a name that it
+            cannot have, ends are missing or not after starts, or ``onset`` or ``zero`` never
             happened.
     """
-    matches = [_compile(stimulus).fullmatch(name) for name in log["name"].astype(str)]
+    pattern = _compile(stimulus)
+    _require_columns(log, columns)
+    matches = [pattern.fullmatch(name) for name in log["name"].astype(str)]
     is_shown = np.array([match is not None for match in matches], dtype=bool)
     if not is_shown.any():
         raise RecordingError(
@@ -69,6 +73,11 @@ def find_presentations(
             f"{int(np.isnan(end).sum())} of {len(end)} events '{stimulus}' have no end in the log. "
             "Give the duration of a presentation in seconds."
         )
+    if not (end > start).all():
+        raise RecordingError(
+            f"{int((end <= start).sum())} of {len(end)} events '{stimulus}' would end before they "
+            "begin. Give the duration of a presentation in seconds, larger than 0."
+        )
     kept = shown[list(columns)] if columns is not None else shown.drop(columns=list(_OURS))
     kept = kept.drop(columns=[name for name in groups if name in kept])
     table = {"start": start - first, "end": end - first}
@@ -81,9 +90,25 @@ def find_presentations(
 
 def _compile(stimulus: str) -> re.Pattern[str]:
     try:
-        return re.compile(stimulus)
+        pattern = re.compile(stimulus)
     except re.error as error:
         raise RecordingError(f"'{stimulus}' is no regular expression: {error}.") from error
+    if taken := [group for group in pattern.groupindex if group in _OURS]:
+        raise RecordingError(
+            f"A group of '{stimulus}' is called '{taken[0]}', as a column is that every table has. "
+            "Give it another name."
+        )
+    return pattern
+
+
+def _require_columns(log: pd.DataFrame, columns: Sequence[str] | None) -> None:
+    known = [str(name) for name in log if name not in _OURS]
+    if lacking := [name for name in columns or () if name not in known]:
+        raise RecordingError(
+            f"The log has no column {', '.join(lacking)} beside its names and times (found: "
+            f"{', '.join(known) or 'none'}). Leave it out, or take it from the names of events "
+            "with a named group."
+        )
 
 
 def _names(log: pd.DataFrame) -> str:
@@ -106,7 +131,9 @@ def _onsets(log: pd.DataFrame, shown: pd.DataFrame, onset: str) -> np.ndarray:
     times = np.sort(log.loc[log["name"] == onset, "start"].to_numpy(np.float64))
     start = shown["start"].to_numpy(np.float64)
     delay = np.append(times, np.nan)[np.searchsorted(times, start)] - start
-    is_seen = delay <= LATEST_ONSET
+    starts = np.unique(start)
+    next_start = np.append(starts, np.inf)[np.searchsorted(starts, start, side="right")]
+    is_seen = (delay <= LATEST_ONSET) & (start + delay < next_start)
     if not is_seen.any():
         raise RecordingError(
             f"No presentation is followed by an event '{onset}' within {LATEST_ONSET:g} s (found: "
