@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from poyo_ssl.neurons.figures import plot_responses
+from poyo_ssl.neurons.figures import new_axes, plot_responses
 from poyo_ssl.neurons.storage import save_neurons
 from poyo_ssl.report.inline_svg import VARIABLES, page_look, to_svg
 from poyo_ssl.report.neurons_section import read_neurons_section
@@ -62,6 +62,16 @@ def test_indices_of_angles_are_left_out_where_labels_are_none(run_directory, des
     plain = replace(task, tuning=replace(task.tuning, period=None))
     table = read(run_directory, [replace(described[0], tasks=[plain])]).selectivity
     assert table.columns == ["Task", "Units", "Number", "Sparseness"]
+
+
+def test_numbers_beside_an_axis_keep_all_their_digits():
+    with page_look():
+        axes = new_axes()
+        axes.plot([0, 1], [0, 0.015])
+        axes.set_yticks([0.005, 0.015], ["0.005", "0.015"])
+        text = "".join(ElementTree.fromstring(str(to_svg(axes.figure, "a line"))).itertext())
+    assert "0.005" in text
+    assert "0.015" in text
 
 
 def test_a_run_without_descriptions_has_no_section(saved_run):

@@ -40,6 +40,7 @@ _CLIPPED_DOT = re.compile(r'<g clip-path="[^"]*">\s*(<use [^>]*/>)\s*</g>')
 _ALIKE = re.compile(r'<use [^>]* (style="[^"]*")/>\s*(?:<use [^>]* \1/>\s*)+')
 _POSITION = re.compile(r'(?<=[ML="])( ?\d+\.\d)\d+(?: (\d+\.\d)\d+)?')
 _LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+_ELEMENT = re.compile(r"<[^>]*>")
 _IMAGE = re.compile(r'(?<=base64,)[^"]*')
 
 
@@ -83,4 +84,5 @@ def _shortened(text: str) -> str:
     )
     text = _POSITION.sub(lambda at: f"{at[1]} {at[2]}" if at[2] else at[1], text)
     text = re.sub(r"\n(?=[LMCz])", "", text)
-    return _LONG_NUMBER.sub(r"\1", text)
+    # in elements alone: 0.015 beside an axis is not 0.01
+    return _ELEMENT.sub(lambda element: _LONG_NUMBER.sub(r"\1", element[0]), text)
