@@ -105,6 +105,17 @@ def test_windows_that_resemble_their_neighbours_count_for_fewer(rng):
     assert mixed.high - mixed.mean == pytest.approx(half / np.sqrt(20), rel=0.4)
 
 
+def test_seeds_that_agree_by_chance_leave_an_interval_its_width():
+    """Each of three seeds gets four other trials of fifteen right: 45 answers that share nothing."""
+    scores = np.zeros((3, 15))
+    for seed, of_seed in enumerate(scores):
+        of_seed[4 * seed : 4 * seed + 4] = 1
+    interval, independent = mean_interval([scores], ACCURACY), proportion_interval(12, 45)
+    assert interval.mean == independent.mean
+    width = independent.high - independent.low
+    assert interval.high - interval.low == pytest.approx(width, rel=0.2)
+
+
 shares = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 12)).flatmap(
     lambda shape: hnp.arrays(float, (2, *shape), elements=st.sampled_from([0.0, 1.0]))
 )

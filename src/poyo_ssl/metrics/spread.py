@@ -105,12 +105,10 @@ def spread_of_mean(
             spread, noise = Spread(between, num_recordings - 1), _noise([means])
     if num_seeds < MIN_TO_GENERALISE:
         return spread
-    return Spread(
-        max(spread.of_cases - noise, 0.0),
-        spread.freedom_of_cases,
-        float(means.mean(axis=1).var(ddof=1)) / num_seeds,
-        num_seeds - 1,
-    )
+    of_seeds = float(means.mean(axis=1).var(ddof=1)) / num_seeds
+    # seeds that happen to agree do not make a mean surer than its single answers let it be
+    of_cases = max(spread.of_cases - noise, noise - of_seeds, 0.0)
+    return Spread(of_cases, spread.freedom_of_cases, of_seeds, num_seeds - 1)
 
 
 def _over_trials(cases: Sequence[np.ndarray], num_imagined: int | None) -> Spread:
