@@ -106,7 +106,7 @@ def test_windows_that_resemble_their_neighbours_count_for_fewer(rng):
 
 
 def test_seeds_that_agree_by_chance_leave_an_interval_its_width():
-    """Each of three seeds gets four other trials of fifteen right: 45 answers that share nothing."""
+    """Each of three seeds gets four other trials of fifteen right: 45 answers apart."""
     scores = np.zeros((3, 15))
     for seed, of_seed in enumerate(scores):
         of_seed[4 * seed : 4 * seed + 4] = 1
