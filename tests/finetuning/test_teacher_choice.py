@@ -10,7 +10,7 @@ import pytest
 from poyo_ssl.decoders.linear import NEVER_SHOWN, LinearReadout
 from poyo_ssl.finetuning import teacher_choice
 from poyo_ssl.finetuning.finetune import finetune
-from poyo_ssl.finetuning.teacher_choice import choose_blend, choose_teacher
+from poyo_ssl.finetuning.teacher_choice import BLENDS, choose_blend, choose_teacher, weigh
 from poyo_ssl.finetuning.teachers import TEACHERS, ridge_readout
 from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.label_budget import LabelBudget, LeftOut
@@ -97,17 +97,15 @@ def test_one_label_a_class_takes_the_first(setting):
     assert not chosen.weights.any()
 
 
-def knowing_noise(setting) -> LinearReadout:
-    readout = ridge_readout(setting, 1)
-    noise = np.random.default_rng(0).normal(size=readout.weights.shape)
-    return replace(readout, weights=noise.astype(np.float32))
-
-
-def test_the_network_counts_much_where_it_knows_more_than_its_teacher(setting):
-    learning = replace(setting, config=few_steps(60, lr=0.02, jitter=0.0, patience=None))
-    assert choose_blend(knowing_noise, learning, ENCODER) >= 4.0
-    not_learning = replace(setting, config=few_steps(1, lr=1e-9))
-    assert choose_blend(ridge, not_learning, ENCODER) <= 0.5
+def test_the_network_counts_more_than_given_only_where_that_is_clearly_better(rng):
+    target = np.arange(400) % 4
+    knowing = np.eye(4)[target] + 0.5 * rng.normal(size=(400, 4))
+    noise = rng.normal(size=(400, 4))
+    assert weigh(noise, knowing, target, 0.5) >= 4.0
+    assert weigh(knowing, noise, target, 0.5) == BLENDS[0]
+    assert weigh(knowing, knowing, target, 0.5) == 0.5
+    few = np.arange(6)
+    assert weigh(noise[few], noise[few + 100], target[few], 0.5) == 0.5
 
 
 def test_with_few_labels_its_weight_is_the_one_given(setting):

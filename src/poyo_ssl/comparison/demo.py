@@ -22,6 +22,7 @@ def demo_config() -> RunConfig:
         title="poyo-ssl demo: a simulated brain observatory",
         tasks=("direction", "movie_held_out"),
         units=("all",),
+        arms=("scratch", "scratch + teacher", "pretrained"),
         num_seeds=2,
         splits=SplitConfig(held_out_blocks=6),
         pretraining=PretrainingConfig(

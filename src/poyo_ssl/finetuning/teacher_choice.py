@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.special import log_softmax
+from scipy.stats import sem
 
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
@@ -26,6 +27,8 @@ SHARPNESSES = np.logspace(-1, 2, 31)
 
 BLENDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Weights of the network beside the teacher that are tried."""
+CLEARLY = 2.0
+"""Standard errors by which another weight must be better than the one that is given."""
 FEWEST_FOLDS = 5
 """Labelled windows of a class below which the weight is not chosen."""
 
@@ -66,27 +69,29 @@ def _try_out(
             features = setting.features(divided, windows, readout.num_bins)
             scores.append(readout.scores(features, setting.unit_ids(divided)))
             targets.append(windows.target)
-    return likeliest(np.concatenate(scores), np.concatenate(targets))
+    likelihoods, sharpness = likeliest(np.concatenate(scores), np.concatenate(targets))
+    return float(likelihoods.mean()), sharpness
 
 
-def likeliest(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Mean log-likelihood of classes at the best sharpness of scores (n, K), and that sharpness."""
+def likeliest(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    """Log-likelihoods of classes, (n,), at the best sharpness of scores, (n, K), and that."""
     shown = target[:, None]
     likelihoods = [
-        np.take_along_axis(log_softmax(sharpness * scores, axis=1), shown, axis=1).mean()
+        np.take_along_axis(log_softmax(sharpness * scores, axis=1), shown, axis=1)[:, 0]
         for sharpness in SHARPNESSES
     ]
-    best = int(np.argmax(likelihoods))
-    return float(likelihoods[best]), float(SHARPNESSES[best])
+    best = int(np.argmax([values.mean() for values in likelihoods]))
+    return likelihoods[best], float(SHARPNESSES[best])
 
 
 def choose_blend(
     fit_teacher: Callable[[Setting], AnyTeacher], setting: Setting, start: Encoder | EncoderConfig
 ) -> float:
-    """How much networks count beside a teacher: what makes left-out labels likeliest.
+    """How much networks count beside a teacher: what makes left-out labels clearly likelier.
 
     One network and the teacher learn from all but one part of the labelled windows and answer that
-    part together.
+    part together. Few windows do not tell weights apart: the one that is given stays unless another
+    is better by more than ``CLEARLY`` standard errors.
 
     Args:
         fit_teacher: Fits the teacher on the labels of a setting.
@@ -95,7 +100,7 @@ def choose_blend(
 
     Returns:
         The standard deviation of the networks' scores relative to the teacher's; that of the
-        setting where a class has too few windows to leave some out.
+        setting where nothing is clearly better, or a class has too few windows to leave some out.
     """
     num_folds = min(MAX_FOLDS, smallest_class(setting))
     if num_folds < FEWEST_FOLDS:
@@ -124,8 +129,24 @@ def choose_blend(
     of_teacher = np.concatenate(taught) / decoder.spread[0]
     of_network = np.concatenate(learned) / decoder.spread[1]
     target = np.concatenate(targets)
-    told = {b: likeliest(of_teacher + b * of_network, target)[0] for b in BLENDS}
-    return max(told, key=lambda blend: told[blend])
+    return weigh(of_teacher, of_network, target, setting.config.teacher.blend)
+
+
+def weigh(
+    of_teacher: np.ndarray, of_network: np.ndarray, target: np.ndarray, given: float
+) -> float:
+    """The weight of a network beside its teacher that is clearly better than a given one, or that.
+
+    Args:
+        of_teacher: Its scores of left-out windows, (num_windows, num_classes).
+        of_network: Those of a network, likewise.
+        target: Class of each window, (num_windows,).
+        given: Weight that stays where no other is clearly better.
+    """
+    told = {b: likeliest(of_teacher + b * of_network, target)[0] for b in (*BLENDS, given)}
+    best = max(told, key=lambda blend: told[blend].mean())
+    gain = told[best] - told[given]
+    return best if gain.mean() > CLEARLY * sem(gain) else given
 
 
 def smallest_class(setting: Setting) -> int:
