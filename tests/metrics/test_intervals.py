@@ -163,6 +163,12 @@ def test_fewer_than_three_seeds_have_a_mean_but_no_bounds(values):
     assert np.isnan([interval.low, interval.high]).all()
 
 
+@pytest.mark.parametrize(("score", "known"), [(1.0, (0.676, 1.0)), (0.0, (0.0, 0.324))])
+def test_windows_that_all_score_best_or_worst_still_have_a_width(score, known):
+    _, low, high = mean_interval([np.full((1, 400), score)], scale_of("within_1s"))
+    assert (low, high) == pytest.approx(known, abs=5e-4)  # Wilson's of eight blocks
+
+
 def test_equal_seeds_have_an_interval_of_no_width():
     assert seed_interval(np.full(4, 0.25)) == (0.25, 0.25, 0.25)
 

@@ -109,8 +109,9 @@ def mean_interval(
     """Mean over recordings of the mean over seeds and trials, and its interval over all of them.
 
     Of right and wrong trials it is Wilson's interval of as many independent trials as would be as
-    sure (Korn and Graubard 1998), so that it has a width where all are right; of other scores it is
-    Student's t. Both rest on :func:`poyo_ssl.metrics.spread.spread_of_mean`.
+    sure (Korn and Graubard 1998), so that it has a width where all are right. Of other scores it is
+    Student's t or, where every block of windows has the best or the worst score there is, Wilson's
+    of the blocks. All rest on :func:`poyo_ssl.metrics.spread.spread_of_mean`.
 
     Args:
         recordings: Scores of each recording, (num_seeds, num_trials) each, trials in order of time.
@@ -125,7 +126,11 @@ def mean_interval(
     _check_recordings(recordings, confidence)
     mean = float(np.mean([scores.mean() for scores in recordings]))
     if not scale.has_trials:
-        spread = spread_of_mean(recordings, [means_of_blocks(scores) for scores in recordings])
+        blocks = [means_of_blocks(scores) for scores in recordings]
+        spread = spread_of_mean(recordings, blocks)
+        if spread.variance == 0 and mean in (scale.lowest, scale.highest):
+            num_blocks = sum(means.shape[1] for means in blocks)
+            return _at_the_end(mean, num_blocks, scale, confidence)
         return _t_interval(mean, spread, scale, confidence)
     # both the variance and that of independent trials are taken as if one more trial had been right
     # and one wrong, so that their ratio is known where all trials are right
@@ -195,6 +200,16 @@ def _wilson(share: float, num_trials: float, quantile: float) -> Interval:
     half = quantile * math.sqrt(variance) / (1 + weight)
     # by rounding alone a bound could pass the share itself where all or none are right
     return Interval(share, max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0))
+
+
+def _at_the_end(mean: float, num_blocks: int, scale: Scale, confidence: float) -> Interval:
+    """Where every block has the best or the worst score: Wilson's, as if each were a trial."""
+    if not math.isfinite(scale.highest - scale.lowest):
+        return Interval(mean, mean, mean)
+    width = scale.highest - scale.lowest
+    num_right = num_blocks if mean == scale.highest else 0
+    _, low, high = proportion_interval(num_right, num_blocks, confidence)
+    return Interval(mean, scale.lowest + width * low, scale.lowest + width * high)
 
 
 def _t_interval(mean: float, spread: Spread, scale: Scale, confidence: float) -> Interval:
