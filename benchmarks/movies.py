@@ -197,7 +197,8 @@ def fit_networks(
                 config = ps.FinetuningConfig(
                     members=options.members,
                     frame_width=how["width"],
-                    training=ps.TrainingConfig(max_steps=options.steps, patience=None),
+                    training=ps.TrainingConfig(max_steps=options.steps, patience=None, jitter=0.2),
+                    teacher=ps.TeacherConfig(unlabelled_fraction=0.5),
                 )
                 scores = networks(left_out, variant, config, is_taught=how["is_taught"])
                 yield as_rows(fit, LEARNED, left_out, scores)

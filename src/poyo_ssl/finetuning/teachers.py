@@ -60,30 +60,33 @@ WINDOWS_PER_LENGTH = 20
 
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
     """Ridge to one-hot labels, fitted per recording and merged."""
-    readouts = []
-    for divided in setting.population.divided.learning(setting.task):
+    num_classes = len(setting.population.divided.classes(setting.task))
+
+    def fit(divided: DividedRecording) -> LinearReadout:
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, num_bins)
-        num_classes = len(setting.population.divided.classes(setting.task))
-        readouts.append(fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided)))
-    return LinearReadout.merge(readouts)
+        return fit_ridge(features, windows.target, num_classes, setting.unit_ids(divided))
+
+    return _fit_each(setting, fit)
 
 
 def logistic_readout(setting: Setting) -> LinearReadout:
     """Multinomial logistic regression on the mean activity, fitted per recording and merged."""
-    readouts = []
-    for divided in setting.population.divided.learning(setting.task):
-        windows = setting.training_windows(divided)
-        readouts.append(
-            fit_logistic(
-                setting.features(divided, windows, 1),
-                windows.target,
-                len(setting.population.divided.classes(setting.task)),
-                setting.unit_ids(divided),
-                setting.seed,
-            )
-        )
-    return LinearReadout.merge(readouts)
+    num_classes = len(setting.population.divided.classes(setting.task))
+
+    def fit(divided: DividedRecording) -> LinearReadout:
+        windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
+        features = setting.features(divided, windows, 1)
+        return fit_logistic(features, windows.target, num_classes, unit_ids, setting.seed)
+
+    return _fit_each(setting, fit)
+
+
+def _fit_each(setting: Setting, fit: Callable[[DividedRecording], LinearReadout]) -> LinearReadout:
+    """One decoder of those of all recordings that are learned from."""
+    return LinearReadout.merge(
+        [fit(divided) for divided in setting.population.divided.learning(setting.task)]
+    )
 
 
 def label_teacher(setting: Setting) -> LinearReadout:
@@ -191,12 +194,7 @@ def aligned(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
     cells that carry what was learned.
     """
     decoder = fit_aligned_decoder(*_others(setting))
-    return LinearReadout.merge(
-        [
-            decoder.readout(_place(setting, decoder, divided, is_shuffled))
-            for divided in setting.population.divided.learning(setting.task)
-        ]
-    )
+    return _fit_each(setting, lambda d: decoder.readout(_place(setting, decoder, d, is_shuffled)))
 
 
 def aligned_templates(setting: Setting, *, is_shuffled: bool = False) -> PlacedTemplates:
@@ -213,18 +211,17 @@ def aligned_templates(setting: Setting, *, is_shuffled: bool = False) -> PlacedT
 def aligned_ridge(setting: Setting, *, is_shuffled: bool = False) -> LinearReadout:
     """Ridge on own labels that is shrunk towards what :func:`aligned` says."""
     decoder = fit_aligned_decoder(*_others(setting))
-    readouts = []
-    for divided in setting.population.divided.learning(setting.task):
+
+    def fit(divided: DividedRecording) -> LinearReadout:
         windows = setting.training_windows(divided)
-        readouts.append(
-            fit_ridge_towards(
-                setting.features(divided, windows, 1),
-                windows.target,
-                decoder.readout(_place(setting, decoder, divided, is_shuffled)),
-                _modes(setting, divided).mean,
-            )
+        return fit_ridge_towards(
+            setting.features(divided, windows, 1),
+            windows.target,
+            decoder.readout(_place(setting, decoder, divided, is_shuffled)),
+            _modes(setting, divided).mean,
         )
-    return LinearReadout.merge(readouts)
+
+    return _fit_each(setting, fit)
 
 
 def _others(setting: Setting) -> tuple[Divided, Task, np.ndarray, SharedStimulus, float]:
@@ -260,11 +257,19 @@ def _earlier_tuning(setting: Setting) -> OrientationTuning:
 
 def _fit_with_prior(setting: Setting, tuning: OrientationTuning | None) -> LinearReadout:
     classes = setting.population.divided.classes(setting.task)
-    readouts = []
-    for divided in setting.population.divided.learning(setting.task):
-        prior = tuning.to_classes(classes, setting.unit_ids(divided)) if tuning else None
-        readouts.append(_fit_one(setting, divided, _modes(setting, divided), prior))
-    return LinearReadout.merge(readouts)
+
+    def fit(divided: DividedRecording) -> LinearReadout:
+        windows, unit_ids = setting.training_windows(divided), setting.unit_ids(divided)
+        return fit_semi_supervised_ridge(
+            setting.features(divided, windows, 1),
+            windows.target,
+            len(classes),
+            unit_ids,
+            _modes(setting, divided),
+            tuning.to_classes(classes, unit_ids) if tuning else None,
+        )
+
+    return _fit_each(setting, fit)
 
 
 def _modes(setting: Setting, divided: DividedRecording) -> PrincipalModes:
@@ -274,20 +279,6 @@ def _modes(setting: Setting, divided: DividedRecording) -> PrincipalModes:
     activity = setting.population.activity[divided.recording.recording_id]
     thinned = anywhere[:: max(1, num_timesteps // WINDOWS_PER_LENGTH)]
     return PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1))
-
-
-def _fit_one(
-    setting: Setting, divided: DividedRecording, modes: PrincipalModes, prior: np.ndarray | None
-) -> LinearReadout:
-    windows = setting.training_windows(divided)
-    return fit_semi_supervised_ridge(
-        setting.features(divided, windows, 1),
-        windows.target,
-        len(setting.population.divided.classes(setting.task)),
-        setting.unit_ids(divided),
-        modes,
-        prior,
-    )
 
 
 def chosen_label_teacher(setting: Setting) -> LinearReadout:
