@@ -14,7 +14,12 @@ from poyo_ssl.decoders.frame_templates import (
     TemplateOptions,
     average_by_frame,
 )
-from poyo_ssl.decoders.template_choice import choose_options
+from poyo_ssl.decoders.template_choice import (
+    Merit,
+    ShareFound,
+    choose_options,
+    mean_likelihood,
+)
 
 UNITS = ["a", "b", "c", "d"]
 PLAIN = TemplateOptions(num_bins=3, width=0.0)
@@ -131,15 +136,34 @@ def test_options_are_those_that_find_left_out_showings(rng):
             )
         ]
 
-    chosen = choose_options(FrameTemplates, showings, 60, near=0.3, max_bins=10)
+    chosen = choose_options(FrameTemplates, showings, 60, ShareFound(0.3), max_bins=10)
     assert chosen.num_bins == 6  # twice as many looks at the same
     assert chosen.width > 0  # neighbours evoke the same
-    assert choose_options(FrameTemplates, showings, 60, near=0.3, max_bins=4).num_bins == 3
+    assert choose_options(FrameTemplates, showings, 60, ShareFound(0.3), max_bins=4).num_bins == 3
 
 
-def test_one_showing_leaves_the_options_as_they_are(planted):
+def test_pictures_need_the_very_frame_and_frames_the_neighbourhood(rng):
+    frame = np.tile(np.arange(120), 6)
+    shared = np.sin(frame[:, None] / 9 + np.arange(12))
+    own = rng.normal(size=(120, 12))[frame]
+    once = Showings(
+        features=shared + 0.5 * own + rng.normal(size=shared.shape),
+        movie_frame=frame,
+        unit_ids=[str(unit) for unit in range(12)],
+        frame_period=0.1,
+    )
+
+    def width_for(merit: Merit) -> float:
+        options = choose_options(FrameTemplates, lambda _: [once], 120, merit, max_bins=1)
+        return options.width
+
+    assert width_for(ShareFound(1.0)) > width_for(mean_likelihood) == 0.0
+
+
+@pytest.mark.parametrize("merit", [ShareFound(1.0), mean_likelihood])
+def test_one_showing_leaves_the_options_as_they_are(planted, merit):
     once = planted.take(np.arange(8))
-    options = choose_options(FrameTemplates, lambda _: [once], 8, near=1.0, max_bins=3)
+    options = choose_options(FrameTemplates, lambda _: [once], 8, merit, max_bins=3)
     assert options == TemplateOptions(num_bins=3)
 
 

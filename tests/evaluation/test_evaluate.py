@@ -162,7 +162,11 @@ def test_frames_within_a_second_are_counted_by_hand(population, tiny_recording, 
     is_near = np.abs(evaluation.target - 30) <= 10  # ten movie frames are a second here
     assert 0 < is_near.mean() < 1
     assert np.array_equal(evaluation.per_window, is_near)
-    assert evaluation.scores == {"within_1s": pytest.approx(is_near.mean())}
+    is_close = np.abs(evaluation.target - 30) <= 2
+    assert evaluation.scores == {
+        "within_1s": pytest.approx(is_near.mean()),
+        "within_200ms": pytest.approx(is_close.mean()),
+    }
 
 
 def test_pictures_are_scored_against_those_shown(population, tiny_recording, splits):

@@ -18,9 +18,8 @@ from poyo_ssl.alignment.shared_response import Loadings, SharedSpace
 from poyo_ssl.decoders.frame_templates import FrameTemplates, Showings
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.decoders.placed_templates import PlacedTemplates
-from poyo_ssl.decoders.template_choice import fit_templates
+from poyo_ssl.decoders.template_choice import fit_templates, merit_of
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.task_windows import TaskWindows, find_windows
@@ -251,7 +250,7 @@ def fit_aligned_templates(
 
     shortest = min(windows.num_timesteps for windows in animals.windows.values())
     templates = fit_templates(
-        FrameTemplates, showings, len(classes), near=SECONDS_NEAR, max_bins=shortest
+        FrameTemplates, showings, len(classes), merit_of(task), max_bins=shortest
     )
     return AlignedTemplates(shared=shared, space=animals.space, templates=templates)
 

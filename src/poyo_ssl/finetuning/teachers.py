@@ -35,12 +35,11 @@ from poyo_ssl.decoders.linear_transfer import (
 )
 from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixels
 from poyo_ssl.decoders.placed_templates import PlacedTemplates
-from poyo_ssl.decoders.template_choice import fit_templates
+from poyo_ssl.decoders.template_choice import fit_templates, merit_of
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teacher_choice import AnyTeacher, choose_teacher
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.windows.answers import SECONDS_NEAR
 from poyo_ssl.windows.divide import Divided, DividedRecording
 from poyo_ssl.windows.principal_modes import PrincipalModes
 from poyo_ssl.windows.task_windows import find_any_windows
@@ -162,9 +161,7 @@ def frame_templates(setting: Setting, kind: type[Kind]) -> Kind:
         return found
 
     num_frames = len(population.divided.classes(task))
-    return fit_templates(
-        kind, showings, num_frames, near=SECONDS_NEAR, max_bins=setting.num_timesteps
-    )
+    return fit_templates(kind, showings, num_frames, merit_of(task), max_bins=setting.num_timesteps)
 
 
 def look_up_teacher(setting: Setting) -> FrameTemplates:

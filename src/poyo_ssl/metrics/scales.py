@@ -39,6 +39,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
         "accuracy": Scale(lowest=0.0, highest=1.0, has_trials=True),
         "balanced_accuracy": _SHARE,
         "within_1s": _SHARE,
+        "within_200ms": _SHARE,
         "ssim": _SIMILARITY,
         "correlation": _SIMILARITY,
         "r2": Scale(highest=1.0),

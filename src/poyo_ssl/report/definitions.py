@@ -8,6 +8,7 @@ METRICS = {
     "classes, so that a frequent class counts no more than a rare one.",
     "within_1s": "Fraction within 1 s: the share of test samples whose decoded movie frame lies "
     "within one second of the frame that was shown.",
+    "within_200ms": "Fraction within 0.2 s: the same, a fifth of a second apart at most.",
     "ssim": "SSIM: structural similarity of the decoded and the true movie frame (Wang et al. "
     "2004); 1 is identity. A blurred average of the movie already scores well above 0, so compare "
     "with the mean frame.",

@@ -18,6 +18,7 @@ _METRIC_TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "within_1s": "fraction within 1 s",
+    "within_200ms": "fraction within 0.2 s",
     "ssim": "SSIM",
     "psnr": "PSNR (dB)",
     "correlation": "pixel correlation",

@@ -31,6 +31,8 @@ LARGEST_PSNR = 10 * np.log10(12 * 255**2)
 as this much, not as infinitely much, which no mean survives."""
 SECONDS_NEAR = 1.0
 """A movie frame counts as identified up to so many seconds away."""
+SECONDS_CLOSE = 0.2
+"""The same for a reader who asks for more."""
 
 
 class Scored(NamedTuple):
@@ -261,9 +263,12 @@ class Frames(_ShownInOrder):
     metric = "within_1s"
 
     def score(self, answers: np.ndarray, target: np.ndarray, shown: Shown) -> Scored:
-        """Whether the frame decoded lies within a second of the one shown."""
-        per_window = (np.abs(answers - target) <= _frames_near(shown.frame_period)).astype(float)
-        return Scored(answers, per_window, {"within_1s": float(per_window.mean())})
+        """Whether the frame decoded lies within a second, and a fifth, of the one shown."""
+        distance = np.abs(answers - target)
+        per_window = (distance <= _frames_within(SECONDS_NEAR, shown.frame_period)).astype(float)
+        is_close = distance <= _frames_within(SECONDS_CLOSE, shown.frame_period)
+        scores = {"within_1s": float(per_window.mean()), "within_200ms": float(is_close.mean())}
+        return Scored(answers, per_window, scores)
 
     def as_pictures(self, predicted: np.ndarray, pictures: np.ndarray) -> np.ndarray:
         """The picture of the frame decoded."""
@@ -271,7 +276,7 @@ class Frames(_ShownInOrder):
 
     def chance(self, classes: np.ndarray, frame_period: float) -> float:
         """The mean share of frames that lie within a second of a frame."""
-        near, frames = _frames_near(frame_period), np.arange(len(classes))
+        near, frames = _frames_within(SECONDS_NEAR, frame_period), np.arange(len(classes))
         span = np.minimum(frames + near, len(frames) - 1) - np.maximum(frames - near, 0)
         return float((span + 1).mean() / len(frames))
 
@@ -331,5 +336,5 @@ def _as_text(numbers: np.ndarray) -> list[str]:
     return [f"{number:.10g}" for number in numbers.tolist()]
 
 
-def _frames_near(frame_period: float) -> int:
-    return round(SECONDS_NEAR / frame_period)
+def _frames_within(seconds: float, frame_period: float) -> int:
+    return round(seconds / frame_period)
