@@ -299,7 +299,7 @@ def test_a_job_that_is_told_to_end_is_started_again(recordings, cluster, tmp_pat
 
 
 def scripts_of(directory: Path, plan: RunPlan) -> Path:
-    return write_slurm_scripts(directory, plan, ["run", "a b.h5"], num_parts=2)
+    return write_slurm_scripts(directory, [plan], ["run", "a b.h5"], num_parts=2)
 
 
 def test_without_sbatch_the_scripts_are_there_and_it_is_said(
