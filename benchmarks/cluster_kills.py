@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -182,9 +182,10 @@ def kill_again_and_again(
         watch.look()
         found = victims()
         if found and watch.is_busy():
-            found[rng.integers(len(found))].send_signal(signal.SIGKILL)
-            kills += 1
-            time.sleep(0.2)
+            with suppress(psutil.NoSuchProcess):
+                found[rng.integers(len(found))].send_signal(signal.SIGKILL)
+                kills += 1
+                time.sleep(0.2)
     return kills
 
 
@@ -204,13 +205,13 @@ def two_nodes() -> Iterator[Cluster]:
 
 def workers_of(cluster: Cluster) -> list[psutil.Process]:
     """Processes that do a task now."""
-    raylets = [
-        psutil.Process(info.process.pid)
-        for node in cluster.list_all_nodes()
-        for info in node.all_processes["raylet"]
-    ]
-    below = [child for raylet in raylets for child in raylet.children(recursive=True)]
-    return [child for child in below if "ray::_call" in " ".join(child.cmdline())]
+    found = []
+    for node in cluster.list_all_nodes():
+        for info in node.all_processes["raylet"]:
+            for child in psutil.Process(info.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):  # it has come to its end meanwhile
+                    found += [child] * ("ray::_call" in " ".join(child.cmdline()))
+    return found
 
 
 def kill_on_ray(place: Place, num_kills: int, rng: np.random.Generator) -> dict:

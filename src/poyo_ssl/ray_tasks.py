@@ -6,7 +6,9 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from poyo_ssl.output_directory import OutputError
 from poyo_ssl.parallel import EXPECTED, collected_log, log_again, ray_at
-from poyo_ssl.worker_processes import Call
+from poyo_ssl.worker_processes import Call, Caller
 
 logger = logging.getLogger(__name__)
 
@@ -27,31 +29,26 @@ _TO_SAVE = 20.0
 """Seconds that tasks get to save what they do when they are told to end."""
 
 
-def call_on_ray(
-    calls: Sequence[Call], at_once: int = 0, *, address: str, marker: Path
-) -> Generator[None, None, None]:
-    """Makes calls as tasks of a Ray cluster; yields once after each, in no order.
+@contextmanager
+def on_ray(address: str, marker: Path) -> Iterator[Caller]:
+    """Connects to a Ray cluster; gives what makes calls as its tasks.
 
-    A task has one core. Where its worker or machine dies, the call is made again elsewhere.
-    Machines that join while calls wait take their share. What is waiting or running when the
-    generator is closed is told to end.
+    A task has one core. Where its worker or machine dies, the call is made again elsewhere;
+    machines that join while calls wait take their share. What waits or runs when the caller's
+    generator is closed is told to end. Calls must be importable by all machines.
 
     Args:
-        calls: Each importable by all machines; a call may be made again.
-        at_once: Tasks at a time; 0 leaves that to the cluster.
         address: Of the cluster, such as ``auto`` or ``ray://head:10001``.
         marker: A file on storage that all machines must see; an absolute path.
 
     Raises:
         ConnectionError: If no cluster answers at the address, or it is gone.
-        OutputError: If a machine does not see the marker.
-        ChildProcessError: If a call has cost too many workers.
+        OutputError: By calls, if a machine does not see the marker.
+        ChildProcessError: By calls, if one has cost too many workers.
     """
-    if not calls:
-        return
     with ray_at(0, address) as ray:
         try:
-            yield from _make(ray, calls, at_once or len(calls), marker)
+            yield partial(_make, ray, marker)
         except (ray.exceptions.RaySystemError, ray.exceptions.RayletDiedError) as error:
             raise ConnectionError(
                 f"The Ray cluster at '{address}' is gone ({error}). What was finished is kept: "
@@ -60,8 +57,11 @@ def call_on_ray(
 
 
 def _make(
-    ray: Any, calls: Sequence[Call], at_once: int, marker: Path
+    ray: Any, marker: Path, calls: Sequence[Call], at_once: int
 ) -> Generator[None, None, None]:
+    """Makes calls, so many at a time or, where that is 0, as the cluster can."""
+    if not calls:
+        return
     lost = (
         ray.exceptions.WorkerCrashedError,
         ray.exceptions.OutOfMemoryError,
@@ -73,7 +73,7 @@ def _make(
     running: dict[Any, int] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and len(running) < (at_once or len(calls)):
                 place = waiting.pop()
                 running[task.remote(all_calls, place, marker)] = place
             for reference in ray.wait(list(running), timeout=_GLANCE)[0]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
-from poyo_ssl.ray_tasks import call_on_ray
+from poyo_ssl.ray_tasks import on_ray
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
 from poyo_ssl.result_files import PRETRAINING_FACTS
@@ -97,7 +97,8 @@ def run(
         with naming_lost_output(directory / EXPERIMENT):
             seconds_before = seconds_spent(directory)
             stages = _pieces(experiment, run_plan)
-            _workers(experiment, on_progress, address=address).do(stages)
+            with _caller(address, experiment) as call:
+                _workers(experiment, on_progress, call=call).do(stages)
             _write_tables(experiment, run_plan)
             seconds = seconds_before + time.perf_counter() - started
             write_facts(directory, run_plan, command, seconds)
@@ -152,7 +153,8 @@ def run_sweep(
             for experiment, run_plan in run_plans.items():
                 for stage, pieces in _pieces(experiment, run_plan).items():
                     stages.setdefault(stage, []).extend(pieces)
-            _workers(first, on_progress, address=address).do(stages)
+            with _caller(address, first) as call:
+                _workers(first, on_progress, call=call).do(stages)
             for experiment, run_plan in run_plans.items():
                 _write_tables(experiment, run_plan)
                 seconds = seconds_of_fits(experiment.directory, run_plan)
@@ -263,19 +265,25 @@ def _workers(
     on_progress: Callable[[str, int, int], None],
     *,
     is_patient: bool = True,
-    address: str | None = None,
+    call: Caller = call_in_processes,
 ) -> Workers:
-    marker = experiment.directory / EXPERIMENT
-    call: Caller = call_in_processes
-    if address is not None:
-        call = partial(call_on_ray, address=address, marker=marker)
     return Workers(
-        marker=marker,
+        marker=experiment.directory / EXPERIMENT,
         call=call,
         jobs=experiment.config.jobs,
         is_patient=is_patient,
         on_progress=on_progress,
     )
+
+
+@contextmanager
+def _caller(address: str | None, experiment: Experiment) -> Iterator[Caller]:
+    """What does pieces of work: processes of this machine, or a Ray cluster."""
+    if address is None:
+        yield call_in_processes
+        return
+    with on_ray(address, experiment.directory / EXPERIMENT) as call:
+        yield call
 
 
 def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]:
