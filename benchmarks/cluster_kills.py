@@ -59,16 +59,16 @@ SIMULATOR = SimulatorConfig(
     spontaneous_duration=20.0,
     gap_duration=5.0,
 )
-TRAINING = {"max_steps": 300, "batch_size": 16, "valid_every": 50, "patience": None}
+TRAINING = {"max_steps": 100, "batch_size": 8, "valid_every": 50, "patience": None}
 CONFIG = {
     "tasks": ["direction"],
     "units": ["all"],
     "arms": ["scratch", "pretrained"],
-    "num_seeds": 3,
+    "num_seeds": 2,
     "splits": {"valid_fraction": 0.1, "test_fraction": 0.2, "guard": 0.5},
     "predictability": {"min_timesteps": 100},
     "encoder": {
-        "dim": 32, "depth": 1, "num_heads": 2, "dim_head": 16, "latents_per_step": 2,
+        "dim": 16, "depth": 1, "num_heads": 2, "dim_head": 16, "latents_per_step": 2,
         "latent_step": 0.5, "patch_length": 0.5,
     },
     "pretraining": {"training": {**TRAINING, "checkpoint_every": 20}},

@@ -247,7 +247,7 @@ def test_machines_of_a_ray_cluster_do_what_one_process_does_and_one_may_die(
 
     monkeypatch.setattr(run_module, "_fit_and_score", die_once)
     monkeypatch.chdir(tmp_path)  # machines of a cluster work elsewhere
-    run(recordings, Path("run"), CONFIG, address=nodes)
+    run(recordings, Path("run"), replace(CONFIG, jobs=0), address=nodes)
     pieces = Counter(line.partition(" ")[2] for line in log.read_text().splitlines())
     assert set(pieces.values()) == {1}
     plan = RunPlan.load(tmp_path / "run")
