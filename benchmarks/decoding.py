@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from result_files import RESULTS, as_columns, save_json, save_rows
+from result_files import RESULTS, as_rows, save_json, save_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 """All paths are relative to it, so that the commands kept with the results run anywhere."""
@@ -127,7 +127,7 @@ def keep(name: str, directory: Path) -> None:
         )
     }
     for table in ("pretrainings", "summary"):
-        kept[table] = as_columns(pd.read_csv(directory / f"{table}.csv"))
+        kept[table] = as_rows(pd.read_csv(directory / f"{table}.csv"))
     save_json(name, kept)
     save_rows(name, pd.read_csv(directory / "scores.csv"))
     (RESULTS / f"{name}.md").write_text(markdown(kept))
@@ -135,7 +135,7 @@ def keep(name: str, directory: Path) -> None:
 
 def markdown(kept: dict) -> str:
     """How it was made, the main metric of every arm at a glance, and its gains and times."""
-    rows = pd.DataFrame(**kept["summary"])
+    rows = pd.DataFrame(kept["summary"])
     rows = rows[rows["metric"].isin(["accuracy", "within_1s", "ssim"])]
     hardware = kept["hardware"]
     lines = [
@@ -144,7 +144,7 @@ def markdown(kept: dict) -> str:
         f"{len(kept['seeds'])} seeds, {kept['seconds'] / 60:.1f} min on {hardware['cpu']} "
         f"({hardware['num_cores']} cores, {hardware['device']})."
         + (" Simulated data." if kept["is_simulated"] else ""),
-        *pretraining_lines(pd.DataFrame(**kept["pretrainings"])),
+        *pretraining_lines(pd.DataFrame(kept["pretrainings"])),
     ]
     for task, here in rows.groupby("task", sort=False):
         lines += ["", f"## {task}", "", *score_lines(here), "", *gain_lines(here)]

@@ -49,7 +49,7 @@ def on_ray(address: str, marker: Path) -> Iterator[Caller]:
     with ray_at(0, address) as ray:
         try:
             yield partial(_make, ray, marker)
-        except (ray.exceptions.RaySystemError, ray.exceptions.RayletDiedError) as error:
+        except (ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
             raise ConnectionError(
                 f"The Ray cluster at '{address}' is gone ({error}). What was finished is kept: "
                 "start it again with 'ray start --head', and run the same command to resume."
