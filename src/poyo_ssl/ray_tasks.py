@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from poyo_ssl.ending import ToldToEnd, on_signals
 from poyo_ssl.output_directory import OutputError
 from poyo_ssl.parallel import EXPECTED, collected_log, log_again, ray_at
 from poyo_ssl.worker_processes import Call, Caller
@@ -45,6 +46,7 @@ def on_ray(address: str, marker: Path) -> Iterator[Caller]:
         ConnectionError: If no cluster answers at the address, or it is gone.
         OutputError: By calls, if a machine does not see the marker.
         ChildProcessError: By calls, if one has cost too many workers.
+        ToldToEnd: By calls, if a signal tells this process to end.
     """
     with ray_at(0, address) as ray:
         try:
@@ -72,25 +74,46 @@ def _make(
     waiting, deaths = list(reversed(range(len(calls)))), Counter[int]()
     running: dict[Any, int] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < (at_once or len(calls)):
-                place = waiting.pop()
-                running[task.remote(all_calls, place, marker)] = place
-            for reference in ray.wait(list(running), timeout=_GLANCE)[0]:
-                place = running.pop(reference)
-                try:
-                    error, records = ray.get(reference)
-                except lost as death:
-                    deaths[place] += 1
-                    _say_lost(death, deaths[place])
-                    waiting.append(place)
-                    continue
-                log_again(records)
-                if error is not None:
-                    raise error
-                yield
+        with _signals_kept() as end_if_told:
+            while waiting or running:
+                while waiting and len(running) < (at_once or len(calls)):
+                    place = waiting.pop()
+                    running[task.remote(all_calls, place, marker)] = place
+                finished = ray.wait(list(running), timeout=_GLANCE)[0]
+                end_if_told()
+                for reference in finished:
+                    place = running.pop(reference)
+                    try:
+                        error, records = ray.get(reference)
+                    except lost as death:
+                        deaths[place] += 1
+                        _say_lost(death, deaths[place])
+                        waiting.append(place)
+                        continue
+                    log_again(records)
+                    if error is not None:
+                        raise error
+                    yield
     finally:
         _end(ray, list(running))
+
+
+@contextmanager
+def _signals_kept() -> Iterator[Callable[[], None]]:
+    """Keeps signals that tell this process to end; gives what obeys them.
+
+    Raised while Ray waits, :class:`ToldToEnd` would come out of it as another exit status.
+    """
+    kept: list[tuple[int, Any]] = []
+
+    def end_if_told() -> None:
+        for number, before in kept:
+            if callable(before):
+                before(number, None)
+            raise ToldToEnd(number)
+
+    with on_signals(lambda number, before: kept.append((number, before))):
+        yield end_if_told
 
 
 def _call(
