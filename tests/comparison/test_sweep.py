@@ -100,19 +100,15 @@ def test_every_value_of_a_sweep_is_checked(tmp_path, capsys, text, message):
 
 
 def test_every_combination_is_a_run_and_one_table_holds_all(tmp_path, capsys):
-    recordings = tiny_observatory()
+    recordings = sorted(tiny_observatory(), key=lambda recording: recording.recording_id)
     for recording in recordings:
         save_recording(recording, tmp_path / f"{recording.recording_id}.h5")
     config = tiny_run_config(arms=("scratch",), num_seeds=1)
     values = json.loads(json.dumps(asdict(config)))
     values["encoder"]["dim"] = [16, 32]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    words = [
-        "run",
-        *map(str, sorted(tmp_path.glob("*.h5"))),
-        "--config",
-        str(tmp_path / "run.yaml"),
-    ]
+    files = map(str, sorted(tmp_path.glob("*.h5")))
+    words = ["run", *files, "--config", str(tmp_path / "run.yaml")]
     output = tmp_path / "sweep"
     assert main([*words, "--output", str(output), "--part", "1/1"]) == 0
     assert main([*words, "--output", str(output)]) == 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace, get_loader
+from yaml import YAMLError
 
 from poyo_ssl.cli.sweeps import find_sweeps, holds, put
 
@@ -83,7 +85,9 @@ class Parser(ArgumentParser):
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Parses a config file, with the first value of each sweep; other values are checked."""
-        tree = get_loader("yaml")(content) if self.sweepable is not None else None
+        tree = None
+        with suppress(YAMLError):  # said below
+            tree = get_loader("yaml")(content)
         if self.sweepable is None or not isinstance(tree, dict):
             return super().parse_string(content, *args, **kwargs)
         found = dict(find_sweeps(tree, self.sweepable))
