@@ -3,9 +3,9 @@
     python benchmarks/decoding.py --data ../shared/data [EXPERIMENT ...]
 
 Each experiment is one `poyo-ssl run` with a config of configs/, preceded by `poyo-ssl simulate`
-where its recordings are simulated. Its results go to runs/NAME, its summary, scores and facts to
-benchmarks/results/NAME.json, and Markdown tables of the summary to NAME.md. What was begun
-resumes where it stopped. If none is named, the three of the README are run.
+where its recordings are simulated. Its results go to runs/NAME, its summary and facts to
+benchmarks/results/NAME.json, every score to NAME.csv.gz, and Markdown tables of the summary to
+NAME.md. What was begun resumes where it stopped. If none is named, the three of the README are run.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from result_files import RESULTS, as_rows, save_json, save_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 """All paths are relative to it, so that the commands kept with the results run anywhere."""
@@ -125,12 +126,11 @@ def keep(name: str, directory: Path) -> None:
             "seeds",
         )
     }
-    for table in ("pretrainings", "summary", "scores"):
-        rows = pd.read_csv(directory / f"{table}.csv")
-        kept[table] = json.loads(rows.to_json(orient="records", double_precision=5))
-    path = Path("benchmarks/results") / f"{name}.json"
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(kept))
+    for table in ("pretrainings", "summary"):
+        kept[table] = as_rows(pd.read_csv(directory / f"{table}.csv"))
+    save_json(name, kept)
+    save_rows(name, pd.read_csv(directory / "scores.csv"))
+    (RESULTS / f"{name}.md").write_text(markdown(kept))
 
 
 def markdown(kept: dict) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from result_files import read_table
+from study_figures import draw_studies
 
 HERE = Path(__file__).parent
 FIGURES = HERE.parent / "docs" / "figures"
@@ -29,12 +30,6 @@ DECODERS = {
 """Name in the results to label, colour, marker and line."""
 WITHOUT_LABELS = {"aligned": "ridge, aligned", "network of others": "pretrained"}
 """What knows no own label, to the decoder that it is the beginning of."""
-
-
-def read(name: str, table: str) -> pd.DataFrame:
-    """A table of a benchmark's results."""
-    saved = json.loads((HERE / "results" / f"{name}.json").read_text())[table]
-    return pd.DataFrame(saved["data"], columns=saved["columns"])
 
 
 def draw_labels(axes: Axes, summary: pd.DataFrame) -> None:
@@ -68,7 +63,8 @@ def draw_sources(axes: Axes, summary: pd.DataFrame) -> None:
 
 def draw_new_animal() -> None:
     """Gain in a new animal against own labels, and against the number of others."""
-    network, closed = read("yu_network", "summary"), read("yu_alignment", "summary")
+    network = read_table("yu_network", "summary")
+    closed = read_table("yu_alignment", "summary")
     figure, all_axes = plt.subplots(
         1, 4, figsize=(10, 3.3), width_ratios=(2, 1, 2, 1), sharey=True, layout="constrained"
     )
@@ -91,3 +87,4 @@ def draw_new_animal() -> None:
 
 if __name__ == "__main__":
     draw_new_animal()
+    draw_studies(FIGURES)

@@ -5,7 +5,7 @@
     python benchmarks/encoder.py --quick     # the two main shapes only
 
 Each run is a process of its own and takes its turn: ours, peer, ours, peer. Same shapes, same
-optimiser, training mode with dropout. Writes benchmarks/results/encoder.json (every repetition),
+optimiser, training mode with dropout. Writes results/encoder.json.gz (every repetition),
 encoder.md (medians) and encoder.*.txt (where the time goes, by torch's profiler). Needs Linux,
 which tells the memory of a process.
 """
@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from encoder_page import format_page
 from floor import Speed, grid_multiply_adds, measure_speed, textbook_multiply_adds
+from result_files import RESULTS, save_compressed
 from training_step import Setting, setting_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 MAIN_DIMS = (64, 128)
 ROUNDS = 3
 SWEEPS: dict[str, list[dict[str, Any]]] = {
@@ -102,7 +102,7 @@ def main() -> None:
         "precisions": [compare(setting, sweeps) for setting, sweeps in plans],
     }
     result["minutes"] = round((time.perf_counter() - started) / 60, 1)
-    (RESULTS / "encoder.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_compressed("encoder", result)
     page = format_page(result)
     (RESULTS / "encoder.md").write_text(page)
     print(page)

@@ -19,7 +19,7 @@ def format_page(result: dict) -> str:
         "brackets the least and the largest ratio of a round. A step is forward, backward and "
         "AdamW. Windows/s are end to end in one process: step and pipeline, one after the other. "
         "The pipeline of the peer slices HDF5 files, makes tokens and collates; ours gathers from "
-        "activity in memory. All repetitions are in `encoder.json`.",
+        "activity in memory. All repetitions are in `encoder.json.gz`.",
     ]
     for part in result["precisions"]:
         lines += ["", f"## {part['device']}, {'bfloat16' if part['bf16'] else 'single precision'}"]

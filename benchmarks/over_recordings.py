@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pandas as pd
+from result_files import RESULTS, as_columns, save_json, save_rows
 from scipy.stats import t
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def mean_over_recordings(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -29,12 +25,16 @@ def mean_over_recordings(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def save_tables(name: str, tables: dict[str, pd.DataFrame], page: list[str]) -> None:
-    """Writes ``results/<name>.json``, by columns, and the page ``results/<name>.md``."""
-    saved = {
-        key: json.loads(table.to_json(orient="split", index=False, double_precision=4))
-        for key, table in tables.items()
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps(saved) + "\n")
+    """Writes ``results/<name>.json``, its rows to ``.csv.gz``, and the page ``.md``.
+
+    Args:
+        name: Of the study.
+        tables: By name; ``rows`` are the single scores.
+        page: Paragraphs.
+    """
+    save_json(name, {key: as_columns(t, 4) for key, t in tables.items() if key != "rows"})
+    if "rows" in tables:
+        save_rows(name, tables["rows"])
     (RESULTS / f"{name}.md").write_text("\n\n".join(page) + "\n")
 
 

@@ -3,8 +3,8 @@
     python benchmarks/reconstruction.py --data ../shared/data [--seeds 3]
 
 Two real sessions and an observatory that is simulated in memory
-(configs/simulated_observatory.yaml). Writes benchmarks/results/reconstruction.json, .md and .png.
-Takes six minutes.
+(configs/simulated_observatory.yaml). Writes benchmarks/results/reconstruction.json, .csv.gz (every
+unit), .md and .png. Takes six minutes.
 
 Every unit is predicted from the others on the time that validates or tests: by a network
 pretrained on masked activity, by a line from the population mean, and by ridge on all others. The
@@ -13,7 +13,6 @@ a second time on z-scores without the signed square root that the package's netw
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from result_files import RESULTS, save_json, save_rows
 
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
@@ -81,12 +81,11 @@ def main() -> None:
         "rows": describe(table),
         "rows_without_square_root": describe(rooted),
         "network_by_seed": by_seed(pd.concat(seeds)),
-        "units": table.round(4).to_dict(orient="list"),
     }
-    results = Path(__file__).parent / "results"
-    (results / "reconstruction.json").write_text(json.dumps(result) + "\n")
-    (results / "reconstruction.md").write_text(format_markdown(result))
-    plot_units(table, results / "reconstruction.png")
+    save_json("reconstruction", result)
+    save_rows("reconstruction", table.round(4))
+    (RESULTS / "reconstruction.md").write_text(format_markdown(result))
+    plot_units(table, RESULTS / "reconstruction.png")
     print(format_markdown(result))
 
 

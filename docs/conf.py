@@ -45,7 +45,8 @@ def setup(app: Sphinx) -> None:
 
 def _adapt(_: Sphinx, page: str, source: list[str]) -> None:
     """Links to results lead to their copies, and results without a heading get one."""
-    source[0] = source[0].replace(f"]({_RESULTS}/", f"]({_COPY}/")
+    for up in ("", "../"):
+        source[0] = source[0].replace(f"]({up}{_RESULTS}/", f"]({up}{_COPY}/")
     if page.startswith(_COPY) and not source[0].startswith("# "):
         title = page.removeprefix(f"{_COPY}/").replace("_", " ").capitalize()
         source[0] = f"# {title}\n\n{source[0]}"

@@ -5,7 +5,9 @@ from .comparison.config import RunConfig as RunConfig
 from .comparison.merge import merge as merge
 from .comparison.run import run as run
 from .comparison.run import run_part as run_part
+from .comparison.run import run_sweep as run_sweep
 from .comparison.shared_work import Part as Part
+from .comparison.sweep import Sweep as Sweep
 from .decoders.conversion import convert_checkpoint as convert_checkpoint
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question

@@ -120,23 +120,37 @@ def _attempt(function: Callable[[Item], Value], item: Item) -> Outcome[Value]:
 def _attempt_and_collect_log(
     function: Callable[[Item], Value], item: Item
 ) -> tuple[Outcome[Value], list[logging.LogRecord]]:
-    """The outcome on one thread, and what was logged: the process that asked shall log it."""
+    """The outcome on one thread, and what was logged."""
+    with threadpool_limits(1), collected_log() as records:  # as many processes as cores
+        outcome = _attempt(function, item)
+    return outcome, records
+
+
+@contextmanager
+def collected_log() -> Iterator[list[logging.LogRecord]]:
+    """What is logged in a worker; complete at the end. Who asked logs it: :func:`log_again`."""
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    collected: list[logging.LogRecord] = []
     handler, root = QueueHandler(records), logging.getLogger()
     root.addHandler(handler)
     try:
-        with threadpool_limits(1):  # as many processes run as there are cores
-            outcome = _attempt(function, item)
+        yield collected
     finally:
         root.removeHandler(handler)
-    return outcome, [records.get() for _ in range(records.qsize())]
+        collected += [records.get() for _ in range(records.qsize())]
+
+
+def log_again(records: list[logging.LogRecord]) -> None:
+    """Logs in this process what a worker logged."""
+    for record in records:
+        logging.getLogger(record.name).handle(record)
 
 
 def _on_ray(
     function: Callable[[Item], Value], items: Sequence[Item], workers: int, address: str | None
 ) -> Generator[Outcome[Value], None, None]:
     """Runs at most ``workers`` items at a time; what has no turn yet costs nothing."""
-    with _ray(workers, address) as ray:
+    with ray_at(workers, address) as ray:
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_attempt_and_collect_log)
         at_once = workers or int(ray.cluster_resources().get("CPU", 1))
         function_reference = ray.put(function)
@@ -187,8 +201,7 @@ def _fetch(ray: Any, reference: Any) -> Outcome[Any]:
             f"Its worker process died ({type(error).__name__}): memory ran out, or a damaged file "
             "crashed a library. Use fewer workers, or make the file again.",
         )
-    for record in records:
-        logging.getLogger(record.name).handle(record)
+    log_again(records)
     return outcome
 
 
@@ -206,8 +219,16 @@ def _restore_handler(on_sigterm: Any) -> None:
 
 
 @contextmanager
-def _ray(workers: int, address: str | None) -> Iterator[Any]:
-    """Ray, started here (and then stopped here) unless it is running already."""
+def ray_at(workers: int, address: str | None) -> Iterator[Any]:
+    """Ray, started here (and then stopped here) unless it is running already.
+
+    Args:
+        workers: Tasks at a time of a Ray that is started for this process; 0 for one per core.
+        address: A cluster to connect to instead.
+
+    Raises:
+        ConnectionError: If no cluster answers at the address.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray  # only now: it reads the settings above, and takes a second

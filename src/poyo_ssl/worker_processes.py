@@ -28,6 +28,8 @@ from poyo_ssl.output_directory import leave_out_lost_files
 logger = logging.getLogger(__name__)
 
 Call = Callable[[], Any]
+Caller = Callable[[Sequence[Call], int], Generator[None, None, None]]
+"""Makes calls, so many at a time (0: as many as there are cores), and yields once after each."""
 
 _TO_SAVE = 20.0
 """Seconds that workers get to save what they do when they are told to end."""
@@ -35,7 +37,7 @@ _GLANCE = 0.5
 """Seconds between a worker's looks at whether its parent still lives."""
 
 
-def call_in_processes(calls: Sequence[Call], workers: int) -> Generator[None, None, None]:
+def call_in_processes(calls: Sequence[Call], workers: int = 0) -> Generator[None, None, None]:
     """Makes calls in several processes at a time; yields once after each, in no order.
 
     Workers are told when this process is told to end, and get ``_TO_SAVE`` seconds to save what
@@ -45,12 +47,13 @@ def call_in_processes(calls: Sequence[Call], workers: int) -> Generator[None, No
     Args:
         calls: Each importable in another process, such as a ``functools.partial``; a call may be
             made again.
-        workers: Processes; one is this process.
+        workers: Processes; one is this process, 0 one per core.
 
     Raises:
         ToldToEnd: If a worker alone was told to end.
     """
     waiting = dict(enumerate(calls))
+    workers = workers or os.cpu_count() or 1
     while waiting:
         workers = min(workers, len(waiting))
         if workers == 1:

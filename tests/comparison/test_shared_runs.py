@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 import yaml
 from joblib import Parallel, delayed
+from ray.cluster_utils import Cluster
 
+from poyo_ssl import ray_tasks
 from poyo_ssl.cli import main
 from poyo_ssl.comparison import run as run_module
 from poyo_ssl.comparison import shared_work
@@ -25,7 +30,10 @@ from poyo_ssl.comparison.run import prepare_run, run, run_part
 from poyo_ssl.comparison.run_plan import PLAN, RunPlan
 from poyo_ssl.comparison.shared_work import CLAIM, Claim, Part, Piece, Workers
 from poyo_ssl.comparison.slurm import write_slurm_scripts
+from poyo_ssl.output_directory import OutputError
+from poyo_ssl.ray_tasks import on_ray
 from poyo_ssl.recordings.loading import load_recordings
+from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import save_recording
 from tiny_runs import tiny_observatory, tiny_run_config
 
@@ -207,6 +215,67 @@ def test_impossible_parts_are_refused(text):
         Part.from_text(text)
 
 
+# Ray -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[str]:
+    """Address of a Ray cluster of two machines, of one core each."""
+    options = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=options)
+    cluster.add_node(**options)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_machines_of_a_ray_cluster_do_what_one_process_does_and_one_may_die(
+    recordings, alone, nodes, tmp_path, monkeypatch
+):
+    log = tmp_path / "log"
+    log_pieces(monkeypatch, log)
+    fit = run_module._fit_and_score
+
+    def die_once(experiment, planned):
+        place = ray.get_runtime_context().get_node_id()
+        (log.parent / f"{place} is here").touch()
+        while len([*log.parent.glob("* is here")]) < 2:
+            time.sleep(0.01)
+        if planned.arm == "pretrained" and not (log.parent / "died").exists():
+            (log.parent / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        fit(experiment, planned)
+
+    monkeypatch.setattr(run_module, "_fit_and_score", die_once)
+    monkeypatch.chdir(tmp_path)  # machines of a cluster work elsewhere
+    run(recordings, Path("run"), replace(CONFIG, jobs=0), address=nodes)
+    pieces = Counter(line.partition(" ")[2] for line in log.read_text().splitlines())
+    assert set(pieces.values()) == {1}
+    plan = RunPlan.load(tmp_path / "run")
+    assert len(pieces) == len(plan.fits) + len(plan.pretrainings)
+    assert (tmp_path / "died").exists()
+    require_same(tmp_path / "run", alone)
+
+
+def test_what_goes_wrong_on_a_machine_of_a_cluster_is_said_here(nodes, tmp_path, monkeypatch):
+    def refuse() -> None:
+        raise RecordingError("Recording 3 is broken.")
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ray_tasks, "_MOST_DEATHS", 0)
+    with on_ray(nodes, Path(__file__)) as call:
+        with pytest.raises(RecordingError, match="Recording 3 is broken"):
+            [*call([refuse], 0)]
+        with pytest.raises(ChildProcessError, match=r"died 1 times.* same command to resume"):
+            [*call([die], 1)]
+        with (
+            pytest.raises(OutputError, match=r"does not see .* storage that all machines see"),
+            on_ray(nodes, tmp_path) as elsewhere,  # a folder is no file
+        ):
+            [*elsewhere([refuse], 0)]
+
+
 # SLURM ---------------------------------------------------------------------------------------
 
 SBATCH = """#!/bin/bash
@@ -299,7 +368,7 @@ def test_a_job_that_is_told_to_end_is_started_again(recordings, cluster, tmp_pat
 
 
 def scripts_of(directory: Path, plan: RunPlan) -> Path:
-    return write_slurm_scripts(directory, plan, ["run", "a b.h5"], num_parts=2)
+    return write_slurm_scripts(directory, [plan], ["run", "a b.h5"], num_parts=2)
 
 
 def test_without_sbatch_the_scripts_are_there_and_it_is_said(
@@ -321,6 +390,7 @@ def test_without_sbatch_the_scripts_are_there_and_it_is_said(
         (["--part", "1/2", "--plan", "slurm"], "give one of them"),
         (["--pretrain_only"], "goes with --part"),
         (["--submit"], "goes with --plan slurm"),
+        (["--address", "auto", "--part", "1/2"], "leave --part and --plan out"),
         (["--part", "3/2"], "such as 3/8"),
         (["--plan", "slurm", "--parts", "0"], "parts must be at least 1"),
     ],

@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"Values of a config must not name a class_path of their own: {error}")
     except UnicodeDecodeError as error:
         parser.error(f"A config file is no text in UTF-8: {error}. Save it as UTF-8.")
+    if called and isinstance(command, Parser):
+        options[called]["sweep"] = command.sweep(arguments)
     try:
         with on_signals(end):
             COMMANDS[options.command].call(options[options.command])

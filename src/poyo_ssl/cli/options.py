@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader
+from yaml import YAMLError
+
+from poyo_ssl.cli.sweeps import find_sweeps, holds, put
 
 Config = TypeVar("Config")
 
@@ -43,6 +47,8 @@ class Command(NamedTuple):
     """Whether it has the options of :data:`SOURCE`."""
     config: ConfigClass | None = None
     """The dataclass whose fields are its options."""
+    takes_sweeps: bool = False
+    """Whether config files may give several values of an option."""
     essentials: tuple[str, ...] = ()
     """Fields that its short help names; the rest stands in ``--help all``."""
 
@@ -56,6 +62,8 @@ class Command(NamedTuple):
             config = self.config.load()
             parser.add_class_arguments(config)
             parser.set_defaults(_defaults_of_mappings(config))
+            if self.takes_sweeps and isinstance(parser, Parser):
+                parser.sweepable = config
         for action in parser._actions:
             # A group is filled from its fields or from a file. As long as it could be a class, too,
             # jsonargparse takes 'source.yaml' for the name of one, and refuses to import it.
@@ -66,7 +74,38 @@ class Command(NamedTuple):
 
 
 class Parser(ArgumentParser):
-    """A parser whose complaint about an unknown option names those of the same name elsewhere."""
+    """A parser that reads sweeps, and whose complaint about an unknown option names its like."""
+
+    sweepable: type | None = None
+    """A config dataclass of whose options files may give several values."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sweep: dict[str, list[Any]] = {}
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses a config file, with the first value of each sweep; other values are checked."""
+        tree = None
+        with suppress(YAMLError):  # said below
+            tree = get_loader("yaml")(content)
+        if self.sweepable is None or not isinstance(tree, dict):
+            return super().parse_string(content, *args, **kwargs)
+        found = dict(find_sweeps(tree, self.sweepable))
+        for option, values in found.items():
+            if not values:
+                self.error(f"The sweep over {option} has no value. Give at least one.")
+            tree = put(tree, option, values[0])
+        for option, values in found.items():
+            for value in values[1:]:
+                super().parse_string(json.dumps(put(tree, option, value)), *args, **kwargs)
+        earlier = {option: v for option, v in self._sweep.items() if not holds(tree, option)}
+        self._sweep = {**earlier, **found}  # what a later file says counts
+        return super().parse_string(json.dumps(tree) if found else content, *args, **kwargs)
+
+    def sweep(self, arguments: list[str]) -> dict[str, list[Any]]:
+        """Options with several values in the config files that were parsed, and not in words."""
+        named = {word.partition("=")[0] for word in arguments}
+        return {option: v for option, v in self._sweep.items() if f"--{option}" not in named}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends with the complaint."""

@@ -12,7 +12,7 @@ import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import Command, ConfigClass, add_files, build, read_source
-from poyo_ssl.cli.terminal import console, print_summary, say, stage_progress
+from poyo_ssl.cli.terminal import console, print_summary, print_sweep, say, stage_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -39,6 +39,11 @@ def _add_run(parser: ArgumentParser) -> None:
         "--quick",
         action="store_true",
         help="a trial: one seed, few steps, one part of the labels, scratch and its teacher",
+    )
+    parser.add_argument(
+        "--address",
+        help="Ray cluster whose machines do the fits, such as auto or ray://head:10001; all must "
+        "see OUTPUT under the same path",
     )
     parser.add_argument(
         "--part",
@@ -73,14 +78,28 @@ def _run(options: Namespace) -> None:
         else []
         for files in (options.files, options.pretrain_on)
     )
+    runs = {options.output: config}
+    sweep = _sweep(config, options)
+    if sweep is not None:
+        runs = sweep.runs(options.output)
     if options.plan:
-        _plan_for_cluster(recordings, earlier, config, options)
+        _plan_for_cluster(recordings, earlier, runs, options)
     elif options.part:
-        _run_part(recordings, earlier, config, options)
+        _run_part(recordings, earlier, runs, options)
+    elif sweep is not None:
+        _sweep_and_show(recordings, earlier, sweep, options)
     else:
-        _run_and_show(recordings, options.output, config, earlier)
+        _run_and_show(recordings, options.output, config, earlier, options.address)
         if options.quick:
             say("A trial run: it shows that everything works, and its scores mean little.")
+
+
+def _sweep(config: Any, options: Namespace) -> Any:
+    """The sweep that config files ask for, or None."""
+    from poyo_ssl.comparison.sweep import Sweep
+
+    values = options.get("sweep")
+    return Sweep(config=config, options=values) if values else None
 
 
 def _require_together(options: Namespace) -> None:
@@ -89,38 +108,48 @@ def _require_together(options: Namespace) -> None:
         raise ValueError("--part does a part of a run and --plan none of it: give one of them.")
     if options.pretrain_only and not options.part:
         raise ValueError("--pretrain_only goes with --part; for all of it alone, give --part 1/1.")
+    if options.address and (options.part or options.plan):
+        raise ValueError("--address has a Ray cluster do the run: leave --part and --plan out.")
     if options.submit and not options.plan:
         raise ValueError("--submit goes with --plan slurm.")
 
 
-def _run_part(recordings: list[Any], earlier: list[Any], config: Any, options: Namespace) -> None:
+def _run_part(
+    recordings: list[Any], earlier: list[Any], runs: dict[Path, Any], options: Namespace
+) -> None:
     from poyo_ssl.comparison.run import run_part
     from poyo_ssl.comparison.shared_work import Part
 
-    with stage_progress() as report:
-        run_part(
-            recordings,
-            options.output,
-            config,
-            Part.from_text(options.part),
-            pretraining_recordings=earlier,
-            pretrain_only=options.pretrain_only,
-            on_progress=report,
-        )
+    part = Part.from_text(options.part)
+    for directory, config in runs.items():
+        with stage_progress() as report:
+            run_part(
+                recordings,
+                directory,
+                config,
+                part,
+                pretraining_recordings=earlier,
+                pretrain_only=options.pretrain_only,
+                on_progress=report,
+            )
     say("Nothing is left for this part. The command without --part writes tables and report.")
 
 
 def _plan_for_cluster(
-    recordings: list[Any], earlier: list[Any], config: Any, options: Namespace
+    recordings: list[Any], earlier: list[Any], runs: dict[Path, Any], options: Namespace
 ) -> None:
     from poyo_ssl.comparison.run import prepare_run
     from poyo_ssl.comparison.slurm import submit, write_slurm_scripts
 
-    run_plan = prepare_run(recordings, options.output, config, pretraining_recordings=earlier)
+    plans = [
+        prepare_run(recordings, directory, config, pretraining_recordings=earlier)
+        for directory, config in runs.items()
+    ]
     script = write_slurm_scripts(
-        options.output, run_plan, _words_of_run(sys.argv[1:]), num_parts=options.parts
+        options.output, plans, _words_of_run(sys.argv[1:]), num_parts=options.parts
     )
-    say(f"{len(run_plan.fits)} fits are planned; the scripts are in {script.parent}.")
+    num_fits = sum(len(run_plan.fits) for run_plan in plans)
+    say(f"{num_fits} fits are planned; the scripts are in {script.parent}.")
     say(submit(script) if options.submit else f"Submit them with: bash {shlex.quote(str(script))}")
 
 
@@ -153,7 +182,11 @@ def _demo(options: Namespace) -> None:
 
 
 def _run_and_show(
-    recordings: list[Any], directory: Path, config: Any, pretraining_recordings: list[Any]
+    recordings: list[Any],
+    directory: Path,
+    config: Any,
+    pretraining_recordings: list[Any],
+    address: str | None = None,
 ) -> None:
     from poyo_ssl.comparison.run import run
 
@@ -163,10 +196,30 @@ def _run_and_show(
             directory,
             config,
             pretraining_recordings=pretraining_recordings,
+            address=address,
             command=_command(),
             on_progress=report,
         )
     _show(page)
+
+
+def _sweep_and_show(
+    recordings: list[Any], earlier: list[Any], sweep: Any, options: Namespace
+) -> None:
+    from poyo_ssl.comparison.run import run_sweep
+
+    with stage_progress() as report:
+        table = run_sweep(
+            recordings,
+            options.output,
+            sweep,
+            pretraining_recordings=earlier,
+            address=options.address,
+            command=_command(),
+            on_progress=report,
+        )
+    print_sweep(pd.read_csv(table), sweep.titles)
+    say(f"Every decoder and metric: {table}; each run has its report below {table.parent}.")
 
 
 def _show(page: Path) -> None:
@@ -209,6 +262,7 @@ RUN = Command(
     "reference decoders, report.",
     reads_source=True,
     config=ConfigClass("poyo_ssl.comparison.config", "RunConfig"),
+    takes_sweeps=True,
     essentials=(
         "tasks",
         "units",

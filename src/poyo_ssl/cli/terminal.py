@@ -130,6 +130,27 @@ def _interval(mean: Any, low: Any, high: Any, signed: bool = False) -> str:
     return text if pd.isna(low) else f"{text} \\[{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
+def print_sweep(summaries: pd.DataFrame, titles: dict[str, str]) -> None:
+    """The main metric of every network of a sweep, one table per task.
+
+    Args:
+        summaries: Of all runs.
+        titles: Columns that name the swept options, and what to call them.
+    """
+    main = summaries[summaries["metric"] == summaries.groupby("task")["metric"].transform("first")]
+    networks = main[main["kind"] == "network"]
+    for task, rows in (main if networks.empty else networks).groupby("task", sort=False):
+        metric = rows["metric"].iloc[0]
+        table = Table(title=f"{task}: {metric} [95 % interval]", title_justify="left")
+        for name in (*titles.values(), "units", "labels", "decoder"):
+            table.add_column(name)
+        table.add_column(metric, justify="right")
+        for row in rows.to_dict("records"):
+            named = [str(row[name]) for name in (*titles, "units", "labels", "arm")]
+            table.add_row(*named, _interval(row["mean"], row["low"], row["high"]))
+        console.print(table)
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Scores of fitted decoders on recordings, one line each, however narrow the terminal."""
     for row in rows:

@@ -14,6 +14,7 @@ from poyo_ssl.comparison.run_directory import (
     DESCRIPTION,
     ENCODER,
     FIT,
+    seconds_of_fits,
     write_facts,
     write_results,
 )
@@ -21,13 +22,7 @@ from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.file_names import EXPERIMENT, NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.report.page import write_report
-from poyo_ssl.result_files import (
-    PRETRAINING_FACTS,
-    ResultsError,
-    read_json,
-    read_pretraining,
-    read_scores,
-)
+from poyo_ssl.result_files import PRETRAINING_FACTS, ResultsError, read_json
 from poyo_ssl.whole_files import partial_file, publish
 
 _NUM_NAMED = 5  # fits that a message names
@@ -71,7 +66,7 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
                 _copy(described[0] / NEURONS, directory / NEURONS)
             run_plan.save(directory)
             write_results(directory, run_plan)
-            write_facts(directory, run_plan, command, _seconds(directory, run_plan))
+            write_facts(directory, run_plan, command, seconds_of_fits(directory, run_plan))
             return write_report(directory)
 
 
@@ -131,10 +126,3 @@ def _copy(source: Path, target: Path) -> None:
     with partial_file(target) as partial:
         shutil.copyfile(source, partial)
         publish(partial, target)
-
-
-def _seconds(directory: Path, run_plan: RunPlan) -> float:
-    """Seconds of one core that all encoders and fits took."""
-    encoders = {directory / planned.name for planned in run_plan.pretrainings}
-    fits = [read_scores(directory / fit.name)[0] for fit in run_plan.fits]
-    return sum(row["seconds"] for row in [*map(read_pretraining, encoders), *fits])

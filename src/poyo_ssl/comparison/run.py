@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from poyo_ssl.comparison.run_directory import (
     ENCODER,
     FIT,
     save_fit,
+    seconds_of_fits,
     seconds_spent,
     write_facts,
     write_recordings,
@@ -28,6 +30,7 @@ from poyo_ssl.comparison.run_directory import (
 from poyo_ssl.comparison.run_neurons import write_neurons
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.comparison.shared_work import Claim, Part, Piece, Workers
+from poyo_ssl.comparison.sweep import TABLE, Sweep
 from poyo_ssl.decoders.fitted_decoder import Origin
 from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
 from poyo_ssl.evaluation.film import Film, pictures_at_hand
@@ -36,10 +39,12 @@ from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
+from poyo_ssl.ray_tasks import on_ray
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.report.page import write_report
 from poyo_ssl.result_files import PRETRAINING_FACTS
 from poyo_ssl.whole_files import write_csv, write_json
+from poyo_ssl.worker_processes import Caller, call_in_processes
 
 
 def run(
@@ -48,6 +53,7 @@ def run(
     config: RunConfig,
     *,
     pretraining_recordings: Sequence[Recording] = (),
+    address: str | None = None,
     command: str = "",
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
@@ -64,6 +70,9 @@ def run(
         config: Every option.
         pretraining_recordings: Other recordings; encoders are pretrained on their training parts
             instead.
+        address: A Ray cluster whose machines pretrain and fit, such as ``auto`` or
+            ``ray://head:10001``; all must see the directory under the same path. None: processes
+            of this machine.
         command: The command line, for the record.
         on_progress: Called with a stage's name, fits done and fits in all after each fit.
 
@@ -73,21 +82,86 @@ def run(
     Raises:
         RecordingError: If the recordings cannot answer the tasks, or encoders have nothing to be
             pretrained on.
-        OutputError: If another process writes to the directory, or it vanishes or fills up.
+        OutputError: If another process writes to the directory, it vanishes or fills up, or a
+            machine of the cluster does not see it.
+        ConnectionError: If no cluster answers at the address, or it is gone.
+        ChildProcessError: If a fit has cost too many workers of the cluster.
         ToldToEnd: If a signal tells a worker process to end.
     """
     started = time.perf_counter()
+    if address is not None:
+        directory = directory.absolute()  # workers of the cluster are elsewhere
     experiment, said = _plan(recordings, directory, config, pretraining_recordings)
     with alone_in(directory):
         run_plan = _prepare(experiment, said)
         with naming_lost_output(directory / EXPERIMENT):
             seconds_before = seconds_spent(directory)
-            _workers(experiment, on_progress).do(_pieces(experiment, run_plan))
-            write_results(directory, run_plan)
-            write_neurons(experiment, run_plan)
+            stages = _pieces(experiment, run_plan)
+            with _caller(address, experiment) as call:
+                _workers(experiment, on_progress, call=call).do(stages)
+            _write_tables(experiment, run_plan)
             seconds = seconds_before + time.perf_counter() - started
             write_facts(directory, run_plan, command, seconds)
             return write_report(directory)
+
+
+def run_sweep(
+    recordings: list[Recording],
+    directory: Path,
+    sweep: Sweep,
+    *,
+    pretraining_recordings: Sequence[Recording] = (),
+    address: str | None = None,
+    command: str = "",
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Path:
+    """Runs every combination of a sweep, each in a directory of its own, and one table of all.
+
+    The fits of all runs wait in one list, so that no core is idle between runs. As in ``run``, what
+    was fitted is not fitted again; values can be added to a sweep later.
+
+    Args:
+        recordings: As for ``run``, and so are the other arguments.
+        directory: Where the runs and ``sweep.csv`` go.
+        sweep: Options, and the values that each takes.
+        pretraining_recordings: Other recordings to pretrain encoders on.
+        address: A Ray cluster whose machines pretrain and fit.
+        command: The command line, for the record.
+        on_progress: Called with a stage's name, fits done and fits in all after each fit.
+
+    Returns:
+        Path of the table: the summary of every run, and the options that it was made with.
+
+    Raises:
+        ValueError: If a combination is none of a run.
+        RecordingError: If the recordings cannot answer the tasks of one of the runs.
+        OutputError: As ``run`` does, and so are other errors.
+    """
+    if address is not None:
+        directory = directory.absolute()
+    planned = [
+        _plan(recordings, place, config, pretraining_recordings)
+        for place, config in sweep.runs(directory).items()
+    ]
+    with ExitStack() as alone:
+        for experiment, _ in planned:
+            alone.enter_context(alone_in(experiment.directory))
+        run_plans = {experiment: _prepare(experiment, said) for experiment, said in planned}
+        first = planned[0][0]
+        with naming_lost_output(first.directory / EXPERIMENT):
+            stages: dict[str, list[Piece]] = {}
+            for experiment, run_plan in run_plans.items():
+                for stage, pieces in _pieces(experiment, run_plan).items():
+                    stages.setdefault(stage, []).extend(pieces)
+            with _caller(address, first) as call:
+                _workers(first, on_progress, call=call).do(stages)
+            for experiment, run_plan in run_plans.items():
+                _write_tables(experiment, run_plan)
+                seconds = seconds_of_fits(experiment.directory, run_plan)
+                write_facts(experiment.directory, run_plan, command, seconds)
+                write_report(experiment.directory)
+            sweep.write_table(directory)
+    return directory / TABLE
 
 
 def run_part(
@@ -181,18 +255,35 @@ def _prepare(experiment: Experiment, said: list[str], *, is_shared: bool = False
     return run_plan
 
 
+def _write_tables(experiment: Experiment, run_plan: RunPlan) -> None:
+    write_results(experiment.directory, run_plan)
+    write_neurons(experiment, run_plan)
+
+
 def _workers(
     experiment: Experiment,
     on_progress: Callable[[str, int, int], None],
     *,
     is_patient: bool = True,
+    call: Caller = call_in_processes,
 ) -> Workers:
     return Workers(
         marker=experiment.directory / EXPERIMENT,
+        call=call,
         jobs=experiment.config.jobs,
         is_patient=is_patient,
         on_progress=on_progress,
     )
+
+
+@contextmanager
+def _caller(address: str | None, experiment: Experiment) -> Iterator[Caller]:
+    """What does pieces of work: processes of this machine, or a Ray cluster."""
+    if address is None:
+        yield call_in_processes
+        return
+    with on_ray(address, experiment.directory / EXPERIMENT) as call:
+        yield call
 
 
 def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]:

@@ -69,6 +69,13 @@ def seconds_spent(directory: Path) -> float:
     return float(read_json(path, {"seconds": NUMBER})["seconds"]) if path.is_file() else 0.0
 
 
+def seconds_of_fits(directory: Path, run_plan: RunPlan) -> float:
+    """Seconds of one core that all encoders and fits took."""
+    encoders = {directory / planned.name for planned in run_plan.pretrainings}
+    fits = [read_scores(directory / fit.name)[0] for fit in run_plan.fits]
+    return sum(row["seconds"] for row in [*map(read_pretraining, encoders), *fits])
+
+
 def write_facts(directory: Path, run_plan: RunPlan, command: str, seconds: float) -> None:
     """Command, config, versions, hardware and time of a run, for its report."""
     config = run_plan.config

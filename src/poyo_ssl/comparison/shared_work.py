@@ -6,7 +6,6 @@ the piece, and renews it; who finds it there leaves the piece alone.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TypeVar
 from filelock import SoftFileLease, Timeout
 
 from poyo_ssl.output_directory import require_output
-from poyo_ssl.worker_processes import Call, call_in_processes
+from poyo_ssl.worker_processes import Call, Caller, call_in_processes
 
 Item = TypeVar("Item")
 
@@ -142,6 +141,8 @@ class Workers:
     """A file of the output directory, which must stay where it is."""
     jobs: int = 0
     """Pieces at a time, one CPU core each; 0 takes every core."""
+    call: Caller = call_in_processes
+    """Calls pieces, so many at a time, here or elsewhere; yields once after each."""
     is_patient: bool = True
     """Whether to wait until others have finished what they do, and take over what they leave; if
     not, only for pieces that others need."""
@@ -173,8 +174,7 @@ class Workers:
 
     def _call(self, stage: str, pieces: list[Piece], num_done: int, total: int) -> None:
         """Calls pieces, one core each, so that results do not depend on how many run at once."""
-        workers = self.jobs or os.cpu_count() or 1
-        with closing(call_in_processes(pieces, workers)) as finished:
+        with closing(self.call(pieces, self.jobs)) as finished:
             for done, _ in enumerate(finished, start=num_done + 1):
                 require_output(self.marker)
                 self.on_progress(stage, done, total)

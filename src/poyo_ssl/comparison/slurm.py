@@ -46,16 +46,16 @@ _LAST = 'echo "Submitted {titles}. The report comes with job ${{report%%;*}}."'
 
 
 def write_slurm_scripts(
-    directory: Path, run_plan: RunPlan, command: Sequence[str], *, num_parts: int
+    directory: Path, plans: Sequence[RunPlan], command: Sequence[str], *, num_parts: int
 ) -> Path:
-    """Writes what runs a plan on a cluster: an array that pretrains, one that fits, and a report.
+    """Writes what does runs on a cluster: an array that pretrains, one that fits, and a report.
 
     A job begins when those before it have come to an end, however they did: it does what they
     left, too.
 
     Args:
-        directory: The run's; all nodes must see it.
-        run_plan: What is to be done.
+        directory: The run's or the sweep's; all nodes must see it.
+        plans: What is to be done; of a sweep, that of every run.
         command: Words of the ``poyo-ssl run`` command that does it alone.
         num_parts: Jobs of an array at most.
 
@@ -67,10 +67,10 @@ def write_slurm_scripts(
     """
     if num_parts < 1:
         raise ValueError(f"parts must be at least 1, got {num_parts}.")
-    num_encoders = len({planned.name for planned in run_plan.pretrainings})
+    num_encoders = [len({planned.name for planned in plan.pretrainings}) for plan in plans]
     arrays = {
-        "pretrain": min(num_parts, num_encoders),
-        "decode": min(num_parts, len(run_plan.fits)),
+        "pretrain": min(num_parts, max(num_encoders)),
+        "decode": min(num_parts, max(len(plan.fits) for plan in plans)),
     }
     about = {
         "pretrain": ("Pretrains the encoders.", " --pretrain_only"),
@@ -85,7 +85,7 @@ def write_slurm_scripts(
         script = _JOB.format(
             about=text,
             name=name,
-            cpus=run_plan.config["jobs"] or 1,
+            cpus=plans[0].config["jobs"] or 1,
             array=f"\n#SBATCH --array=1-{count}" if count else "",
             folder=shlex.quote(str(Path.cwd())),
             command=shlex.join([sys.executable, "-m", "poyo_ssl", *command]),

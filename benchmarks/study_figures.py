@@ -1,0 +1,167 @@
+"""Figures of the pages of docs/results: scores with intervals, closed forms beside networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from result_files import read_json, read_table
+from scipy.stats import t
+
+CLOSED, NETWORK, CONTROL = "#0072b2", "#d55e00", "#7f7f7f"
+"""Colours of closed forms, networks, and controls or chance."""
+
+
+def draw_studies(folder: Path) -> None:
+    """Draws all of them into a folder."""
+    figures = {
+        "real_sessions": draw_folds(),
+        "within_session": draw_budgets(
+            "real_within_session", ("5%", "25%", "100%"), units="unpredictable", chance=1 / 8
+        ),
+        "across_days": draw_budgets(
+            "across_days", ("1 per class", "2 per class", "5 per class"), units="all", chance=1 / 8
+        ),
+        "other_mice": draw_diets(("simulated_transfer_0", "simulated_transfer_1")),
+        "real_movie": draw_movie(),
+        "objectives": draw_objectives(),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
+        plt.close(figure)
+
+
+def draw_points(
+    axes: Axes, names: Sequence[str], rows: pd.DataFrame, *, title: str, line: float | None = None
+) -> None:
+    """A dot a name with its interval, from top to bottom.
+
+    Args:
+        axes: To draw on.
+        names: What ``rows`` are indexed by, in order.
+        rows: ``mean``, ``low``, ``high`` and ``colour``.
+        title: Of the axes.
+        line: Where to draw a line of reference.
+    """
+    for height, name in enumerate(names):
+        if name in rows.index:
+            row = rows.loc[name]
+            axes.plot([row["low"], row["high"]], [height, height], color=row["colour"], linewidth=1)
+            axes.plot(row["mean"], height, "o", color=row["colour"], markersize=4)
+    if line is not None:
+        axes.axvline(line, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", linewidth=0.3)
+
+
+def panels(number: int, num_names: int) -> tuple[Figure, list[Axes]]:
+    """Axes side by side, whose names stand at the first."""
+    size = (2.2 * number + 2.2, 0.22 * num_names + 1.0)
+    figure, axes = plt.subplots(
+        1, number, figsize=size, sharey=True, layout="constrained", squeeze=False
+    )
+    return figure, list(axes[0])
+
+
+def intervals(scores: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
+    """Mean and 95 % interval (Student's t) of every group; no interval of a single value."""
+    rows = scores.groupby(by)[value].agg(["mean", "sem", "count"])
+    half = rows["sem"] * t.ppf(0.975, rows["count"] - 1)
+    return rows.assign(low=rows["mean"] - half, high=rows["mean"] + half)
+
+
+def draw_folds() -> Figure:
+    """Accuracy on real gratings, mean and interval over folds."""
+    chances = {
+        "direction": 1 / 8, "temporal_frequency": 1 / 5, "orientation": 1 / 6,
+        "spatial_frequency": 1 / 5,
+    }  # fmt: skip
+    scores = read_table("real_sessions", "scores")
+    names = list(scores["arm"].unique())
+    figure, all_axes = panels(len(chances), len(names))
+    for axes, (task, chance) in zip(all_axes, chances.items(), strict=True):
+        rows = intervals(scores[scores["task"] == task], "arm", "accuracy")
+        rows["colour"] = [NETWORK if name.startswith("scratch") else CLOSED for name in rows.index]
+        draw_points(axes, names, rows, title=task.replace("_", " "), line=chance)
+        axes.set_xlabel("accuracy", fontsize=8)
+        axes.set_xlim(0, 1.02)
+    return figure
+
+
+def draw_budgets(name: str, budgets: Sequence[str], *, units: str, chance: float) -> Figure:
+    """Accuracy of every decoder of a run with some numbers of labels."""
+    summary = read_table(name, "summary").query("metric == 'accuracy' and units == @units")
+    names = list(summary["arm"].unique())
+    figure, all_axes = panels(len(budgets), len(names))
+    for axes, budget in zip(all_axes, budgets, strict=True):
+        rows = summary[summary["labels"] == budget].set_index("arm")
+        rows = rows.rename(columns={"seed_low": "low", "seed_high": "high"})
+        rows["colour"] = [CLOSED if kind == "reference" else NETWORK for kind in rows["kind"]]
+        draw_points(axes, names, rows, title=f"labels: {budget}", line=chance)
+        axes.set_xlabel("accuracy", fontsize=8)
+        axes.set_xlim(0, 1.02)
+    return figure
+
+
+def draw_diets(names: Sequence[str]) -> Figure:
+    """Gains over scratch of diets in other animals, by task and simulated observatory."""
+    cells = {
+        ("direction", "10%"): "accuracy", ("direction", "100%"): "accuracy",
+        ("movie_held_out", "100%"): "ssim",
+    }  # fmt: skip
+    figure, all_axes = panels(len(cells), 12)
+    for axes, ((task, labels), metric) in zip(all_axes, cells.items(), strict=True):
+        rows = pd.concat(gains_of(name, task, labels, metric) for name in names)
+        rows["colour"] = [CONTROL if arm.startswith("random") else NETWORK for arm in rows["arm"]]
+        order = sorted(rows["arm"])
+        title = f"{task.replace('_', ' ')}, {labels} of labels"
+        draw_points(axes, order, rows.set_index("arm"), title=title, line=0.0)
+        axes.set_xlabel(f"gain in {metric}", fontsize=8)
+    return figure
+
+
+def gains_of(name: str, task: str, labels: str, metric: str) -> pd.DataFrame:
+    """Gains over scratch in a run of ``decoding.py``; arms are named with the run's number."""
+    summary = read_table(name, "summary").dropna(subset="gain_over_scratch")
+    is_asked = summary[["task", "labels", "metric"]].eq([task, labels, metric]).all(axis=1)
+    columns = {"gain_over_scratch": "mean", "gain_low": "low", "gain_high": "high"}
+    rows = summary[is_asked].rename(columns={**columns, "mean": "score", "low": "lowest"})
+    return rows.assign(arm=rows["arm"] + f", observatory {name[-1]}")
+
+
+def draw_movie() -> Figure:
+    """Frames of a real movie found within a second, mean and interval over repeats."""
+    scores = read_table("movies", "scores")
+    counts = scores.groupby(["windows", "decoder"])["within_1s"].transform("size")
+    scores = scores[counts == counts.max()]  # of decoders that were asked about every repeat
+    windows = list(scores["windows"].unique())
+    names = list(scores["decoder"].unique())
+    figure, all_axes = panels(len(windows), len(names))
+    for axes, window in zip(all_axes, windows, strict=True):
+        rows = intervals(scores[scores["windows"] == window], "decoder", "within_1s")
+        rows["colour"] = [NETWORK if "network" in name else CLOSED for name in rows.index]
+        draw_points(axes, names, rows, title=window, line=1 / 15)
+        axes.set_xlabel("found within 1 s", fontsize=8)
+    return figure
+
+
+def draw_objectives() -> Figure:
+    """What a ridge probe reads of direction after every objective."""
+    rows = read_table("objectives", "rows").set_index("objective")
+    is_none = [name.startswith("none") for name in rows.index]
+    rows["colour"] = np.where(is_none, CONTROL, NETWORK)
+    figure, (axes,) = panels(1, len(rows))
+    title = f"{read_json('objectives')['num_test']} test windows"
+    draw_points(axes, list(rows.index), rows, title=title, line=1 / 8)
+    axes.set_xlabel("accuracy of a ridge probe", fontsize=8)
+    return figure
