@@ -9,7 +9,7 @@ of units, standard errors from a jackknife over blocks of trials. What else chan
 trial, such as the temporal frequency, counts as noise. Predictability is measured on the
 training time of the task's split; all trials count, since nothing is fitted to be scored.
 
-The labels that pretraining is worth are read off ``benchmarks/results/yu_network.json``: how many
+The labels that pretraining is worth are read off ``benchmarks/results/yu_network.csv.gz``: how many
 of its own a decoder without the other animals needs to be as good, with a bootstrap over
 recordings. Writes benchmarks/results/information.json and .md in two minutes.
 """
@@ -17,13 +17,13 @@ recordings. Writes benchmarks/results/information.json and .md in two minutes.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from over_recordings import RESULTS, save_tables, to_markdown
+from over_recordings import save_tables, to_markdown
+from result_files import read_rows
 from scipy.stats import t
 
 import poyo_ssl as ps
@@ -140,8 +140,7 @@ def spread_over_blocks(
 
 def labels_worth() -> Iterator[dict]:
     """One row a sequence and number of own labels beside the other animals."""
-    saved = json.loads((RESULTS / "yu_network.json").read_text())["rows"]
-    rows = pd.DataFrame(saved["data"], columns=saved["columns"])
+    rows = read_rows("yu_network")
     per = rows.groupby(["sequence", "what", "labels", "recording_id"])["accuracy"].mean()
     rng = np.random.default_rng(0)
     for sequence in rows["sequence"].unique():

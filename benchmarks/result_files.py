@@ -56,6 +56,11 @@ def save_rows(name: str, rows: pd.DataFrame) -> None:
     _compress(f"{name}.csv.gz", rows.to_csv(index=False, float_format="%.6g").encode())
 
 
+def read_rows(name: str) -> pd.DataFrame:
+    """What :func:`save_rows` wrote."""
+    return pd.read_csv(RESULTS / f"{name}.csv.gz")
+
+
 def save_compressed(name: str, facts: Any) -> None:
     """Writes all of something as ``results/<name>.json.gz``, which no page reads."""
     _compress(f"{name}.json.gz", json.dumps(facts).encode())

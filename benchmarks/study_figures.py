@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from result_files import read_json, read_table
+from result_files import read_json, read_rows, read_table
 from scipy.stats import t
 
 CLOSED, NETWORK, CONTROL = "#0072b2", "#d55e00", "#7f7f7f"
@@ -30,6 +30,8 @@ def draw_studies(folder: Path) -> None:
         "other_mice": draw_diets(("simulated_transfer_0", "simulated_transfer_1")),
         "real_movie": draw_movie(),
         "objectives": draw_objectives(),
+        "information": draw_information(),
+        "movie_pictures": draw_pictures(),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
@@ -164,4 +166,42 @@ def draw_objectives() -> Figure:
     title = f"{read_json('objectives')['num_test']} test windows"
     draw_points(axes, list(rows.index), rows, title=title, line=1 / 8)
     axes.set_xlabel("accuracy of a ridge probe", fontsize=8)
+    return figure
+
+
+def draw_information() -> Figure:
+    """Information in units of each diet over that in as many unpredictable ones."""
+    rows = read_table("information", "information").rename(columns={"ratio": "mean"})
+    names = ["unpredictable", "random", "predictable"]
+    tasks = list(rows["task"].unique())
+    figure, all_axes = panels(len(tasks), 3 * len(names))
+    for axes, task in zip(all_axes, tasks, strict=True):
+        part = rows[rows["task"] == task]
+        labelled = part.assign(
+            name=part["diet"] + ", " + part["units"].astype(str) + " units",
+            colour=part["diet"].map(
+                {"unpredictable": CLOSED, "random": CONTROL, "predictable": NETWORK}
+            ),
+        ).sort_values("units")
+        order = [name for diet in names for name in labelled["name"] if name.startswith(diet)]
+        draw_points(axes, order, labelled.set_index("name"), title=task, line=1.0)
+        axes.set_xlabel("information, unpredictable = 1", fontsize=8)
+    return figure
+
+
+def draw_pictures() -> Figure:
+    """Structural similarity of real pictures, mean and interval over what is left out."""
+    rows = read_rows("movie_pictures")
+    titles = {"movie": "held-out repeats", "movie_held_out": "held-out frames"}
+    names = list(rows["arm"].unique())
+    figure, all_axes = panels(len(titles), len(names))
+    for axes, (task, title) in zip(all_axes, titles.items(), strict=True):
+        part = rows[(rows["task"] == task) & (rows["decay"] == rows["decay"].min())]
+        shown = intervals(part, "arm", "ssim")
+        shown["colour"] = [
+            NETWORK if name.startswith("scratch") else CLOSED for name in shown.index
+        ]
+        draw_points(axes, names, shown, title=title)
+        axes.set_xlabel("structural similarity", fontsize=8)
+        axes.set_xlim(0, 1)
     return figure
