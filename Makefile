@@ -37,9 +37,9 @@ format: setup  ## Rewrites the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup  ## Builds the documentation: docs/_build/index.html
+docs: setup  ## Builds the documentation: docs/_build/html/index.html
 	$(BIN)/pip install --quiet --editable ".[docs]"
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build/html
 
 DATA ?= ../shared/data
 bench: setup peer  ## Reproduces the tables of docs/scores.md (an hour), times SSIM and encoders; benchmarks/results

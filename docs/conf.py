@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: ``make docs``, then open docs/_build/index.html."""
+"""How Sphinx builds the documentation: ``make docs``, then open docs/_build/html/index.html."""
 
 from __future__ import annotations
 
@@ -12,20 +12,45 @@ author = "The poyo-ssl developers"
 version = release = version_of("poyo-ssl")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["_build"]
-html_theme = "furo"
+html_theme = "pydata_sphinx_theme"
 html_title = "poyo-ssl"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "navbar_align": "left",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "monokai",
+}
+html_sidebars = {"index": []}
+html_show_sourcelink = False
+copyright = "the poyo-ssl developers, MIT licence"
 
 toc_object_entries_show_parents = "hide"
 
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
+
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_timeout = 1800
+nb_execution_raise_on_error = True
+"""Notebooks run in folders of their own, again only where they changed; docs/_build keeps what they
+printed and drew."""
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

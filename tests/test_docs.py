@@ -3,8 +3,9 @@
 Documents are read as text. Every ``poyo-ssl`` command in them is parsed, so each option and value
 is one that there is, and the files that it names are there. Those in fenced blocks are also run,
 save the ones that take hours or fetch data (:func:`is_long`); ``run`` as the trial that ``--quick``
-makes of it. Python and YAML blocks are run and read. Fits stop after a few steps, and everything
-is done in one process: what is tested is that it runs, not how well it scores.
+makes of it. Python and YAML blocks and the cells of notebooks are run and read. Fits stop after a
+few steps, and everything is done in one process: what is tested is that it runs, not how well it
+scores.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
@@ -34,6 +38,7 @@ from poyo_ssl.finetuning import finetune
 from poyo_ssl.predictability import screening
 from poyo_ssl.pretraining import pretrain
 from poyo_ssl.recordings import preparation
+from poyo_ssl.recordings.simulation.simulator import simulate_observatory
 from poyo_ssl.training.engine import fit
 from shared_data import DATA, ROOT, needs_shared_data
 
@@ -42,7 +47,11 @@ DOCUMENTS = [
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "results").glob("*.md")),
+    *sorted((ROOT / "docs" / "notebooks").glob("*.md")),
 ]
+NOTEBOOKS = "docs/notebooks/"
+CELL = "{code-cell}"
+"""What a cell of a notebook is called; it is python, below lines of options."""
 SHELLS = ("sh", "bash", "console")
 SHARED = "../shared/data"
 PLACEHOLDERS = {
@@ -74,8 +83,15 @@ class Block(NamedTuple):
 def blocks_of(path: Path) -> list[Block]:
     text = path.read_text()
     return [
-        Block(name_of(path), text[: found.start()].count("\n") + 1, found[1], found[2])
-        for found in re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, flags=re.M | re.S)
+        Block(
+            name_of(path),
+            text[: found.start()].count("\n") + 1,
+            found[1].replace(CELL, "python"),
+            found[2],
+        )
+        for found in re.finditer(
+            r"^```(\S*)[^\n]*\n(?::[^\n]*\n)*(.*?)^```$", text, flags=re.M | re.S
+        )
     ]
 
 
@@ -124,10 +140,13 @@ def _inner(words: list[str]) -> list[str]:
 
 
 def is_long(block: Block, words: list[str]) -> bool:
-    """Whether a command takes hours, fetches data, or is for a cluster."""
+    """Whether a command takes hours, fetches data, is for a cluster, or is run in a notebook."""
     fetches = words[1] == "download" and "--output" in words
     of_cluster = "srun" in block.text or "torchrun" in block.text
-    return fetches or of_cluster or SHARED in block.text or any("configs/" in w for w in words)
+    in_cells = block.document.startswith(NOTEBOOKS)
+    return any(
+        (fetches, of_cluster, in_cells, SHARED in block.text, *("configs/" in w for w in words))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +305,27 @@ def hub(monkeypatch, tmp_path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def notebook(monkeypatch) -> Iterator[None]:
+    """Notebooks invent small recordings, and are shown to nobody; figures are closed."""
+    monkeypatch.setattr(
+        ps,
+        "simulate_observatory",
+        lambda config: simulate_observatory(
+            replace(config, units_per_recording=15, movie_repeats=min(3, config.movie_repeats))
+        ),
+    )
+    ipython = Mock(version_info=(9, 0), get_ipython=lambda: None)  # matplotlib asks
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", Mock())
+    yield
+    plt.close("all")
+
+
 @pytest.mark.parametrize("block", [b.param for path in DOCUMENTS for b in python_of(name_of(path))])
-def test_blocks_of_python_run(block, folder, hub):
+def test_blocks_of_python_run(block, folder, hub, notebook):
+    if block.document.startswith(NOTEBOOKS):
+        shutil.rmtree(folder / "runs")  # a notebook begins without results
     exec(compile(block.text, f"{block.document}:{block.line}", "exec"), of_ones_own())
 
 

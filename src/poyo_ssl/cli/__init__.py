@@ -11,13 +11,13 @@ import warnings
 from argparse import Action
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
-from rich.logging import RichHandler
 
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import Parser, gather_lists
 from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
-from poyo_ssl.cli.terminal import console, messages
+from poyo_ssl.cli.terminal import console, log_handler
 from poyo_ssl.ending import STOPPED_BY, ToldToEnd, end, on_signals
+from poyo_ssl.progress_bars import messages
 from poyo_ssl.training.memory import is_out_of_memory
 
 set_parsing_settings(
@@ -35,11 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console of cp1252 has no Δ
             stream.reconfigure(errors="replace")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=messages, show_path=False, show_time=False)],
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[log_handler()])
     logging.getLogger("poyo_ssl").setLevel(logging.INFO)
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells
         logging.getLogger("poyo_ssl").setLevel(logging.WARNING)

@@ -19,7 +19,8 @@ from poyo_ssl.cli.options import (
 )
 from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
 from poyo_ssl.cli.run_commands import DEMO, MERGE, RUN
-from poyo_ssl.cli.terminal import item_progress, print_facts, print_rows, say
+from poyo_ssl.cli.terminal import print_facts, print_rows, say, say_on_the_way, say_reading
+from poyo_ssl.progress_bars import item_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -72,6 +73,7 @@ def _add_pretrain(parser: ArgumentParser) -> None:
 def _pretrain(options: Namespace) -> None:
     from poyo_ssl.stages import PretrainStage, pretrain_encoder
 
+    say_reading(options.files)
     pretrain_encoder(
         options.files, options.output, build(PretrainStage, options), source=read_source(options)
     )
@@ -91,6 +93,7 @@ def _add_finetune(parser: ArgumentParser) -> None:
 def _finetune(options: Namespace) -> None:
     from poyo_ssl.stages import FinetuneStage, finetune_decoder
 
+    say_reading(options.files)
     scores = finetune_decoder(
         options.files,
         options.output,
@@ -123,6 +126,7 @@ def _adapt(options: Namespace) -> None:
     from poyo_ssl.finetuning.adapt import AdaptationConfig
     from poyo_ssl.stages import adapt_decoder
 
+    say_reading(options.files)
     adaptation = adapt_decoder(
         options.files,
         options.output,
@@ -142,12 +146,24 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     )
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="JSON of the scores")
+    parser.add_argument(
+        "--arm", nargs="+", default=[], help="decoders of these names alone, such as scratch"
+    )
 
 
 def _evaluate(options: Namespace) -> None:
     from poyo_ssl.evaluation.saved_runs import evaluate_run
 
-    rows = evaluate_run(options.run, options.files, options.output, source=read_source(options))
+    say_reading([options.run, *options.files])
+    with item_progress("decoders") as report:
+        rows = evaluate_run(
+            options.run,
+            options.files,
+            options.output,
+            source=read_source(options),
+            arms=options.arm,
+            on_progress=report,
+        )
     print_rows(rows)
     say(f"Scores written to {options.output}.")
 
@@ -178,6 +194,7 @@ def _movie(options: Namespace) -> None:
     from poyo_ssl.report.movie_file import write_movie
 
     chosen = {name: options[name] for name in ("task", "units", "arm", "recording", "seed", "fps")}
+    say_on_the_way("Drawing the film")
     say(write_movie(options.run, options.output, **chosen))
 
 
@@ -202,6 +219,7 @@ def _add_convert(parser: ArgumentParser) -> None:
 def _convert(options: Namespace) -> None:
     from poyo_ssl.decoders.conversion import convert_checkpoint
 
+    say_reading([options.checkpoint])
     network = convert_checkpoint(
         options.checkpoint,
         options.output,
@@ -222,6 +240,8 @@ def _add_doctor(parser: ArgumentParser) -> None:
 def _doctor(options: Namespace) -> None:
     from poyo_ssl.doctor import examine, require_health
 
+    if not options.quick:
+        say_on_the_way("Fitting a small decoder")
     checks = examine(with_self_test=not options.quick)
     if options.json:
         say(json.dumps([check._asdict() for check in checks], indent=1))

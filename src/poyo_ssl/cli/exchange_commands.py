@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import Command, read_source
-from poyo_ssl.cli.terminal import print_frame, say
+from poyo_ssl.cli.terminal import print_frame, say, say_reading
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -43,6 +43,7 @@ def _add_export(parser: ArgumentParser) -> None:
 def _export(options: Namespace) -> None:
     from poyo_ssl.export.saved_run import export_run
 
+    say_reading([options.run, options.session])
     written = export_run(
         options.run,
         options.session,

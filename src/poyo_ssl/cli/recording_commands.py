@@ -15,14 +15,8 @@ from poyo_ssl.cli.options import (
     build,
     read_source,
 )
-from poyo_ssl.cli.terminal import (
-    byte_progress,
-    console,
-    item_progress,
-    print_facts,
-    print_frame,
-    say,
-)
+from poyo_ssl.cli.terminal import console, print_facts, print_frame, say
+from poyo_ssl.progress_bars import byte_progress, item_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -36,8 +30,12 @@ def _simulate(options: Namespace) -> None:
     from poyo_ssl.recordings.storage import save_recording
 
     config = build(SimulatorConfig, options)
-    for recording in simulate_recordings(config):
-        say(save_recording(recording, options.output))
+    num_recordings = len(config.lines) * config.recordings_per_line
+    with item_progress("recordings") as report:
+        report(0, num_recordings)
+        for done, recording in enumerate(simulate_recordings(config), start=1):
+            say(save_recording(recording, options.output))
+            report(done, num_recordings)
 
 
 def _add_download(parser: ArgumentParser) -> None:
@@ -134,22 +132,26 @@ def _inspect(options: Namespace) -> None:
 
     source = read_source(options)
     broken = []
-    for number, path in enumerate(find_recording_files(options.files), start=1):
-        try:
-            recording = load_recording(path, source)
-        except RecordingError as error:
-            broken.append(str(error))
-            continue
-        facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
-        checks = check_clock(recording)
-        stimuli = with_clock(summarize_stimuli(recording), checks)
-        print_facts(facts, summarize_series(recording), stimuli)
-        if options.clock_pictures is not None:
-            options.clock_pictures.mkdir(parents=True, exist_ok=True)
-            picture = options.clock_pictures / f"{number}_{path.stem}_clock.png"
-            plot_clock(checks, picture)
-            say(f"picture of its clock: {picture}")
-        console.print()
+    files = find_recording_files(options.files)
+    with item_progress("recordings") as report:
+        for number, path in enumerate(files, start=1):
+            report(number - 1, len(files))
+            try:
+                recording = load_recording(path, source)
+            except RecordingError as error:
+                broken.append(str(error))
+                continue
+            facts = {"file": f"{path} ({identify(path)})", **summarize_recording(recording)}
+            checks = check_clock(recording)
+            stimuli = with_clock(summarize_stimuli(recording), checks)
+            print_facts(facts, summarize_series(recording), stimuli)
+            if options.clock_pictures is not None:
+                options.clock_pictures.mkdir(parents=True, exist_ok=True)
+                picture = options.clock_pictures / f"{number}_{path.stem}_clock.png"
+                plot_clock(checks, picture)
+                say(f"picture of its clock: {picture}")
+            console.print()
+        report(len(files), len(files))
     if broken:
         raise RecordingError(f"{len(broken)} cannot be read:\n- " + "\n- ".join(broken))
 

@@ -12,7 +12,8 @@ import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import Command, ConfigClass, add_files, build, read_source
-from poyo_ssl.cli.terminal import console, print_summary, print_sweep, say, stage_progress
+from poyo_ssl.cli.terminal import print_summary, print_sweep, say, say_on_the_way, say_reading
+from poyo_ssl.progress_bars import stage_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
@@ -72,6 +73,7 @@ def _run(options: Namespace) -> None:
         from poyo_ssl.cli.trial import trial_of
 
         config = trial_of(config)
+    say_reading([*options.files, *options.pretrain_on])
     recordings, earlier = (
         load_recordings(files, read_source(options), skip_broken=options.skip_broken)
         if files
@@ -177,7 +179,7 @@ def _add_demo(parser: ArgumentParser) -> None:
 def _demo(options: Namespace) -> None:
     from poyo_ssl.comparison.demo import demo_config, simulate_demo
 
-    console.print("Simulating a small brain observatory ...")
+    say_on_the_way("Simulating a small brain observatory")
     _run_and_show(simulate_demo(options.seed), options.output, demo_config(), [])
 
 

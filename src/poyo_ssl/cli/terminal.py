@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.logging import RichHandler
 from rich.table import Table
+
+from poyo_ssl.progress_bars import messages
 
 console = Console()
 """Results: standard output."""
-messages = Console(stderr=True)
-"""Progress, log and errors: standard error, through one console so that none overwrites another."""
+
+_UNWRAPPED = 10_000
+"""Columns where nobody looks on: a file and another program want whole lines."""
+
+
+class WholeLines(logging.Handler):
+    """Logs to standard error without wrapping, for files and other programs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record as one line."""
+        say_on_the_way(self.format(record))
+
+
+def log_handler() -> logging.Handler:
+    """Where the log goes, in colour and wrapped on a terminal alone; so are tables from now on."""
+    if not console.is_terminal:
+        console.width = _UNWRAPPED
+    if messages.is_terminal:
+        return RichHandler(console=messages, show_path=False, show_time=False)
+    lines = WholeLines()
+    lines.setFormatter(logging.Formatter("%(levelname)-8s %(message)s"))
+    return lines
 
 
 def say(text: object) -> None:
@@ -33,51 +45,15 @@ def say(text: object) -> None:
     console.print(str(text), highlight=False, soft_wrap=True, markup=False)
 
 
-@contextmanager
-def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars of named stages; gives the function to report (stage, done, total) to."""
-    with _bars(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    ) as report:  # fmt: skip
-        yield report
+def say_on_the_way(text: str) -> None:
+    """Prints a line as it is on standard error."""
+    messages.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-@contextmanager
-def item_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar of so many items; gives the function to report (done, total) to."""
-    with stage_progress() as report:
-        yield lambda done, total: report(name, done, total)
-
-
-@contextmanager
-def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars of named downloads; gives the function to report (name, bytes done, bytes) to."""
-    with _bars(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    ) as report:  # fmt: skip
-        yield report
-
-
-@contextmanager
-def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars by name, each from its first report on; nothing is shown where none comes."""
-    progress = Progress(*columns, console=messages)
-    bars: dict[str, TaskID] = {}
-
-    def report(name: str, done: int, total: int) -> None:
-        if not bars:
-            progress.start()
-        if name not in bars:
-            bars[name] = progress.add_task(name, total=total)
-        progress.update(bars[name], completed=done)
-
-    try:
-        yield report
-    finally:
-        if bars:
-            progress.stop()
+def say_reading(paths: Sequence[Path]) -> None:
+    """Says what is read, which may take long."""
+    named = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    say_on_the_way(f"Reading {named}")
 
 
 def print_facts(*parts: dict[str, str]) -> None:
@@ -88,14 +64,16 @@ def print_facts(*parts: dict[str, str]) -> None:
         say(f"{name:<{width}}  " + fact.replace("\n", "\n" + " " * (width + 2)))
 
 
-def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
-    """A table of anything: numbers to the right, two decimals."""
+def print_frame(frame: pd.DataFrame, title: str | None = None, *, digits: int = 2) -> None:
+    """A table of anything: numbers to the right, with so many decimals."""
     table = Table(title=title, title_justify="left")
     for column, values in frame.items():
         is_number = pd.api.types.is_numeric_dtype(values)
         table.add_column(str(column).replace("_", " "), justify="right" if is_number else "left")
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(
+            *(f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell) for cell in row)
+        )
     console.print(table, highlight=False, markup=False)
 
 
@@ -152,15 +130,27 @@ def print_sweep(summaries: pd.DataFrame, titles: dict[str, str]) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Scores of fitted decoders on recordings, one line each, however narrow the terminal."""
-    for row in rows:
-        metric, value = next(iter(row["scores"].items()))
-        chance = "" if row["chance"] is None else f" (chance {row['chance']:.3f})"
-        part = "test part" if row["part"] == "test" else row["part"]
-        say(
-            f"{row['recording_id']}, {row['task']} from {row['units']} units, {row['arm']}, "
-            f"labels {row['labels']}, seed {row['seed']}: "
-            f"{metric} {value:.3f}{chance} in {row['num_test']} windows of the {part}; "
-            f"{row['num_known_units']} units known, {len(row['missing_units'])} missing, "
-            f"{len(row['unknown_units'])} unknown"
-        )
+    """Scores of fitted decoders on recordings, a table for each task and part that was scored."""
+    table = pd.DataFrame([_scores_of(row) for row in rows])
+    for (task, part), group in table.groupby(["task", "part"], sort=False):
+        shown = group.drop(columns=["task", "part"]).dropna(axis="columns", how="all")
+        print_frame(shown, f"{task}, {part}", digits=3)
+
+
+def _scores_of(row: dict[str, Any]) -> dict[str, Any]:
+    metric, value = next(iter(row["scores"].items()))
+    return {
+        "task": row["task"],
+        "part": "test part" if row["part"] == "test" else row["part"],
+        "recording": row["recording_id"],
+        "units": row["units"],
+        "labels": row["labels"],
+        "decoder": row["arm"],
+        "seed": row["seed"],
+        metric: value,
+        "chance": row["chance"],
+        "windows": row["num_test"],
+        "known": row["num_known_units"],
+        "missing": len(row["missing_units"]),
+        "unknown": len(row["unknown_units"]),
+    }

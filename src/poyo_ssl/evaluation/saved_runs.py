@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,13 @@ _DEFAULT_SOURCE = SourceConfig()
 
 
 def evaluate_run(
-    run: Path, files: list[Path], output: Path, *, source: SourceConfig = _DEFAULT_SOURCE
+    run: Path,
+    files: list[Path],
+    output: Path,
+    *,
+    source: SourceConfig = _DEFAULT_SOURCE,
+    arms: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Scores every fitted decoder of a run on recordings of cells that it knows.
 
@@ -45,6 +51,8 @@ def evaluate_run(
         output: JSON of the scores. Every answer goes beside it: ``scores.predictions.csv`` for
             ``scores.json``.
         source: What the files do not say about themselves.
+        arms: Decoders of these names alone; none: all.
+        on_progress: Called with the decoders done and those in all.
 
     Returns:
         One row per decoder and recording: scores, chance, and the units that were known to both,
@@ -65,7 +73,7 @@ def evaluate_run(
                 recording_id,
             )
     rows, tables, problems = [], [], []
-    for decoder in _decoders(run):
+    for decoder in _decoders(run, arms, on_progress):
         for recording in recordings:
             task = decoder.question.task
             if not can_answer(recording, task):
@@ -94,8 +102,10 @@ def evaluate_run(
     return rows
 
 
-def _decoders(run: Path) -> Iterator[FittedDecoder]:
-    """Every fitted decoder below a directory, in order of name."""
+def _decoders(
+    run: Path, arms: Sequence[str], on_progress: Callable[[int, int], None]
+) -> Iterator[FittedDecoder]:
+    """The fitted decoders of some arms below a directory, in order of name; none: of all."""
     configs = sorted(
         path for path in [run / CONFIG, *run.glob(f"{DECODERS}/**/{CONFIG}")] if path.is_file()
     )
@@ -104,8 +114,19 @@ def _decoders(run: Path) -> Iterator[FittedDecoder]:
             f"'{run}' holds no fitted decoder. Give the directory that 'poyo-ssl run' or "
             "'poyo-ssl finetune' wrote."
         )
-    for path in configs:
-        yield load_decoder(path.parent)
+    found = set()
+    for done, path in enumerate(configs):
+        on_progress(done, len(configs))
+        decoder = load_decoder(path.parent)
+        found.add(decoder.question.arm)
+        if not arms or decoder.question.arm in arms:
+            yield decoder
+    on_progress(len(configs), len(configs))
+    if unknown := set(arms) - found:
+        raise ResultsError(
+            f"'{run}' holds no decoder called {', '.join(sorted(unknown))}. "
+            f"It holds: {'; '.join(sorted(found))}."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -318,7 +318,7 @@ def _task_scores(results: RunResults, task: Task, styles: dict[str, ArmStyle]) -
 
 def _task_title(task: Task, units: str | None = None) -> str:
     words = [task.title]
-    if task.split:
+    if task.split and split_title(task.split) not in task.title:
         words.append(split_title(task.split))
     if units is not None:
         words.append(units_title(units).lower())

@@ -105,7 +105,7 @@ def _recording_details(recording: dict[str, Any]) -> list[str]:
         for key, label in (
             ("session_type", "session"),
             ("container_id", "container"),
-            ("source", "from"),
+            ("source", "source:"),
         )
         if recording.get(key)
     ]

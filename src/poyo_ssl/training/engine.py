@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
@@ -25,7 +25,7 @@ from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.training.loaders import make_loaders
 from poyo_ssl.training.memory import keep_large_buffers, return_memory
-from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves
+from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves, ShowBar
 from poyo_ssl.training.resuming import (
     TrainingCheckpoints,
     WriteCheckpoints,
@@ -93,11 +93,11 @@ def fit(
         )
     trainer = _make_trainer(
         config,
-        [*callbacks, *[RichProgressBar()] * show_progress],
+        [*callbacks, *[ShowBar()] * show_progress],
         writer,
         logger=TensorBoardLogger(log_directory, name="", version="") if log_directory else False,
         limit_val_batches=None if valid_batches is not None else 0,
-        enable_progress_bar=show_progress,
+        enable_progress_bar=False,
     )
     newest = writer.find_newest(trainer) if writer is not None else None
     if newest is not None and is_finished(newest):

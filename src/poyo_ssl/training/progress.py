@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +15,41 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from poyo_ssl.model.checkpoints import network_tensors
+from poyo_ssl.progress_bars import stage_progress
 
 LOG_EVERY = 10
 """Steps between points of a learning curve."""
+
+
+class ShowBar(Callback):
+    """Draws a bar of the steps taken, of how many at most, with the time that is left."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._report: Callable[[str, int, int], None] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """The bar of the first process; the others do as much."""
+        if trainer.is_global_zero:
+            self._report = self._open.enter_context(stage_progress())
+            self._report("training steps", trainer.global_step, trainer.max_steps)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, out: Any, batch: Any, batch_index: int
+    ) -> None:
+        """A step further."""
+        if self._report is not None:
+            self._report("training steps", trainer.global_step, trainer.max_steps)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """The bar stays as it is."""
+        self._open.close()
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """The terminal gets its cursor back."""
+        self._open.close()
 
 
 class KeepCurves(Callback):
