@@ -54,7 +54,6 @@ class WindowModule(L.LightningModule):
         """What decides the objective; checkpoints of another one are refused."""
         self.finished: set[str] = set()
         """Prefixes of the parts that no longer learn, of those in ``validated_apart``."""
-        self.register_load_state_dict_pre_hook(_copy_vocabularies)
 
     @property
     def validated_apart(self) -> dict[str, str]:
@@ -157,13 +156,6 @@ class WindowModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def _copy_vocabularies(module: nn.Module, state_dict: dict[str, Any], *unused: Any) -> None:
-    """Loading a unit vocabulary empties the one given, which the averaged weights need again."""
-    for name, value in state_dict.items():
-        if isinstance(value, dict):
-            state_dict[name] = value.copy()
 
 
 def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
