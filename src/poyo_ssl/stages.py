@@ -203,7 +203,7 @@ def pretrain_encoder(
         encoder=options.encoder,
         seed=options.seed,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if not is_first_process():
@@ -254,7 +254,7 @@ def finetune_decoder(
         labels=options.budget,
         teacher=label_teacher(setting) if options.with_teacher else None,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if not is_first_process():
@@ -298,7 +298,7 @@ def adapt_decoder(
         task,
         options,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if is_first_process():

@@ -331,7 +331,7 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
         encoder=experiment.config.encoder,
         seed=seed,
         checkpoint_directory=checkpoints,
-        log_directory=experiment.directory / "tensorboard" / file_name(arm) / f"seed-{seed}",
+        log_directory=experiment.directory / "logs" / file_name(arm) / f"seed-{seed}",
     )
     assert encoder.fit is not None
     write_csv(directory / CURVES, encoder.fit.curves)

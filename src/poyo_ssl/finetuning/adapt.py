@@ -114,7 +114,7 @@ def adapt(
         unit_ids: Recording id to the ids of the units to decode from, in column order; None
             takes those that the config says.
         checkpoint_directory: Where the fits can be resumed from; None keeps no checkpoints.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw progress bars.
 
     Returns:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Self
 
+from poyo_ssl.extras import import_extra
 from poyo_ssl.model.checkpoint_files import CONFIG, WEIGHTS, CheckpointError
 from poyo_ssl.model.model_card import ModelCard
 from poyo_ssl.model.provenance import Provenance
@@ -188,15 +189,10 @@ def _require_repository(source: str) -> None:
 
 
 def _require_hub(repo_id: str) -> ModuleType:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ImportError(
-            f"'{repo_id}' on the Hugging Face Hub needs huggingface_hub. Install it: pip install "
-            "'poyo-ssl[hub]'. If you mean a directory, there is none of that name."
-        ) from error
-    return huggingface_hub
+    asked = f"'{repo_id}' on the Hugging Face Hub"
+    instead = "If you mean a directory, there is none of that name."
+    import_extra("huggingface_hub.errors", "hub", asked, instead)
+    return import_extra("huggingface_hub", "hub", asked, instead)
 
 
 def _download(repo_id: str, revision: str | None) -> Path:

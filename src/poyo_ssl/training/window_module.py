@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from poyo_ssl.extras import import_extra
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.progress import LOG_EVERY
 from poyo_ssl.windows.training_batches import WindowBatch
@@ -161,12 +162,8 @@ class WindowModule(L.LightningModule):
 def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-    try:
-        from pytorch_optimizer import Lamb
-    except ImportError as error:
-        raise ImportError(
-            "optimizer: lamb needs pytorch-optimizer. Run 'pip install poyo-ssl[lamb]' "
-            "or set optimizer: adamw."
-        ) from error
-    optimizer: torch.optim.Optimizer = Lamb(groups, weight_decay=config.weight_decay)
+    library = import_extra(
+        "pytorch_optimizer", "lamb", "optimizer: lamb", "Or set optimizer: adamw."
+    )
+    optimizer: torch.optim.Optimizer = library.Lamb(groups, weight_decay=config.weight_decay)
     return optimizer
