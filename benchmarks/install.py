@@ -7,19 +7,19 @@ installed into a new environment beside the CPU build of torch, then runs from a
 Writes benchmarks/results/install.json and .md; a row that is measured again replaces its
 predecessor. Takes two minutes a row where packages have been downloaded before.
 
-Seconds of the installation are those of pip, downloads included where its cache has none; those of
-commands are the fastest of three, with warm files. Megabytes are those of all files in
-site-packages, compiled ones included, pip itself left out.
+Seconds are the processor's, which other work on the machine does not change: of pip, which compiles
+what it installs and spends little on downloads, and of commands, the fastest of three with warm
+files. Megabytes are those of all files of all packages but pip, compiled ones included.
 """
 
 import argparse
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from pathlib import Path
 
@@ -85,7 +85,8 @@ def measure(commit: str, extras: str) -> dict:
                 for name in sorted(set(sizes) - set(torch["sizes"]), key=sizes.get, reverse=True)
             },
             "commands": {
-                name: environment.time(command, empty) for name, command in COMMANDS.items()
+                name: environment.time(command, empty, REPEATS)
+                for name, command in COMMANDS.items()
             },
         }
 
@@ -111,25 +112,27 @@ class Environment:
 
     def install(self, *arguments: str) -> dict:
         """Seconds of pip, and the size of every package afterwards."""
-        started = time.perf_counter()
-        subprocess.run(
-            [self.bin / "python", "-m", "pip", "install", "--quiet", *arguments], check=True
-        )
-        seconds = time.perf_counter() - started
+        seconds = self.time(["python", "-m", "pip", "install", "--quiet", *arguments])
         listed = subprocess.run(
             [self.bin / "python", "-c", SIZES], check=True, capture_output=True, text=True
         )
         return {"seconds": seconds, "sizes": json.loads(listed.stdout)}
 
-    def time(self, command: list[str], folder: Path) -> float:
-        """Seconds of a command that ends well, the fastest of some."""
+    def time(self, command: list[str], folder: Path | None = None, repeats: int = 1) -> float:
+        """Processor seconds of a command that ends well, the fastest of some."""
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         seconds = []
-        for _ in range(REPEATS):
-            started = time.perf_counter()
+        for _ in range(repeats):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
-                [self.bin / command[0], *command[1:]], check=True, capture_output=True, cwd=folder
+                [self.bin / command[0], *command[1:]],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                cwd=folder,
+                env=alone,
             )
-            seconds.append(time.perf_counter() - started)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         return min(seconds)
 
 
@@ -147,8 +150,7 @@ def format_markdown(rows: dict) -> str:
                 }
             )
         )
-        + ". Seconds of pip depend on the network and its cache; commands are the fastest of "
-        f"{REPEATS}.",
+        + ". Seconds are the processor's.",
         "",
         "| commit | packages | MB | seconds to install | "
         + " | ".join(f"`{c}`, s" for c in commands)

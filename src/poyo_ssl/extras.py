@@ -41,6 +41,6 @@ def import_extra(module: str, extra: str, asked: str, instead: str = "") -> Modu
         return import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"{asked} needs {module.partition('.')[0]}, which is not there ({error}). Run: "
+            f"{asked} needs {module.partition('.')[0]} ({error}). Run: "
             f'pip install "poyo-ssl[{extra}]". {instead}'.rstrip()
         ) from error
