@@ -6,11 +6,12 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import requires
+import tomllib
 
 from packaging.requirements import Requirement
 
 from poyo_ssl.extras import EXTRAS
+from shared_data import ROOT
 
 BARE = """
 import json, sys
@@ -97,12 +98,12 @@ def test_everything_is_imported_without_extras_and_what_is_missing_is_said(tmp_p
         assert re.search(rf"needs \w+ \(.*\)\. {command}", message), message
 
 
-def test_every_extra_is_in_all_and_what_the_core_needs_is_in_none():
-    found = [Requirement(text) for text in requires("poyo-ssl")]
-    of_all = {
-        extra
-        for needed in found
-        if needed.name == "poyo-ssl" and needed.marker.evaluate({"extra": "all"})
-        for extra in needed.extras
-    }
-    assert of_all == set(EXTRAS)
+def test_every_extra_is_in_all_and_tests_have_all_but_what_is_large():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    [needed] = map(Requirement, extras["all"])
+    assert needed.extras == set(EXTRAS) <= set(extras)
+    assert Requirement(extras["test"][0]).extras == set(EXTRAS) - {"wandb"}
+    core = {Requirement(text).name for text in project["dependencies"]}
+    optional = {Requirement(text).name for extra in EXTRAS for text in extras[extra]}
+    assert core.isdisjoint(optional | {"torch-brain"})
