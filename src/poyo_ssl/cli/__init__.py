@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import Parser, gather_lists
+from poyo_ssl.cli.shipped_configs import find_configs
 from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
 from poyo_ssl.cli.terminal import console, messages
 from poyo_ssl.ending import STOPPED_BY, ToldToEnd, end, on_signals
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("poyo_ssl").setLevel(logging.WARNING)
         console.quiet = True
     warnings.filterwarnings("ignore", module="lightning")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = find_configs(sys.argv[1:] if arguments is None else arguments)
     called = _called(arguments)
     topic = help_topic(arguments) if called else None
     if called and topic == "" and COMMANDS[called].config and COMMANDS[called].reads_source:

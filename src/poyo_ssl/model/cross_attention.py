@@ -51,9 +51,8 @@ class RotaryCrossAttention(nn.Module):
         query, key = rotate(query, query_phases), rotate(key, context_phases)
         if self.rotate_value:
             value = rotate(value, context_phases)
-        read = F.scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in (query, key, value))
-        ).transpose(1, 2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         if self.rotate_value:
             read = rotate(read, query_phases.conj())
         out: Tensor = self.to_out(read.flatten(-2))

@@ -38,8 +38,8 @@ class RotaryTimeEmbedding(nn.Module):
             raise ValueError(
                 f"shortest must be positive and below longest, got {shortest} and {longest}."
             )
-        ends = torch.tensor([shortest, longest]).log()
-        periods = torch.lerp(*ends, torch.linspace(0, 1, rotate_dim // 2)).exp()
+        start, end = torch.tensor([shortest, longest]).log()
+        periods = torch.lerp(start, end, torch.linspace(0, 1, rotate_dim // 2)).exp()
         omega = torch.zeros(dim_head // 2)
         omega[: rotate_dim // 2] = 2 * math.pi / periods
         self.register_buffer("omega", omega)

@@ -51,7 +51,7 @@ class UnitEmbedding(nn.Module):
 
     def subset_vocab(self, unit_ids: Sequence[str]) -> None:
         """Keeps these units alone, in this order."""
-        kept = self.weight.detach()[[0, *self.tokenizer(unit_ids)]]
+        kept = self.weight.detach()[[0, *self.tokenizer(list(unit_ids))]]
         self.vocab = {name: row for row, name in enumerate([PADDING, *unit_ids])}
         self.reset_parameters()
         self.weight.data[:] = kept
@@ -59,8 +59,8 @@ class UnitEmbedding(nn.Module):
     @overload
     def tokenizer(self, unit_ids: str) -> int: ...
     @overload
-    def tokenizer(self, unit_ids: Sequence[str]) -> list[int]: ...
-    def tokenizer(self, unit_ids: str | Sequence[str]) -> int | list[int]:
+    def tokenizer(self, unit_ids: list[str]) -> list[int]: ...
+    def tokenizer(self, unit_ids: str | list[str]) -> int | list[int]:
         """Row of a unit, or rows of several."""
         if isinstance(unit_ids, str):
             return self.vocab[unit_ids]
