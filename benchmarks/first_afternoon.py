@@ -5,7 +5,7 @@
 Makes a fresh environment, installs the wheel of HEAD as a user would, and runs every command of
 docs/first_afternoon.md, in its order, in an empty folder beside the data.
 Writes benchmarks/results/first_afternoon.json and .md: minutes and megabytes of every step. Takes
-half an hour on a quiet machine; --quick gives every `run` its option of that name.
+half an hour on a quiet machine; `--quick WORD` makes trials of runs that WORD stands in.
 
 Minutes count what other work takes away of the machine; the processor's minutes, beside them, do
 not.
@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from install import CPU, TORCH, Environment, build_wheel, git
@@ -34,13 +35,13 @@ INSTALL = "pip install poyo-ssl"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--quick", action="store_true", help="a trial of every run")
+    parser.add_argument("--quick", default="", help="a trial of runs whose command has this word")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         steps = spend_it(Path(folder), options.data.resolve(), options.quick)
     command = f"python benchmarks/first_afternoon.py --data {options.data}"
     result = {
-        "command": command + " --quick" * options.quick,
+        "command": command + f" --quick {options.quick}" * bool(options.quick),
         "commit": git("rev-parse", "--short", "HEAD"),
         "cores": os.cpu_count(),
         "steps": steps,
@@ -50,7 +51,7 @@ def main() -> None:
     print(format_markdown(result))
 
 
-def spend_it(folder: Path, data: Path, quick: bool) -> list[dict]:
+def spend_it(folder: Path, data: Path, quick: str) -> list[dict]:
     wheel = build_wheel(git("rev-parse", "HEAD"), folder)
     desk = folder / "desk" / "poyo-ssl"
     desk.mkdir(parents=True)
@@ -65,12 +66,12 @@ def spend_it(folder: Path, data: Path, quick: bool) -> list[dict]:
         for command in commands(text):
             print(f"$ {command}", flush=True)
             if command.startswith(INSTALL):
-                run = lambda: environment.install(  # noqa: E731
-                    TORCH, str(wheel), "--retries", "0", "--extra-index-url", CPU
-                )
+                options = ("--retries", "0", "--extra-index-url", CPU)
+                run = partial(environment.install, TORCH, str(wheel), *options)
             else:
-                words = command + " --quick" * (quick and command.startswith("poyo-ssl run"))
-                run = lambda words=words: call(words, environment, desk)  # noqa: E731
+                is_trial = quick and command.startswith("poyo-ssl run") and quick in command
+                command += " --quick" * bool(is_trial)
+                run = partial(call, command, environment, desk)
             steps.append(timed(command, folder, run))
     steps.append(opened(desk))
     return steps

@@ -31,7 +31,7 @@ def test_it_is_what_was_written_and_small(name):
 def test_its_card_says_what_it_learned_from_and_what_it_is_worth(name):
     card = (SHIPPED / name / "README.md").read_text(encoding="utf-8")
     assert "**Simulated data.**" in card
-    assert f"from_pretrained('{name}')" in card
+    assert f'from_pretrained("{name}")' in card
     assert "What it is worth" in card
 
 

@@ -11,8 +11,8 @@ _OPTION = "--config"
 def find_configs(arguments: list[str]) -> list[str]:
     """Replaces the name of a config that comes with the package by its path.
 
-    ``real_gratings``, ``real_gratings.yaml`` and ``configs/real_gratings.yaml`` name the same one. A
-    file of that path goes first.
+    ``real_gratings``, ``real_gratings.yaml`` and ``configs/real_gratings.yaml`` name the same one;
+    a file of that path goes first.
     """
     found = list(arguments)
     for place, word in enumerate(arguments):
