@@ -10,6 +10,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
+from poyo_ssl.comparison.run_directory import DISTRIBUTIONS
 from poyo_ssl.extras import EXTRAS
 from shared_data import ROOT
 
@@ -107,3 +108,4 @@ def test_every_extra_is_in_all_and_tests_have_all_but_what_is_large():
     core = {Requirement(text).name for text in project["dependencies"]}
     optional = {Requirement(text).name for extra in EXTRAS for text in extras[extra]}
     assert core.isdisjoint(optional | {"torch-brain"})
+    assert set(DISTRIBUTIONS) <= core | {"poyo-ssl"}  # whose versions every run writes down
