@@ -190,6 +190,8 @@ def describe(table: list[dict]) -> str:
         scores = [f"{w['mean']:.3f} [{w['low']:.3f}, {w['high']:.3f}]" for w in ways.values()]
         seconds = " / ".join(f"{w['seconds']:.0f}" for w in ways.values())
         lines.append(f"| {where} | {labels} | {' | '.join(scores)} | {seconds} |")
+    worse = sum(ways["shipped"]["mean"] < ways["scratch"]["mean"] for ways in cells.values())
+    lines += ["", f"Starting from it was worse than from scratch in {worse} of {len(cells)} rows."]
     return "\n".join(lines) + "\n"
 
 
