@@ -234,7 +234,12 @@ def ray_at(workers: int, address: str | None) -> Iterator[Any]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     # only now: it reads the settings above, and takes a second
-    ray = import_extra("ray", "ray", "More than one worker", "Or take --workers 1.")
+    ray = import_extra(
+        "ray",
+        "ray",
+        "A cluster, or more than one worker,",
+        "Or work in one process: --workers 1, without --address.",
+    )
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
