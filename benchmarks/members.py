@@ -32,7 +32,6 @@ from poyo_ssl.comparison.run_directory import describe_hardware
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.grid_attention import GainCrossAttention
 from poyo_ssl.model.readouts import LabelDecoder
-from poyo_ssl.model.rotary import rotary_phases
 from poyo_ssl.training.members import member_seeds
 from poyo_ssl.windows.activity import Windows
 from poyo_ssl.windows.population import Population
@@ -126,7 +125,7 @@ def passes() -> dict[str, Callable[[], Seconds]]:
             encoder.value_map,
             encoder.unit_embedding(rows),
             encoder.latent_phases(TIMESTEPS),
-            rotary_phases(encoder.rotary, encoder.patch_times(TIMESTEPS)),
+            encoder.rotary(encoder.patch_times(TIMESTEPS)),
         )
 
     def read(is_combined: bool) -> Seconds:

@@ -86,6 +86,8 @@ def _write_suite2p(mouse: Path) -> None:
     onsets = 3.0 + 3.0 * np.arange(80)
     log = {"onset_s": onsets, "offset_s": onsets + 2.0, "direction": np.arange(80) % 8 * 45.0}
     pd.DataFrame(log).to_csv(mouse / "gratings.csv", index=False)
+    shown = {"onset_s": "start", "offset_s": "end", "direction": "orientation"}
+    pd.DataFrame(log).rename(columns=shown).to_csv(mouse / "shown.csv", index=False)
 
 
 def _write_decoded(recording: ps.Recording, folder: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_missing_extra_is_said_and_no_problem(monkeypatch, capsys):
     found = checks(capsys)
     assert "self-test" not in found
     assert found["extra remote"]["found"] == (
-        "not installed (pip install --upgrade 'poyo-ssl[remote]'): "
+        'not installed (pip install --upgrade "poyo-ssl[remote]"): '
         "reading files of DANDI without downloading them"
     )
     assert "remfile" not in found["packages"]["found"]

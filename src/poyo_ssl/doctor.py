@@ -17,19 +17,10 @@ import pandas as pd
 import torch
 from packaging.requirements import Requirement
 
+from poyo_ssl.extras import EXTRAS
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.recording import Recording
 
-PURPOSES = {
-    "formats": "files of Inscopix and Minian",
-    "hub": "sharing weights on the Hugging Face Hub",
-    "lamb": "the optimizer LAMB",
-    "movie": "writing decoded movies as .mp4",
-    "pynapple": "objects of pynapple",
-    "remote": "reading files of DANDI without downloading them",
-    "xarray": "datasets of xarray",
-}
-"""Extra to what it is for; extras for developers are left out."""
 ENOUGH_DISK = 2**30
 """Bytes that a run and its checkpoints have room in."""
 SELF_TEST_STEPS = 40
@@ -118,11 +109,11 @@ def _check_packages() -> Check:
 
 def _check_extras() -> Iterator[Check]:
     """An extra that is missing is no problem, one that is too old is."""
-    for extra, purpose in PURPOSES.items():
+    for extra, purpose in EXTRAS.items():
         described = [_describe(needed) for needed in _requirements(extra)]
         if not described:  # an installation of before the extra
             continue
-        install = f"pip install --upgrade 'poyo-ssl[{extra}]'"
+        install = f'pip install --upgrade "poyo-ssl[{extra}]"'
         is_missing = any(text.endswith(" missing") for text, _ in described)
         wrong = [problem for _, problem in described if problem and not is_missing]
         found = f"not installed ({install})" if is_missing else ", ".join(t for t, _ in described)

@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from poyo_ssl.extras import import_extra
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -231,8 +233,13 @@ def ray_at(workers: int, address: str | None) -> Iterator[Any]:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    import ray  # only now: it reads the settings above, and takes a second
-
+    # only now: it reads the settings above, and takes a second
+    ray = import_extra(
+        "ray",
+        "ray",
+        "A cluster, or more than one worker,",
+        "Or work in one process: --workers 1, without --address.",
+    )
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:

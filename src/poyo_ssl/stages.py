@@ -21,8 +21,8 @@ from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teachers import label_teacher
-from poyo_ssl.model.checkpoints import load_encoder, save_encoder
-from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.model.checkpoints import save_encoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.output_directory import alone_in
 from poyo_ssl.predictability.activity_statistics import ActivityConfig
 from poyo_ssl.predictability.figure import plot_predictability, plot_sensitivity
@@ -203,7 +203,7 @@ def pretrain_encoder(
         encoder=options.encoder,
         seed=options.seed,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if not is_first_process():
@@ -218,7 +218,7 @@ def finetune_decoder(
     files: list[Path],
     output: Path,
     options: FinetuneStage,
-    encoder: Path | None = None,
+    encoder: str | Path | None = None,
     *,
     source: SourceConfig = _DEFAULT_SOURCE,
 ) -> list[dict[str, Any]]:
@@ -235,7 +235,7 @@ def finetune_decoder(
         divided, options.predictability, may_be_empty=options.units != "predictable"
     )
     population = partition.population(divided, options.units)
-    pretrained = load_encoder(encoder) if encoder is not None else None
+    pretrained = Encoder.from_pretrained(encoder) if encoder is not None else None
     setting = Setting(
         population=population,
         task=task,
@@ -254,7 +254,7 @@ def finetune_decoder(
         labels=options.budget,
         teacher=label_teacher(setting) if options.with_teacher else None,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if not is_first_process():
@@ -274,7 +274,7 @@ def adapt_decoder(
     output: Path,
     task: str,
     options: AdaptationConfig,
-    pretrained: Path,
+    pretrained: str | Path,
     *,
     source: SourceConfig = _DEFAULT_SOURCE,
 ) -> Adaptation:
@@ -288,17 +288,18 @@ def adapt_decoder(
         output: Directory of the decoder.
         task: What to decode.
         options: Units, way to transfer and training.
-        pretrained: Directory that ``poyo-ssl pretrain`` wrote.
+        pretrained: What ``Encoder.from_pretrained`` takes: the directory that ``poyo-ssl pretrain``
+            wrote, a name, or a repository of the Hub.
         source: What the files do not say about themselves.
     """
-    encoder = load_encoder(pretrained)
+    encoder = Encoder.from_pretrained(pretrained)
     decoder, adaptation = adapt(
         encoder,
         load_recordings(files, source),
         task,
         options,
         checkpoint_directory=output / "checkpoints",
-        log_directory=output / "tensorboard",
+        log_directory=output / "logs",
         show_progress=True,
     )
     if is_first_process():

@@ -117,5 +117,5 @@ def test_predicted_numbers_are_numbers():
 )
 def test_a_missing_library_is_named_with_its_extra(library, convert, recording, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf"pip install 'poyo-ssl\[{library}\]'"):
+    with pytest.raises(ImportError, match=rf'pip install "poyo-ssl\[{library}\]"'):
         convert(recording)

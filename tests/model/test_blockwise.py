@@ -8,11 +8,10 @@ from itertools import accumulate
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_brain.nn import RotaryTimeEmbedding
 
 from poyo_ssl.model import blockwise
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 
 DIM, DIM_HEAD, TIMES, UNITS, LATENTS = 16, 8, 5, 6, 4
 ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
@@ -37,12 +36,12 @@ class Reader(nn.Module):
         self.value_map = nn.Linear(1, token_dim)
         self.units = nn.Parameter(torch.randn(num_units, token_dim))
         self.latents = nn.Parameter(torch.randn(num_latents, dim))
-        self.rotary = RotaryTimeEmbedding(dim_head, dim_head // 2, t_min=0.1, t_max=4.0)
+        self.rotary = RotaryTimeEmbedding(dim_head, dim_head // 2, shortest=0.1, longest=4.0)
         self.times = torch.linspace(0, 1, num_times), torch.linspace(0, 1, num_latents)
 
     def forward(self, activity: Tensor, is_hidden: Tensor | None = None) -> Tensor:
         """Activity (B, T, U) -> (B, L, D)."""
-        patch_phases, latent_phases = (rotary_phases(self.rotary, times) for times in self.times)
+        patch_phases, latent_phases = map(self.rotary, self.times)
         read: Tensor = self.attention(
             self.latents,
             activity[..., None],

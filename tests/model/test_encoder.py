@@ -147,10 +147,10 @@ def test_latent_steps_fill_a_window_evenly(tiny_config):
 
 
 def test_latents_are_ordered_by_time(tiny_encoder):
-    rotary = tiny_encoder.latent_rotary(20)
-    assert rotary.shape == (8, 16)
+    phases = tiny_encoder.latent_phases(20)
+    assert phases.shape == (8, 4)
     expected = tiny_encoder.rotary(torch.tensor([0.25, 0.25, 0.75, 0.75, 1.25, 1.25, 1.75, 1.75]))
-    torch.testing.assert_close(rotary, expected)
+    torch.testing.assert_close(phases, expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -235,12 +235,12 @@ def test_an_answer_does_not_depend_on_the_other_questions(tiny_encoder, activity
     decoder = QueryDecoder(tiny_encoder.config)
     latents, queries = tiny_encoder(activity, UNITS), torch.randn(3, 5, 16)
     times = tiny_encoder.rotary(torch.rand(3, 5) * 2)
-    answers = decoder(queries, latents, times, tiny_encoder.latent_rotary(20))
-    one = decoder(queries[:, 2:3], latents, times[:, 2:3], tiny_encoder.latent_rotary(20))
+    answers = decoder(queries, latents, times, tiny_encoder.latent_phases(20))
+    one = decoder(queries[:, 2:3], latents, times[:, 2:3], tiny_encoder.latent_phases(20))
     torch.testing.assert_close(answers[:, 2:3], one, atol=1e-5, rtol=1e-4)
     # the same question at another time has another answer
     later = tiny_encoder.rotary(torch.full((3, 1), 0.1))
-    moved = decoder(queries[:, 2:3], latents, later, tiny_encoder.latent_rotary(20))
+    moved = decoder(queries[:, 2:3], latents, later, tiny_encoder.latent_phases(20))
     assert (moved - one).abs().max() > 1e-4
 
 

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch_brain.nn import RotaryCrossAttention, RotaryTimeEmbedding
+from torch_brain.nn import RotaryCrossAttention
+from torch_brain.nn import RotaryTimeEmbedding as TextbookTimes
 
 from poyo_ssl.model import blockwise
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 
 ATTENTIONS = {"gain": GainCrossAttention, "concatenated": ConcatenatedCrossAttention}
 DIM, HEADS, DIM_HEAD = 12, 3, 8
@@ -42,8 +43,8 @@ class Grid:
             self.patches,
             self.value_map,
             self.units,
-            rotary_phases(self.rotary, self.latent_times),
-            rotary_phases(self.rotary, self.patch_times),
+            self.rotary(self.latent_times),
+            self.rotary(self.patch_times),
             self.is_hidden,
         )
 
@@ -60,7 +61,8 @@ class Grid:
         else:
             tokens = torch.cat([values, units.expand(num_windows, num_times, -1, -1)], dim=-1)
         textbook, weights = textbook_layer(self.attention)
-        token_rotary = self.rotary(self.patch_times).repeat_interleave(num_units, dim=0)
+        rotary = TextbookTimes(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0).to(values)
+        token_rotary = rotary(self.patch_times).repeat_interleave(num_units, dim=0)
         may_read, is_empty = None, torch.zeros(num_windows, dtype=torch.bool)
         if self.is_hidden is not None:
             is_empty = self.is_hidden.flatten(1).all(1)
@@ -68,7 +70,7 @@ class Grid:
         arguments = (
             self.latents.expand(num_windows, -1, -1),
             tokens.flatten(1, 2),
-            self.rotary(self.latent_times).expand(num_windows, -1, -1),
+            rotary(self.latent_times).expand(num_windows, -1, -1),
             token_rotary.expand(num_windows, -1, -1),
             may_read,
         )
@@ -131,7 +133,7 @@ def make_grid(
         patches=draw(num_windows, num_times, num_units, patch),
         value_map=value_map,
         units=draw(num_units, token_dim).requires_grad_(),
-        rotary=RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0).to(dtype),
+        rotary=RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, shortest=0.1, longest=4.0).to(dtype),
         latent_times=draw(num_latents),
         patch_times=torch.arange(num_times, dtype=dtype) * 0.4,
         is_hidden=hide(hidden, (num_windows, num_times, num_units), generator),

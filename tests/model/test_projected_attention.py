@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_brain.nn import RotaryCrossAttention, RotaryTimeEmbedding
+from torch_brain.nn import RotaryCrossAttention
+from torch_brain.nn import RotaryTimeEmbedding as TextbookTimes
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.projected_attention import ProjectedCrossAttention, project
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 
 WINDOWS, TIMES, UNITS, SAMPLES, LATENTS, DIM, HEADS, DIM_HEAD = 3, 4, 7, 2, 5, 12, 3, 8
 
@@ -17,14 +18,14 @@ WINDOWS, TIMES, UNITS, SAMPLES, LATENTS, DIM, HEADS, DIM_HEAD = 3, 4, 7, 2, 5, 1
 @pytest.fixture
 def grid() -> dict[str, Tensor | nn.Module]:
     torch.manual_seed(0)
-    rotary = RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0)
+    rotary = RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, shortest=0.1, longest=4.0)
     return {
         "latents": torch.randn(LATENTS, DIM),
         "patches": torch.randn(WINDOWS, TIMES, UNITS, SAMPLES),
         "value_map": nn.Linear(SAMPLES, DIM),
         "units": torch.randn(UNITS, DIM),
-        "latent_phases": rotary_phases(rotary, torch.arange(LATENTS) * 0.3),
-        "patch_phases": rotary_phases(rotary, torch.arange(TIMES) * 0.4),
+        "latent_phases": rotary(torch.arange(LATENTS) * 0.3),
+        "patch_phases": rotary(torch.arange(TIMES) * 0.4),
     }
 
 
@@ -49,7 +50,7 @@ def test_it_is_torch_brains_attention_over_those_tokens(grid):
     weights["to_kv.weight"] = torch.cat(
         [weights.pop("to_key.weight"), weights.pop("to_value.weight")]
     )
-    rotary = RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0)
+    rotary = TextbookTimes(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0)
     arguments = (
         grid["latents"].expand(WINDOWS, -1, -1),
         project(grid["patches"], grid["value_map"], grid["units"]),

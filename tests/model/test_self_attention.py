@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch_brain.nn import RotarySelfAttention as Textbook
-from torch_brain.nn import RotaryTimeEmbedding
+from torch_brain.nn import RotaryTimeEmbedding as TextbookTimes
 
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 from poyo_ssl.model.self_attention import RotarySelfAttention
 
 DIM, HEADS, DIM_HEAD, WINDOWS, LATENTS = 12, 3, 8, 2, 7
@@ -34,7 +34,7 @@ def inputs(dtype: torch.dtype, num_latents: int = LATENTS) -> tuple[Tensor, Tens
 
 
 def make_rotary(dtype: torch.dtype) -> RotaryTimeEmbedding:
-    return RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0).to(dtype)
+    return RotaryTimeEmbedding(DIM_HEAD, DIM_HEAD // 2, shortest=0.1, longest=4.0).to(dtype)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,9 @@ def test_it_equals_torch_brain_with_all_gradients(dtype, of_outputs, of_gradient
     ours, theirs = both(dtype)
     latents, times = inputs(dtype, num_latents)
     rotary = make_rotary(dtype)
-    our_read = ours(latents, rotary_phases(rotary, times))
-    their_read = theirs(latents, rotary(times).expand(WINDOWS, -1, -1))
+    textbook = TextbookTimes(DIM_HEAD, DIM_HEAD // 2, t_min=0.1, t_max=4.0).to(dtype)
+    our_read = ours(latents, rotary(times))
+    their_read = theirs(latents, textbook(times).expand(WINDOWS, -1, -1))
     torch.testing.assert_close(our_read, their_read, atol=of_outputs, rtol=0)
     weight = torch.linspace(-1, 1, our_read.numel(), dtype=dtype).view_as(our_read)
     found, wanted = (
@@ -63,9 +64,7 @@ def test_it_equals_torch_brain_with_all_gradients(dtype, of_outputs, of_gradient
 def test_only_differences_of_time_matter():
     ours, _ = both(torch.float64)
     (latents, times), rotary = inputs(torch.float64), make_rotary(torch.float64)
-    here, later, wider = (
-        ours(latents, rotary_phases(rotary, t)) for t in (times, times + 2.9, times * 1.3)
-    )
+    here, later, wider = (ours(latents, rotary(t)) for t in (times, times + 2.9, times * 1.3))
     torch.testing.assert_close(here, later, atol=1e-12, rtol=0)
     assert (here - wider).abs().max() > 1e-2
 
@@ -76,15 +75,15 @@ def test_a_latent_is_known_by_its_time_and_not_by_its_place():
     (latents, times), rotary = inputs(torch.float64), make_rotary(torch.float64)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(
-        ours(latents[:, order], rotary_phases(rotary, times[order])),
-        ours(latents, rotary_phases(rotary, times))[:, order],
+        ours(latents[:, order], rotary(times[order])),
+        ours(latents, rotary(times))[:, order],
     )
 
 
 def test_half_precision_is_near_single():
     ours, _ = both(torch.float32)
     latents, times = inputs(torch.float32)
-    phases = rotary_phases(make_rotary(torch.float32), times)
+    phases = make_rotary(torch.float32)(times)
     single = ours(latents, phases)
     with torch.autocast("cpu", torch.bfloat16):
         half = ours(latents, phases)

@@ -89,7 +89,7 @@ def test_what_is_neither_a_directory_nor_a_repository_is_named(tmp_path, tiny_en
 def test_a_missing_client_is_said_to_be_an_extra(monkeypatch, tiny_encoder):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for share in (tiny_encoder.push_to_hub, ps.Encoder.from_pretrained):
-        with pytest.raises(ImportError, match=r"pip install 'poyo-ssl\[hub\]'"):
+        with pytest.raises(ImportError, match=r'pip install "poyo-ssl\[hub\]"'):
             share(REPOSITORY)
 
 

@@ -33,6 +33,7 @@ from poyo_ssl.recordings import storage
 from poyo_ssl.recordings.formats.nwb import read_nwb
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import open_recording, save_recording
+from poyo_ssl.recordings.torch_brain_objects import NAMES_OF_DATA, NAMES_OF_TABLES
 from tiny_runs import tiny_observatory, tiny_run_config
 
 REAL_SESSION = (
@@ -313,6 +314,14 @@ def test_torch_brain_opens_the_folder_and_slices_the_same_window(recording, tmp_
     assert len(sample.running.timestamps) == inside.sum()
 
 
+def test_no_name_is_taken_that_torch_brain_needs():
+    def names(*kinds):
+        return {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
+
+    assert names(Data) <= NAMES_OF_DATA
+    assert names(ArrayDict, Interval, IrregularTimeSeries) <= NAMES_OF_TABLES
+
+
 def test_torch_brain_knows_the_gaps(recording, tmp_path):
     save_recording(recording, tmp_path)
     intervals = Dataset(tmp_path).get_sampling_intervals()["527-StimA"]
@@ -408,11 +417,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(recording, tmp_path, mo
     path = save_recording(recording, tmp_path)
     before = path.read_bytes()
 
-    def fail(self, file, **_):
+    def fail(recording, templates, file):
         file["half"] = np.zeros(1000)
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Data, "to_hdf5", fail)
+    monkeypatch.setattr(storage, "write_torch_brain", fail)
     with pytest.raises(OSError, match="No space left"):
         save_recording(replace(recording, subject_id="other"), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, "templates"]

@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_said(film_run, tmp_path, output, options, mes
 
 def test_a_missing_package_is_named(film_run, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    with pytest.raises(ImportError, match=r"pip install 'poyo-ssl\[movie\]'.*\.gif"):
+    with pytest.raises(ImportError, match=r'pip install "poyo-ssl\[movie\]".*\.gif'):
         write_movie(film_run, tmp_path / "decoded.mp4")
     assert not list(tmp_path.iterdir())
 

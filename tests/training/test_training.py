@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from poyo_ssl.model.readouts import LabelDecoder
-from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.training import loggers
+from poyo_ssl.training.config import LoggerName, TrainingConfig
 from poyo_ssl.training.window_module import WindowModule, learning_rate_factor
 from poyo_ssl.windows import activity
 from poyo_ssl.windows.training_batches import WindowBatch, WindowSource
@@ -141,11 +144,41 @@ def test_the_averaged_weights_are_those_that_are_validated():
     assert valid_loss(module, valid) == pytest.approx(curve[12], rel=1e-5)
 
 
-def test_curves_and_tensorboard_files_are_written(tmp_path):
-    result = run(MeanDecoding(QUICK), log_directory=tmp_path / "logs")
+@pytest.mark.parametrize(
+    ("logger", "written"), [("csv", "version_0/metrics.csv"), ("tensorboard", "events.out.*")]
+)
+def test_curves_are_kept_and_can_be_watched(tmp_path, logger, written):
+    result = run(MeanDecoding(replace(QUICK, logger=logger)), log_directory=tmp_path / "logs")
     assert result.curves.columns.tolist() == ["step", "metric", "value"]
     assert result.curves.loc[result.curves["metric"] == "train/loss", "step"].tolist() == [10]
-    assert any("tfevents" in path.name for path in (tmp_path / "logs").iterdir())
+    [watched] = (tmp_path / "logs").glob(written)
+    assert watched.stat().st_size
+
+
+def test_weights_and_biases_gets_a_run_in_the_directory_of_the_fit(tmp_path, monkeypatch):
+    """Its library is not installed for tests; it is given what Lightning documents."""
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    made = []
+    monkeypatch.setattr(loggers, "WandbLogger", lambda **options: made.append(options))
+    loggers.LOGGERS["wandb"](tmp_path / "logs" / "full" / "seed-0", 10)
+    assert made == [
+        {
+            "name": "logs/full/seed-0",
+            "save_dir": tmp_path / "logs" / "full" / "seed-0",
+            "project": "poyo-ssl",
+        }
+    ]
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed_is_said_to_be_an_extra(tmp_path, monkeypatch, logger):
+    monkeypatch.setitem(sys.modules, logger, None)
+    with pytest.raises(ImportError, match=rf'pip install "poyo-ssl\[{logger}\]".*logger: csv'):
+        run(MeanDecoding(replace(QUICK, logger=logger)), log_directory=tmp_path)
+
+
+def test_every_name_of_a_logger_is_one():
+    assert set(get_args(LoggerName)) == set(loggers.LOGGERS)
 
 
 def test_nothing_is_written_without_being_asked_to(tmp_path, monkeypatch):
@@ -269,7 +302,7 @@ def test_recordings_in_half_precision_train_nearly_the_same_weights():
 def test_lamb_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     module = MeanDecoding(replace(QUICK, optimizer="lamb"))
-    with pytest.raises(ImportError, match=r"pip install poyo-ssl\[lamb\].*optimizer: adamw"):
+    with pytest.raises(ImportError, match=r'pip install "poyo-ssl\[lamb\]".*optimizer: adamw'):
         module.configure_optimizers()
 
 

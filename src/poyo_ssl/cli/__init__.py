@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import Parser, gather_lists
+from poyo_ssl.cli.shipped_configs import find_configs
 from poyo_ssl.cli.short_help import help_of_topic, help_topic, short_help
 from poyo_ssl.cli.terminal import console, log_handler
 from poyo_ssl.ending import STOPPED_BY, ToldToEnd, end, on_signals
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("poyo_ssl").setLevel(logging.WARNING)
         console.quiet = True
     warnings.filterwarnings("ignore", module="lightning")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = find_configs(sys.argv[1:] if arguments is None else arguments)
     called = _called(arguments)
     topic = help_topic(arguments) if called else None
     if called and topic == "" and COMMANDS[called].config and COMMANDS[called].reads_source:

@@ -12,6 +12,7 @@ from poyo_ssl.cli.options import (
     Command,
     ConfigClass,
     add_files,
+    add_pretrained,
     add_workers,
     build,
     find_encoder,
@@ -83,11 +84,7 @@ def _pretrain(options: Namespace) -> None:
 def _add_finetune(parser: ArgumentParser) -> None:
     add_files(parser)
     parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
-    parser.add_argument(
-        "--pretrained",
-        type=Path,
-        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote; none trains from scratch",
-    )
+    add_pretrained(parser, without="; none trains from scratch")
 
 
 def _finetune(options: Namespace) -> None:
@@ -107,12 +104,7 @@ def _finetune(options: Namespace) -> None:
 
 def _add_adapt(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument(
-        "--pretrained",
-        type=Path,
-        required=True,
-        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote",
-    )
+    add_pretrained(parser)
     parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
     parser.add_argument(
         "--task",

@@ -176,12 +176,27 @@ def gather_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
     return gathered
 
 
-def find_encoder(directory: Path) -> Path:
+def add_pretrained(parser: ArgumentParser, without: str = "") -> None:
+    """The encoder to start from; ``without`` says what is done where there is none."""
+    parser.add_argument(
+        "--pretrained",
+        required=not without,
+        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote, owner/name of a "
+        f"repository of the Hugging Face Hub, or simulated, which comes with the package{without}",
+    )
+
+
+def find_encoder(source: str | Path) -> str | Path:
     """The encoder in a directory that ``pretrain``, ``convert`` or, if it is alone, ``run`` wrote.
+
+    What is no directory stays as it is: a name, or a repository of the Hub.
 
     Raises:
         ValueError: If a run holds several; they are listed.
     """
+    directory = Path(source)
+    if not directory.is_dir():
+        return source
     places = ("pretrained/**/weights.safetensors", "encoder/weights.safetensors")
     found = sorted(path.parent for place in places for path in directory.glob(place))
     if len(found) > 1 and not (directory / "weights.safetensors").is_file():

@@ -48,7 +48,7 @@ def _add_download(parser: ArgumentParser) -> None:
         "--only_activity",
         action="store_true",
         help="store ΔF/F, stimulus tables and behaviour as .h5, a part of the bytes; "
-        "needs pip install 'poyo-ssl[remote]'",
+        'needs pip install "poyo-ssl[remote]"',
     )
     parser.add_argument("--connections", type=int, default=4, help="files fetched at a time")
     parser.add_argument("--retries", type=int, default=5, help="attempts after a failure, in a row")

@@ -21,7 +21,6 @@ from poyo_ssl.comparison.run_directory import (
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.file_names import EXPERIMENT, NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
-from poyo_ssl.report.page import write_report
 from poyo_ssl.result_files import PRETRAINING_FACTS, ResultsError, read_json
 from poyo_ssl.whole_files import partial_file, publish
 
@@ -67,6 +66,8 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
             run_plan.save(directory)
             write_results(directory, run_plan)
             write_facts(directory, run_plan, command, seconds_of_fits(directory, run_plan))
+            from poyo_ssl.report.page import write_report  # plotly is large, and only for this
+
             return write_report(directory)
 
 

@@ -41,7 +41,6 @@ from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.ray_tasks import on_ray
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.report.page import write_report
 from poyo_ssl.result_files import PRETRAINING_FACTS
 from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.worker_processes import Caller, call_in_processes
@@ -102,6 +101,8 @@ def run(
             _write_tables(experiment, run_plan)
             seconds = seconds_before + time.perf_counter() - started
             write_facts(directory, run_plan, command, seconds)
+            from poyo_ssl.report.page import write_report  # plotly is large, and only for this
+
             return write_report(directory)
 
 
@@ -137,6 +138,8 @@ def run_sweep(
         RecordingError: If the recordings cannot answer the tasks of one of the runs.
         OutputError: As ``run`` does, and so are other errors.
     """
+    from poyo_ssl.report.page import write_report  # plotly is large, and only for this
+
     if address is not None:
         directory = directory.absolute()
     planned = [
@@ -331,7 +334,7 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
         encoder=experiment.config.encoder,
         seed=seed,
         checkpoint_directory=checkpoints,
-        log_directory=experiment.directory / "tensorboard" / file_name(arm) / f"seed-{seed}",
+        log_directory=experiment.directory / "logs" / file_name(arm) / f"seed-{seed}",
     )
     assert encoder.fit is not None
     write_csv(directory / CURVES, encoder.fit.curves)

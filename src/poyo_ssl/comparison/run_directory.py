@@ -48,7 +48,7 @@ CITATIONS = [
     "organization of the mouse visual cortex. Nature Neuroscience 23, 138-151 (Allen Brain "
     "Observatory; cite wherever results on it appear).",
 ]
-DISTRIBUTIONS = ("poyo-ssl", "torch", "torch-brain", "lightning", "numpy", "scikit-learn")
+DISTRIBUTIONS = ("poyo-ssl", "torch", "lightning", "numpy", "scikit-learn")
 NUM_SHOWN_FRAMES = 8
 CURVES, FRAMES = "curves.csv", "frames.npz"
 """Files of a fit; the first is also gathered for the run, as its predictions are."""

@@ -16,6 +16,7 @@ import pandas as pd
 from poyo_ssl.export.new_nwb import new_session
 from poyo_ssl.export.predictions import DESCRIPTIONS, TaskPredictions, split_by_task
 from poyo_ssl.export.units import rows_of, units_of
+from poyo_ssl.extras import import_extra
 from poyo_ssl.file_names import file_name
 from poyo_ssl.recordings.formats.nwb import NWB2, find_rois
 from poyo_ssl.recordings.loading import identify
@@ -74,8 +75,10 @@ def write_nwb(
     Raises:
         RecordingError: If nothing in the tables is about this recording, the file has such a
             module or column already, or a new file lacks ``session_start_time``.
+        MissingExtraError: If pynwb is not installed.
     """
     path = Path(path)
+    import_extra("pynwb", "nwb", f"Writing '{path}'")
     tables = []
     if predictions is not None:
         tables = split_by_task(rows_of(recording, predictions, "recording"))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.export.predictions import only_task
+from poyo_ssl.extras import import_extra
 from poyo_ssl.recordings.recording import Recording
 
 _DECODER = ("recording", "arm", "units", "labels", "seed", "fold")
@@ -32,12 +33,7 @@ def to_pynapple(given: Recording | pd.DataFrame) -> Any:
         ImportError: If pynapple is missing.
         ValueError: If the predictions are of several tasks, decoders or recordings.
     """
-    try:
-        import pynapple
-    except ImportError as error:
-        raise ImportError(
-            "Objects of pynapple need pynapple: pip install 'poyo-ssl[pynapple]'."
-        ) from error
+    pynapple = import_extra("pynapple", "pynapple", "An object of pynapple")
     if isinstance(given, Recording):
         return _recording(pynapple, given)
     return _predictions(pynapple, given)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.export.predictions import DESCRIPTIONS, only_task
+from poyo_ssl.extras import import_extra
 from poyo_ssl.recordings.recording import Recording
 
 
@@ -27,12 +28,7 @@ def to_xarray(given: Recording | pd.DataFrame) -> Any:
         ImportError: If xarray is missing.
         ValueError: If the predictions are about several tasks.
     """
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError(
-            "Datasets of xarray need xarray: pip install 'poyo-ssl[xarray]'."
-        ) from error
+    xarray = import_extra("xarray", "xarray", "A dataset of xarray")
     if isinstance(given, Recording):
         return xarray.Dataset(*_recording(given))
     return xarray.Dataset(*_predictions(given))

@@ -16,7 +16,6 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_test_parts
 from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
-from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.pretraining.config import PretrainingConfig
@@ -107,14 +106,16 @@ def adapt(
     """Fits a decoder of new recordings on a pretrained encoder, and scores it on the test part.
 
     Args:
-        encoder: A pretrained encoder, which is not changed, or the directory of one.
+        encoder: A pretrained encoder, which is not changed, or what ``Encoder.from_pretrained``
+            takes: a directory, ``simulated``, which comes with the package, or a repository of the
+            Hugging Face Hub.
         recordings: Sampled at the encoder's rate.
         task: What to decode, such as ``direction``.
         config: Units, way to transfer and training.
         unit_ids: Recording id to the ids of the units to decode from, in column order; None
             takes those that the config says.
         checkpoint_directory: Where the fits can be resumed from; None keeps no checkpoints.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw progress bars.
 
     Returns:
@@ -130,7 +131,7 @@ def adapt(
             f"encoder must be a pretrained Encoder or the directory of one, got {encoder!r:.80}. "
             "To learn without one, use finetune."
         )
-    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    encoder = encoder if isinstance(encoder, Encoder) else Encoder.from_pretrained(encoder)
     recordings = [recordings] if isinstance(recordings, Recording) else recordings
     seconds: dict[str, float] = {}
     with _timing(seconds, "choosing units"):

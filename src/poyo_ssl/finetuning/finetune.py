@@ -70,7 +70,7 @@ def finetune(
             learns its answers on unlabelled windows too, and is added to it. Image tasks: the
             network corrects its pictures.
         checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw a progress bar.
 
     Returns:

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch_brain.nn import RotaryCrossAttention, RotaryTimeEmbedding
 
 from poyo_ssl.model.checkpoints import CONFIG, CheckpointError, load_checkpoint
+from poyo_ssl.model.cross_attention import RotaryCrossAttention
 from poyo_ssl.model.dropout import Dropout
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 from poyo_ssl.model.self_attention import RotarySelfAttention
 
 READOUTS = {
@@ -173,7 +173,7 @@ class CalciumPOYOPlus(nn.Module):
         self.task_emb = nn.Embedding(len(READOUTS) + 1, dim)
         self.latent_emb = nn.Embedding(config.num_latents_per_step, dim)
         self.rotary_emb = RotaryTimeEmbedding(
-            head_dim=config.dim_head, rotate_dim=config.dim_head // 2, t_min=1e-4, t_max=2.0627
+            config.dim_head, config.dim_head // 2, shortest=1e-4, longest=2.0627
         )
         self.enc_atn = ConcatenatedCrossAttention(
             dim=dim, num_heads=config.cross_heads, dim_head=config.dim_head
@@ -188,7 +188,7 @@ class CalciumPOYOPlus(nn.Module):
         )
         self.dropout = Dropout(config.lin_dropout)
         self.dec_atn = RotaryCrossAttention(
-            dim=dim, heads=config.cross_heads, dim_head=config.dim_head, rotate_value=False
+            dim=dim, num_heads=config.cross_heads, dim_head=config.dim_head, rotate_value=False
         )
         self.dec_ffn = self._feedforward()
         self.readout = MultitaskReadout(dim=dim, readouts=readouts)
@@ -239,15 +239,15 @@ class CalciumPOYOPlus(nn.Module):
             df_over_f[..., None],
             self.input_value_map,
             self.unit_emb(unit_index),
-            rotary_phases(self.rotary_emb, times),
-            rotary_phases(self.rotary_emb, timestamps),
+            self.rotary_emb(times),
+            self.rotary_emb(timestamps),
         )
         out: Tensor = latents + self.enc_ffn(latents)
         return out
 
     def process(self, latents: Tensor) -> Tensor:
         """Self-attention over the latents of every window, (B, L, D) -> (B, L, D)."""
-        phases = rotary_phases(self.rotary_emb, self.latent_times())
+        phases = self.rotary_emb(self.latent_times())
         for layer in self.proc_layers.children():
             attention, feedforward = layer.children()
             latents = latents + self.dropout(attention(latents, phases))
@@ -273,7 +273,7 @@ class CalciumPOYOPlus(nn.Module):
             queries,
             latents,
             self.rotary_emb(query_times),
-            self.rotary_emb(self.latent_times()).expand(len(latents), -1, -1),
+            self.rotary_emb(self.latent_times()),
         )
         out: Tensor = queries + self.dec_ffn(queries)
         return out

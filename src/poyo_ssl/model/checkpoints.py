@@ -105,8 +105,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights and buffers by name, without the vocabularies."""
-    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
+    """The network's weights and buffers by name."""
+    return dict(network.state_dict())
 
 
 def encoder_settings(encoder: Encoder) -> dict[str, Any]:

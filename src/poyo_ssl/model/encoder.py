@@ -10,18 +10,19 @@ from typing import Literal, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_brain.nn import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
 
 from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.shared_response import Loadings
+from poyo_ssl.model.cross_attention import RotaryCrossAttention
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
 from poyo_ssl.model.model_card import ModelCard, list_names
 from poyo_ssl.model.projected_attention import ProjectedCrossAttention
-from poyo_ssl.model.rotary import rotary_phases
+from poyo_ssl.model.rotary import RotaryTimeEmbedding
 from poyo_ssl.model.self_attention import RotarySelfAttention
 from poyo_ssl.model.sharing import Shareable
 from poyo_ssl.model.taught import Taught
+from poyo_ssl.model.unit_embedding import UnitEmbedding
 from poyo_ssl.windows.activity import Windows
 
 SHORTEST_PERIOD = 0.1
@@ -165,14 +166,13 @@ class Encoder(nn.Module, Shareable):
         self.patch_timesteps = config.patch_timesteps(sampling_rate)
         attention = CROSS_ATTENTIONS[config.tokens]
         token_dim = attention.token_dim(config.dim)
-        self.unit_embedding = InfiniteVocabEmbedding(token_dim, init_scale=1.0)
-        self.unit_embedding.initialize_vocab([])
+        self.unit_embedding = UnitEmbedding(token_dim)
         self.latent_embedding = nn.Parameter(torch.randn(config.latents_per_step, config.dim))
         self.rotary = RotaryTimeEmbedding(
-            head_dim=config.dim_head,
-            rotate_dim=config.dim_head // 2,
-            t_min=SHORTEST_PERIOD,
-            t_max=config.longest_period,
+            config.dim_head,
+            config.dim_head // 2,
+            shortest=SHORTEST_PERIOD,
+            longest=config.longest_period,
         )
         self.value_map = nn.Linear(self.patch_timesteps, token_dim)
         attention.begin(self.value_map)
@@ -235,7 +235,7 @@ class Encoder(nn.Module, Shareable):
 
     def add_units(self, unit_ids: list[str]) -> None:
         """Gives a new embedding to every unit that has none yet; the others keep theirs."""
-        self.unit_embedding.extend_vocab(list(unit_ids), exist_ok=True)
+        self.unit_embedding.extend_vocab(unit_ids)
 
     def place_units(self, placed: Mapping[str, Loadings]) -> None:
         """Gives units that have no embedding yet the one that their responses tell.
@@ -298,7 +298,7 @@ class Encoder(nn.Module, Shareable):
             self.value_map,
             self.unit_embedding(unit_index),
             self.latent_phases(num_timesteps),
-            rotary_phases(self.rotary, self.patch_times(num_timesteps)),
+            self.rotary(self.patch_times(num_timesteps)),
             is_hidden,
         )
         return latents + self.read_feedforward(latents)
@@ -312,13 +312,8 @@ class Encoder(nn.Module, Shareable):
     def latent_phases(self, num_timesteps: int) -> Tensor:
         """Rotary phases of every latent of a window, (L, dim_head / 2), complex."""
         times = self.latent_times(num_timesteps).repeat_interleave(self.config.latents_per_step)
-        return rotary_phases(self.rotary, times)
-
-    def latent_rotary(self, num_timesteps: int) -> Tensor:
-        """Rotary embedding of every latent of a window, (L, 2 * dim_head)."""
-        times = self.latent_times(num_timesteps).repeat_interleave(self.config.latents_per_step)
-        rotary: Tensor = self.rotary(times)
-        return rotary
+        phases: Tensor = self.rotary(times)
+        return phases
 
     def process(self, latents: Tensor, num_timesteps: int) -> Tensor:
         """Self-attention over the latents of each window, (B, L, D) -> (B, L, D)."""
@@ -354,28 +349,27 @@ class QueryDecoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = RotaryCrossAttention(
-            dim=config.dim, heads=config.num_heads, dim_head=config.dim_head, rotate_value=True
+            dim=config.dim, num_heads=config.num_heads, dim_head=config.dim_head, rotate_value=True
         )
         self.feedforward = FeedForward(
             dim=config.dim, factor=config.feedforward_factor, dropout=config.dropout
         )
 
     def forward(
-        self, queries: Tensor, latents: Tensor, query_rotary: Tensor, latent_rotary: Tensor
+        self, queries: Tensor, latents: Tensor, query_phases: Tensor, latent_phases: Tensor
     ) -> Tensor:
         """Reads the latents.
 
         Args:
             queries: (B, Q, D).
             latents: (B, L, D).
-            query_rotary: Rotary embedding of the times asked about, (B, Q, 2 * dim_head).
-            latent_rotary: Rotary embedding of the latents' times, (L, 2 * dim_head).
+            query_phases: Rotary phases of the times asked about, (B, Q, dim_head / 2), complex.
+            latent_phases: Those of the latents' times, (L, dim_head / 2), complex.
 
         Returns:
             Answers, (B, Q, D).
         """
-        latent_rotary = latent_rotary.expand(len(latents), -1, -1)
-        out = queries + self.attention(queries, latents, query_rotary, latent_rotary)
+        out = queries + self.attention(queries, latents, query_phases, latent_phases)
         return out + self.feedforward(out)
 
 

@@ -80,7 +80,7 @@ def list_names(names: Iterable[object]) -> str:
     """How many there are, and the first of them."""
     texts = [str(name) for name in names]
     more = ", ..." if len(texts) > _NAMED else ""
-    return f"{len(texts)}: {', '.join(texts[:_NAMED])}{more}"
+    return f"{len(texts)}: {', '.join(texts[:_NAMED])}{more}" if texts else "none"
 
 
 def _shorten(value: Any) -> Any:

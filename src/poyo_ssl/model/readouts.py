@@ -37,7 +37,7 @@ class Questions(nn.Module):
         queries = self.query_embedding.expand(len(latents), -1, -1)
         times = latents.new_full(queries.shape[:2], self.query_time)
         answers: Tensor = self.query_decoder(
-            queries, latents, encoder.rotary(times), encoder.latent_rotary(num_timesteps)
+            queries, latents, encoder.rotary(times), encoder.latent_phases(num_timesteps)
         )
         return answers.flatten(1)
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Self
 
+from poyo_ssl.extras import import_extra
 from poyo_ssl.model.checkpoint_files import CONFIG, WEIGHTS, CheckpointError
 from poyo_ssl.model.model_card import ModelCard
 from poyo_ssl.model.provenance import Provenance
+from poyo_ssl.model.shipped import SHIPPED, shipped_names
 from poyo_ssl.whole_files import partial_file, publish
 
 logger = logging.getLogger(__name__)
@@ -58,15 +60,20 @@ class Shareable:
         """
 
     def save_pretrained(
-        self, directory: str | Path, *, scores: Mapping[str, float] = _NO_SCORES
+        self,
+        directory: str | Path,
+        *,
+        scores: Mapping[str, float] = _NO_SCORES,
+        name: str | None = None,
     ) -> None:
         """Writes weights, config, model card and checksums.
 
         Args:
             directory: Is made if it is not there.
             scores: Metric to value for the model card, such as ``evaluate(...).mean()``.
+            name: What the card says to load it by; None for the directory.
         """
-        self._write(Path(directory), str(directory), scores)
+        self._write(Path(directory), name or str(directory), scores)
 
     def push_to_hub(
         self,
@@ -115,11 +122,12 @@ class Shareable:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Self:
-        """Loads from a directory or from a repository of the Hugging Face Hub.
+        """Loads from a directory, from the package, or from a repository of the Hugging Face Hub.
 
         Args:
-            source: What :meth:`save_pretrained` or any stage of the package wrote, or
-                ``owner/name`` of a repository. A directory of that name goes first.
+            source: What :meth:`save_pretrained` or any stage of the package wrote; the name of an
+                encoder that comes with the package, ``simulated``; or ``owner/name`` of a
+                repository. A directory of that name goes first.
             revision: Branch, tag or commit of the repository.
 
         Raises:
@@ -134,6 +142,8 @@ class Shareable:
                 )
             _require_whole(Path(source))
             return cls.read_weights(Path(source))
+        if str(source) in shipped_names():
+            return cls.read_weights(SHIPPED / source)
         _require_repository(str(source))
         return cls.read_weights(_download(str(source), revision))
 
@@ -182,21 +192,16 @@ def _require_whole(directory: Path) -> None:
 def _require_repository(source: str) -> None:
     if not _REPOSITORY.fullmatch(source):
         raise CheckpointError(
-            f"There is no directory '{source}', and a repository of the Hub is called owner/name. "
-            "Correct the name."
+            f"There is no directory '{source}', a repository of the Hub is called owner/name, and "
+            f"with the package comes {', '.join(shipped_names())}. Correct the name."
         )
 
 
 def _require_hub(repo_id: str) -> ModuleType:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ImportError(
-            f"'{repo_id}' on the Hugging Face Hub needs huggingface_hub. Install it: pip install "
-            "'poyo-ssl[hub]'. If you mean a directory, there is none of that name."
-        ) from error
-    return huggingface_hub
+    asked = f"'{repo_id}' on the Hugging Face Hub"
+    instead = "If you mean a directory, there is none of that name."
+    import_extra("huggingface_hub.errors", "hub", asked, instead)
+    return import_extra("huggingface_hub", "hub", asked, instead)
 
 
 def _download(repo_id: str, revision: str | None) -> Path:

@@ -38,7 +38,7 @@ def identify_units(
         embeddings: What becomes of those of known units; see ``FinetuningConfig``.
         seed: Seed of new embeddings, masks and batches.
         checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw a progress bar.
 
     Returns:

@@ -62,7 +62,7 @@ def pretrain(
         rates: What of an encoder of all units is frozen, by a rate of 0; None: nothing.
         seed: Seed of weights, masks and batches.
         checkpoint_directory: Where the fit can be resumed from; None keeps no checkpoints.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw a progress bar.
 
     Returns:

@@ -90,7 +90,7 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
     torch-brain and brainsets HDF5, analyses of CaImAn, cell sets of Inscopix, folders of Minian
     and suite2p, and ``.npz`` arrays. A web
     address of an NWB file is read where it lies; only what is needed is fetched (``pip install
-    'poyo-ssl[remote]'``).
+    "poyo-ssl[remote]"``).
 
     What is warned of meanwhile is said once and stays with the recording, in ``warnings``.
 

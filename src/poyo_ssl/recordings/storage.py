@@ -25,9 +25,9 @@ from poyo_ssl.file_names import file_name
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.torch_brain_form import (
     FORMAT,
-    as_torch_brain,
     placed_column,
     storage_problems,
+    write_torch_brain,
 )
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text, open_hdf5
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_header
@@ -79,7 +79,7 @@ def stage_recording(recording: Recording, directory: str | Path) -> Path:
     }
     with partial_file(recording_path(recording.recording_id, directory)) as partial:
         with h5py.File(partial, "x") as file:
-            as_torch_brain(recording, templates).to_hdf5(file)
+            write_torch_brain(recording, templates, file)
         return partial
 
 

@@ -1,4 +1,4 @@
-"""A recording as a ``torch_brain.data.Data`` object, the form in which recordings are stored.
+"""A recording in the form of ``torch_brain.data.Data``, in which recordings are stored.
 
 The fields are those that ``brainsets prepare allen_visual_coding_ophys_2016`` writes
 (``calcium_traces``, ``rois``, one ``Interval`` per stimulus, ``running``, ``pupil``, ``session``,
@@ -18,24 +18,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
-from torch_brain.data import (
-    ArrayDict,
-    BrainsetDescription,
-    Data,
-    DeviceDescription,
-    Interval,
-    IrregularTimeSeries,
-    RegularTimeSeries,
-    SessionDescription,
-    SubjectDescription,
-)
 
 from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.torch_brain_objects import (
+    NAMES_OF_DATA,
+    NAMES_OF_TABLES,
+    VERSION,
+    write_array_dict,
+    write_data,
+    write_interval,
+    write_irregular,
+    write_regular,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def storage_problems(recording: Recording) -> Iterator[str]:
         )
     yield from _column_problems("units", recording.units)
     for name, table in recording.stimuli.items():
-        if name in _OTHER_FIELDS or not _is_attribute(name, Data):
+        if name in _OTHER_FIELDS or not _is_attribute(name, NAMES_OF_DATA):
             yield f"'{name}' cannot name a stimulus; rename it."
         yield from _column_problems(name, table)
         if np.any(np.diff(table["end"].to_numpy()[_time_order(table)]) < 0):
@@ -82,7 +83,7 @@ def storage_problems(recording: Recording) -> Iterator[str]:
         if not name.isidentifier() or len(name) > _LONGEST_NAME:
             yield f"'{name}' cannot name the pictures of a stimulus; rename it."
     for name, table in recording.series.items():
-        if not _is_attribute(name, Data):
+        if not _is_attribute(name, NAMES_OF_DATA):
             yield f"'{name}' cannot name a series; rename it."
         yield from _column_problems(name, table)
     for name, samples in (("running", recording.running), ("pupil", recording.pupil)):
@@ -98,14 +99,14 @@ def _column_problems(name: str, table: pd.DataFrame) -> Iterator[str]:
             yield f"column '{column}' of {name} must hold numbers or text (UTF-8, no NUL)."
 
 
-def _is_attribute(name: object, container: type) -> bool:
-    """Whether a torch-brain object can take an attribute of this name and keep its own."""
+def _is_attribute(name: object, taken: Collection[str]) -> bool:
+    """Whether a torch-brain object can take an attribute of this name and keep those it has."""
     return (
         isinstance(name, str)
         and name.isidentifier()
         and not name.startswith("_")
         and not name.endswith("_domain")
-        and not hasattr(container, name)
+        and name not in taken
     )
 
 
@@ -116,27 +117,32 @@ def _stored_names(stimulus: str) -> dict[str, str]:
     return {"image": "frame"} if stimulus == "natural_scenes" else {}
 
 
-def as_torch_brain(recording: Recording, template_files: Mapping[str, str]) -> Data:
-    """The recording as a torch-brain object; ``storage_problems`` must have found none.
+def write_torch_brain(
+    recording: Recording, template_files: Mapping[str, str], file: h5py.Group
+) -> None:
+    """Writes the recording as a torch-brain object; ``storage_problems`` must have found none.
 
     Args:
         recording: The recording.
         template_files: Stimulus to the name of the file that holds its pictures.
+        file: Empty.
     """
-    traces = _as_regular_time_series(recording)
-    optional = {"running": _as_running(recording), "pupil": _as_pupil(recording)}
-    return Data(
-        domain=traces.domain,
-        calcium_traces=traces,
-        rois=ArrayDict(**_as_columns(recording.units, ArrayDict, {"unit_id": "id"})),
-        **{name: _as_interval(name, table) for name, table in recording.stimuli.items()},
-        **{name: samples for name, samples in optional.items() if samples is not None},
-        **_as_series(recording.series),
-        **_descriptions(recording, template_files),
-    )
+    domain = _write_traces(file.create_group("calcium_traces"), recording)
+    columns = _as_columns(recording.units, {"unit_id": "id"})
+    write_array_dict(file.create_group("rois"), columns)
+    for name, table in recording.stimuli.items():
+        _write_stimulus(file.create_group(name), name, table)
+    _write_behavior(file, recording)
+    if recording.series:
+        _write_series(file.create_group("series"), recording.series)
+    for name, attributes in _descriptions(recording, template_files).items():
+        write_data(file.create_group(name), **attributes)
+    write_data(file, domain)
 
 
-def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> dict[str, Data]:
+def _descriptions(
+    recording: Recording, template_files: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
     first = recording.units.iloc[0].to_dict()
     known = {name: value for name, value in first.items() if not pd.isna(value)}
     cre_line = str(known["cre_line"]).replace("-", "_") if "cre_line" in known else None
@@ -148,33 +154,34 @@ def _descriptions(recording: Recording, template_files: Mapping[str, str]) -> di
     }
     series = {name: list(samples.columns) for name, samples in recording.series.items()}
     return {
-        "brainset": BrainsetDescription(
-            id="poyo_ssl",
-            origin_version="unknown",
-            derived_version=str(FORMAT),
-            source=Path(recording.source).name if recording.source else "unknown",
-            description="A two-photon recording stored by poyo-ssl.",
-        ),
-        "session": SessionDescription(id=recording.recording_id),
-        "subject": SubjectDescription(id=recording.subject_id or "unknown", cre_line=cre_line),
-        "device": DeviceDescription(
-            id=recording.recording_id,
-            recording_tech="TWO_PHOTON_IMAGING",
-            imaging_depth=known.get("imaging_depth_um"),
-            target_area=known.get("area"),
-        ),
-        "poyo_ssl": Data(
-            format=FORMAT,
-            subject_id=recording.subject_id,
-            container_id=recording.container_id,
-            session_type=recording.session_type,
-            source=recording.source,
-            templates=json.dumps(dict(template_files)),
-            columns=json.dumps(columns),
-            text=json.dumps(text),
-            series=json.dumps(series),
-            warnings=json.dumps(recording.warnings),
-        ),
+        "brainset": {
+            "id": "poyo_ssl",
+            "origin_version": "unknown",
+            "derived_version": str(FORMAT),
+            "source": (Path(recording.source).name if recording.source else "") or "unknown",
+            "description": "A two-photon recording stored by poyo-ssl.",
+            "torch_brain_version": VERSION,
+        },
+        "session": {"id": recording.recording_id},
+        "subject": {"id": recording.subject_id or "unknown", "cre_line": cre_line},
+        "device": {
+            "id": recording.recording_id,
+            "recording_tech": "TWO_PHOTON_IMAGING",
+            "imaging_depth": known.get("imaging_depth_um"),
+            "target_area": known.get("area"),
+        },
+        "poyo_ssl": {
+            "format": FORMAT,
+            "subject_id": recording.subject_id,
+            "container_id": recording.container_id,
+            "session_type": recording.session_type,
+            "source": recording.source,
+            "templates": json.dumps(dict(template_files)),
+            "columns": json.dumps(columns),
+            "text": json.dumps(text),
+            "series": json.dumps(series),
+            "warnings": json.dumps(recording.warnings),
+        },
     }
 
 
@@ -202,11 +209,11 @@ def _mean_rate(recording: Recording) -> float:
     return float(intervals / seconds) if intervals else recording.sampling_rate
 
 
-def _as_regular_time_series(recording: Recording) -> RegularTimeSeries:
-    rate = _mean_rate(recording)
+def _write_traces(group: h5py.Group, recording: Recording) -> np.ndarray:
+    """Writes ΔF/F and its exact times; returns when there was any, (n, 2), seconds."""
+    rate, start = _mean_rate(recording), float(recording.timestamps[0])
     index = _grid_index(recording)
-    grid_times = recording.timestamps[0] + index / rate
-    drift = float(np.max(np.abs(grid_times - recording.timestamps)))
+    drift = float(np.max(np.abs(start + index / rate - recording.timestamps)))
     if drift > 1.0 / rate:
         logger.warning(
             "Recording '%s': its timestamps leave torch-brain's regular grid by up to %.3f s. "
@@ -214,19 +221,17 @@ def _as_regular_time_series(recording: Recording) -> RegularTimeSeries:
             recording.recording_id,
             drift,
         )
-    return RegularTimeSeries.from_gappy_timeseries(
-        timestamps=grid_times,
-        sampling_rate=rate,
-        df_over_f=recording.df_over_f,
-        recorded_at=recording.timestamps.astype(np.float64),
-    )
+    columns = {
+        "df_over_f": recording.df_over_f,
+        "recorded_at": recording.timestamps.astype(np.float64),
+    }
+    return write_regular(group, columns, index=index, start=start, sampling_rate=rate)
 
 
-def _as_interval(name: str, table: pd.DataFrame) -> Interval:
+def _write_stimulus(group: h5py.Group, name: str, table: pd.DataFrame) -> None:
     order = _time_order(table)
     columns = {
-        column: values[order]
-        for column, values in _as_columns(table, Interval, _stored_names(name)).items()
+        column: values[order] for column, values in _as_columns(table, _stored_names(name)).items()
     }
     columns["start"] = columns["start"].astype(np.float64)
     columns["end"] = columns["end"].astype(np.float64)
@@ -234,30 +239,24 @@ def _as_interval(name: str, table: pd.DataFrame) -> Interval:
         columns["frame"] = columns["frame"] + 1  # there 0 is blank
     if not np.array_equal(order, np.arange(len(table))):
         columns["original_row"] = order
-    return Interval(
-        **columns,
-        timestamps=0.5 * (columns["start"] + columns["end"]),
-        timekeys=["start", "end", "timestamps"],
-    )
+    columns["timestamps"] = 0.5 * (columns["start"] + columns["end"])
+    write_interval(group, columns, timekeys=("timestamps",))
 
 
-def _as_columns(
-    table: pd.DataFrame, container: type, stored_names: Mapping[str, str]
-) -> dict[str, np.ndarray]:
+def _as_columns(table: pd.DataFrame, stored_names: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The columns under the names that a torch-brain object can hold them by.
 
     Args:
         table: Columns of numbers and text.
-        container: The kind of torch-brain object.
         stored_names: Our name of a column to torch-brain's, where it has one.
     """
-    taken = {*_RESERVED_COLUMNS, *stored_names.values()}
+    taken = {*_RESERVED_COLUMNS, *NAMES_OF_TABLES, *stored_names.values()}
     columns = {}
     for place, (column, values) in enumerate(table.items()):
         name = str(column)
         if name in stored_names:
             stored = stored_names[name]
-        elif name in ("start", "end") or (name not in taken and _is_attribute(name, container)):
+        elif name in ("start", "end") or _is_attribute(name, taken):
             stored = name
         else:
             stored = placed_column(place)
@@ -275,37 +274,32 @@ def _time_order(table: pd.DataFrame) -> np.ndarray:
     return np.lexsort((table["end"], table["start"]))
 
 
-def _as_series(series: Mapping[str, pd.DataFrame]) -> dict[str, Data]:
-    """The field ``series``, where there are any."""
-    if not series:
-        return {}
-    stored = {}
+def _write_series(group: h5py.Group, series: Mapping[str, pd.DataFrame]) -> None:
+    spans = []
     for name, samples in series.items():
-        columns = _as_columns(samples, IrregularTimeSeries, {"timestamp": "timestamps"})
+        columns = _as_columns(samples, {"timestamp": "timestamps"})
         columns["timestamps"] = columns["timestamps"].astype(np.float64)
-        stored[name] = IrregularTimeSeries(**columns, domain="auto")
-    return {"series": Data(**stored, domain="auto")}
+        write_irregular(group.create_group(name), columns)
+        spans.append(columns["timestamps"][[0, -1]])
+    write_data(group, np.array([[np.min(spans), np.max(spans)]]))
 
 
-def _as_running(recording: Recording) -> IrregularTimeSeries | None:
-    running = recording.running
-    if running is None or running.empty:
-        return None
-    return IrregularTimeSeries(
-        timestamps=running["timestamp"].to_numpy(dtype=np.float64),
-        running_speed=running[["speed"]].to_numpy(),
-    )
-
-
-def _as_pupil(recording: Recording) -> IrregularTimeSeries | None:
-    pupil = recording.pupil
-    if pupil is None or pupil.empty:
-        return None
-    return IrregularTimeSeries(
-        timestamps=pupil["timestamp"].to_numpy(dtype=np.float64),
-        location=pupil[["x", "y"]].to_numpy(),
-        size=pupil["size"].to_numpy(),
-    )
+def _write_behavior(file: h5py.Group, recording: Recording) -> None:
+    """Running and pupil, where there are samples of them."""
+    running, pupil = recording.running, recording.pupil
+    if running is not None and not running.empty:
+        columns = {
+            "timestamps": running["timestamp"].to_numpy(dtype=np.float64),
+            "running_speed": running[["speed"]].to_numpy(),
+        }
+        write_irregular(file.create_group("running"), columns)
+    if pupil is not None and not pupil.empty:
+        columns = {
+            "timestamps": pupil["timestamp"].to_numpy(dtype=np.float64),
+            "location": pupil[["x", "y"]].to_numpy(),
+            "size": pupil["size"].to_numpy(),
+        }
+        write_irregular(file.create_group("pupil"), columns)
 
 
 def _is_text(values: pd.Series) -> bool:

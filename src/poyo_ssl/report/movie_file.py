@@ -10,6 +10,7 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from poyo_ssl.evaluation.film import Film
+from poyo_ssl.extras import import_extra
 from poyo_ssl.report.films import SavedFilm, find_films
 from poyo_ssl.report.formatting import format_score
 from poyo_ssl.report.results import (
@@ -172,14 +173,9 @@ def _write_gif(path: Path, pictures: list[Image.Image], fps: float) -> None:
 
 def _write_mp4(path: Path, pictures: list[Image.Image], fps: float) -> None:
     """H.264 with colours that every player knows."""
-    try:
-        from imageio_ffmpeg import write_frames
-    except ImportError as error:
-        raise ImportError(
-            "Writing .mp4 needs imageio-ffmpeg: pip install 'poyo-ssl[movie]'. Or let the output "
-            "end in .gif, which needs nothing more."
-        ) from error
-    writer = write_frames(
+    instead = "Or let the output end in .gif, which needs nothing more."
+    ffmpeg = import_extra("imageio_ffmpeg", "movie", "Writing .mp4", instead)
+    writer = ffmpeg.write_frames(
         path, pictures[0].size, pix_fmt_in="gray", fps=fps, codec="libx264", quality=8,
         macro_block_size=2, output_params=["-f", "mp4", "-movflags", "+faststart"],
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 PASSES = 32
 """Times that every window is seen where the number of steps is not given."""
@@ -11,6 +11,9 @@ FEWEST_STEPS, MOST_STEPS = 300, 3_000
 """Of that number."""
 JITTER = 0.1
 """Part of their length by which windows are moved where it is not given."""
+
+LoggerName = Literal["csv", "tensorboard", "wandb"]
+"""Those of ``training/loggers.py``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,9 @@ class TrainingConfig:
     """Steps between checkpoints, where there is a directory for them."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
+    logger: LoggerName = "csv"
+    """Where curves can be watched, in the folder logs; the others need the extras
+    poyo-ssl[tensorboard] and poyo-ssl[wandb]."""
     rank_timeout: float = 600.0
     """Several processes: seconds to wait for one that does not answer before ending the run."""
 
@@ -87,6 +93,8 @@ class TrainingConfig:
             problems.append("optimizer must be adamw or lamb")
         if self.precision not in ("float32", "bfloat16"):
             problems.append("precision must be float32 or bfloat16")
+        if self.logger not in get_args(LoggerName):
+            problems.append(f"logger must be one of {', '.join(get_args(LoggerName))}")
         if self.activity_on not in ("memory", "device"):
             problems.append("activity_on must be memory or device")
         if self.activity_precision not in ("float32", "float16"):

@@ -16,7 +16,6 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from poyo_ssl.model.checkpoints import network_tensors, restore
 from poyo_ssl.model.fit import Fit
@@ -24,6 +23,7 @@ from poyo_ssl.training.averaging import MovingAverage
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.training.loaders import make_loaders
+from poyo_ssl.training.loggers import LOGGERS
 from poyo_ssl.training.memory import keep_large_buffers, return_memory
 from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves, ShowBar
 from poyo_ssl.training.resuming import (
@@ -37,7 +37,14 @@ from poyo_ssl.training.window_module import WindowModule
 from poyo_ssl.windows.evaluation_batches import ValidationBatches
 from poyo_ssl.windows.training_batches import TrainingSteps
 
-NOT_DECIDING = ("accumulate", "activity_on", "checkpoint_every", "keep_checkpoints", "rank_timeout")
+NOT_DECIDING = (
+    "accumulate",
+    "activity_on",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "logger",
+    "rank_timeout",
+)
 """Options that may differ when a fit is resumed: they do not decide what is learned."""
 
 
@@ -66,7 +73,7 @@ def fit(
         checkpoint_directory: A directory for this fit alone; None keeps nothing.
         identity: What else tells this fit from others, such as the encoder that it starts from;
             JSON-ready.
-        log_directory: Where TensorBoard finds the curves; None writes none.
+        log_directory: Where the logger writes curves while it runs; None writes none.
         show_progress: Draw a progress bar.
 
     Raises:
@@ -95,7 +102,7 @@ def fit(
         config,
         [*callbacks, *[ShowBar()] * show_progress],
         writer,
-        logger=TensorBoardLogger(log_directory, name="", version="") if log_directory else False,
+        logger=LOGGERS[config.logger](log_directory, LOG_EVERY) if log_directory else False,
         limit_val_batches=None if valid_batches is not None else 0,
         enable_progress_bar=False,
     )

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from poyo_ssl.extras import import_extra
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.progress import LOG_EVERY
 from poyo_ssl.windows.training_batches import WindowBatch
@@ -54,7 +55,6 @@ class WindowModule(L.LightningModule):
         """What decides the objective; checkpoints of another one are refused."""
         self.finished: set[str] = set()
         """Prefixes of the parts that no longer learn, of those in ``validated_apart``."""
-        self.register_load_state_dict_pre_hook(_copy_vocabularies)
 
     @property
     def validated_apart(self) -> dict[str, str]:
@@ -159,22 +159,11 @@ class WindowModule(L.LightningModule):
         }
 
 
-def _copy_vocabularies(module: nn.Module, state_dict: dict[str, Any], *unused: Any) -> None:
-    """Loading a unit vocabulary empties the one given, which the averaged weights need again."""
-    for name, value in state_dict.items():
-        if isinstance(value, dict):
-            state_dict[name] = value.copy()
-
-
 def _make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-    try:
-        from pytorch_optimizer import Lamb
-    except ImportError as error:
-        raise ImportError(
-            "optimizer: lamb needs pytorch-optimizer. Run 'pip install poyo-ssl[lamb]' "
-            "or set optimizer: adamw."
-        ) from error
-    optimizer: torch.optim.Optimizer = Lamb(groups, weight_decay=config.weight_decay)
+    library = import_extra(
+        "pytorch_optimizer", "lamb", "optimizer: lamb", "Or set optimizer: adamw."
+    )
+    optimizer: torch.optim.Optimizer = library.Lamb(groups, weight_decay=config.weight_decay)
     return optimizer

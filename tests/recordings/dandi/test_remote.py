@@ -133,7 +133,7 @@ def test_an_address_that_is_none_is_refused_at_once():
 
 def test_without_remfile_the_extra_is_named(archive, monkeypatch):
     monkeypatch.setitem(sys.modules, "remfile", None)
-    with pytest.raises(ImportError, match=r"pip install 'poyo-ssl\[remote\]'"):
+    with pytest.raises(ImportError, match=r'pip install "poyo-ssl\[remote\]"'):
         open_remote(archive.url(PATH))
 
 

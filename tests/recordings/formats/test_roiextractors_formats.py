@@ -108,5 +108,5 @@ def test_cells_of_inscopix_that_are_rejected_are_left_out(tmp_path, rng, caplog)
 
 def test_a_missing_library_is_named_with_its_extra(minian, monkeypatch):
     monkeypatch.setitem(sys.modules, "roiextractors", None)
-    with pytest.raises(ps.RecordingError, match=r"pip install 'poyo-ssl\[formats\]'"):
+    with pytest.raises(ps.RecordingError, match=r'pip install "poyo-ssl\[formats\]"'):
         ps.load_recordings(minian)

@@ -99,15 +99,15 @@ class MaskedActivityNetwork(nn.Module):
         num_timesteps = groups[0].activity.shape[1]
         read = [self.encoder.read_windows(*q.group.windows, q.is_hidden) for q in questions]
         latents = self.encoder.process(torch.cat(read), num_timesteps)
-        latent_rotary = self.encoder.latent_rotary(num_timesteps)
+        latent_phases = self.encoder.latent_phases(num_timesteps)
         patch_times = self.encoder.patch_times(num_timesteps)
         answers = []
         parts = latents.split([len(group.activity) for group in groups])
         for question, part in zip(questions, parts, strict=True):
             rows = question.group.unit_index[question.asked_unit]
-            rotary = self.encoder.rotary(patch_times[question.asked_patch])
+            phases = self.encoder.rotary(patch_times[question.asked_patch])
             queries = self.query_map(self.encoder.unit_embedding(rows))  # (B, Q, D)
-            answers.append(self.readout(self.query_decoder(queries, part, rotary, latent_rotary)))
+            answers.append(self.readout(self.query_decoder(queries, part, phases, latent_phases)))
         return answers, latents
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import requests
 
+from poyo_ssl.extras import import_extra
 from poyo_ssl.recordings.dandi.catalogue import DANDISET, VERSION
 from poyo_ssl.recordings.dandi.resumable_http import DownloadError, Patience, open_url
 
@@ -86,13 +87,12 @@ def open_remote(url: str, patience: Patience | None = None) -> BinaryIO:
         ImportError: If remfile is not installed.
         DownloadError: If the file is out of reach, or its server does not send parts of it.
     """
-    try:
-        import remfile
-    except ImportError as error:
-        raise ImportError(
-            "Reading files where they lie needs remfile: pip install 'poyo-ssl[remote]'. "
-            "Or download the files first: poyo-ssl download."
-        ) from error
+    remfile = import_extra(
+        "remfile",
+        "remote",
+        "Reading files where they lie",
+        "Or download the files first: poyo-ssl download.",
+    )
     patience = patience or Patience()
     session = _BoundedSession(patience.timeout)
     place, num_bytes = patience.persist(lambda: _locate(session, url, patience), lambda: 0)

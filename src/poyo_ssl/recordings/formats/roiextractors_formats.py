@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from poyo_ssl.extras import MissingExtraError, import_extra
 from poyo_ssl.recordings.formats.arrays import recording_from_arrays
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_stimulus_files
@@ -118,11 +119,9 @@ def _recording(
 def _explained(path: Path) -> Iterator[ModuleType]:
     """Gives roiextractors, and says of what it raises which path it is about."""
     try:
-        import roiextractors
-    except ImportError as error:
-        raise RecordingError(
-            f"'{path}' is read by roiextractors: pip install 'poyo-ssl[formats]'."
-        ) from error
+        roiextractors = import_extra("roiextractors", "formats", f"Reading '{path}'")
+    except MissingExtraError as error:
+        raise RecordingError(str(error)) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parts that are not read
