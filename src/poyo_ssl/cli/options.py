@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
@@ -219,26 +219,36 @@ def build(config: type[Config], options: Namespace) -> Config:
 
 
 def _instantiate(config: type[Config], values: dict[str, Any]) -> Config:
-    _require_no_empty_group(config, values)
+    _require_no_empty(config, values)
     parser = ArgumentParser()
     parser.add_class_arguments(config, "config")
     built: Config = parser.instantiate_classes(_namespace(config=_namespace(**values))).config
     return built
 
 
-def _require_no_empty_group(config: type[Config], values: Mapping[str, Any]) -> None:
-    """Refuses a group of options of a config file that has a name and no option."""
-    for field in fields(config):  # type: ignore[arg-type]
-        group = field.default_factory
-        if is_dataclass(group) and field.name in values:
-            within = values[field.name]
-            if within is None:
-                raise ValueError(
-                    f"The group '{field.name}' of {config.__name__} holds no option. Give one, or "
-                    "leave the group out."
-                )
-            if isinstance(within, Mapping | Namespace):
-                _require_no_empty_group(group, dict(within.items()))
+def _require_no_empty(config: type, values: Mapping[str, Any]) -> None:
+    """Refuses options, and groups of them, that a config file names without a value."""
+    hints = get_type_hints(config)
+    for name in (field.name for field in fields(config) if field.name in values):
+        value, kinds = values[name], get_args(hints[name])
+        if value is None and type(None) not in kinds:
+            what = "group" if is_dataclass(hints[name]) else "option"
+            raise ValueError(
+                f"The {what} '{name}' of {config.__name__} holds nothing. Give it a value, or leave "
+                "it out."
+            )
+        if is_dataclass(hints[name]):
+            _require_within(hints[name], value)
+        elif kinds and is_dataclass(kinds[-1]) and isinstance(value, Mapping):
+            for part in value.values():
+                _require_within(kinds[-1], part)
+
+
+def _require_within(config: Any, value: Any) -> None:
+    """The same of a value that is, or may become, a dataclass."""
+    value = getattr(value, "init_args", value)
+    if isinstance(value, Mapping | Namespace):
+        _require_no_empty(config, dict(value.items()))
 
 
 def _namespace(**values: Any) -> Namespace:
