@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.cli.options import Command, read_source
+from poyo_ssl.cli.options import FILE, Command, read_source
 from poyo_ssl.cli.terminal import print_frame, say
 
 # What a command needs is imported when it is called: torch alone takes seconds.
@@ -70,6 +70,7 @@ EXPORT = Command(
     "Writes predictions and predictability for other tools. As a copy of the session's NWB file, "
     "or as an array for the rows of suite2p's F.npy.",
     reads_source=True,
+    writes=FILE,
 )
 
 
@@ -133,4 +134,5 @@ EVENTS = Command(
     _events,
     "Shows what an event log holds, and makes it a table of presentations. Logs of pyControl, "
     "PsychoPy, Bpod and Bonsai.",
+    writes=FILE,
 )

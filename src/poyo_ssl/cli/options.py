@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from poyo_ssl.cli.sweeps import find_sweeps, holds, put
+
+from poyo_ssl.output_directory import require_place_of_directory, require_place_of_file
 
 Config = TypeVar("Config")
 
@@ -35,6 +38,11 @@ SOURCE = ConfigClass("poyo_ssl.recordings.sources", "SourceConfig")
 """How to read recordings whose layout does not say everything."""
 
 
+Places = Mapping[str, Callable[[Path], None]]
+FILE: Places = MappingProxyType({"output": require_place_of_file})
+DIRECTORY: Places = MappingProxyType({"output": require_place_of_directory})
+
+
 class Command(NamedTuple):
     """What a word on the command line does."""
 
@@ -43,6 +51,8 @@ class Command(NamedTuple):
     call: Callable[[Namespace], None]
     text: str
     """Help; its first sentence stands in the list of commands."""
+    writes: Places = MappingProxyType({})
+    """Options that say where results go, to what checks that they can."""
     reads_source: bool = False
     """Whether it has the options of :data:`SOURCE`."""
     config: ConfigClass | None = None
@@ -51,6 +61,16 @@ class Command(NamedTuple):
     """Whether config files may give several values of an option."""
     essentials: tuple[str, ...] = ()
     """Fields that its short help names; the rest stands in ``--help all``."""
+
+    def require_places(self, options: Namespace) -> None:
+        """Checks where results go, before anything long is done.
+
+        Raises:
+            OutputError: If a directory stands where a file is to be written, or the reverse.
+        """
+        for name, require in self.writes.items():
+            if options[name] is not None:
+                require(options[name])
 
     def add_all_options(self, parser: ArgumentParser) -> None:
         """Every option, and a YAML file with any of them."""
@@ -234,8 +254,8 @@ def _require_no_empty(config: type, values: Mapping[str, Any]) -> None:
         if value is None and type(None) not in kinds:
             what = "group" if is_dataclass(hints[name]) else "option"
             raise ValueError(
-                f"The {what} '{name}' of {config.__name__} holds nothing. Give it a value, or leave "
-                "it out."
+                f"The {what} '{name}' of {config.__name__} holds nothing. Give it a value, or "
+                "leave it out."
             )
         if is_dataclass(hints[name]):
             _require_within(hints[name], value)
