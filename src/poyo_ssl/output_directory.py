@@ -40,6 +40,18 @@ def require_place_of_file(path: Path) -> None:
     _require_directories(path.parent)
 
 
+def require_unused(path: Path, may_replace: bool) -> None:
+    """Checks that writing a file loses none.
+
+    Raises:
+        OutputError: If one is there and may not be replaced.
+    """
+    if os.path.lexists(path) and not may_replace:
+        raise OutputError(
+            f"'{path}' exists. Name another file, or set may_replace to write over this one."
+        )
+
+
 def require_place_of_directory(path: Path) -> None:
     """Checks that a directory is there or can be made.
 

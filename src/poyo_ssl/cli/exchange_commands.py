@@ -38,6 +38,7 @@ def _add_export(parser: ArgumentParser) -> None:
         default={},
         help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
     )
+    parser.add_argument("--may_replace", action="store_true", help="write over an .nwb that is there")
 
 
 def _export(options: Namespace) -> None:
@@ -51,6 +52,7 @@ def _export(options: Namespace) -> None:
         source=read_source(options),
         session_start_time=_as_time(options.session_start_time),
         subject=options.subject,
+        may_replace=options.may_replace,
     )
     say(f"Written to {written}.")
 
