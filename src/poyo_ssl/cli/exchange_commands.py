@@ -38,7 +38,9 @@ def _add_export(parser: ArgumentParser) -> None:
         default={},
         help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
     )
-    parser.add_argument("--may_replace", action="store_true", help="write over an .nwb that is there")
+    parser.add_argument(
+        "--may_replace", action="store_true", help="write over an .nwb that is there"
+    )
 
 
 def _export(options: Namespace) -> None:

@@ -48,6 +48,8 @@ def plan(
         RecordingError: If the recordings cannot answer the tasks, a part has no window, a class
             too few labels, or an encoder nothing to be pretrained on.
     """
+    if not recordings:
+        raise RecordingError("There is no recording to decode. Give at least one.")
     _require_different(recordings, earlier)
     require_one_rate([*recordings, *earlier])
     tasks = config.asked() or _default_tasks(recordings)

@@ -20,7 +20,7 @@ from poyo_ssl.file_names import file_name
 from poyo_ssl.output_directory import require_unused
 from poyo_ssl.recordings.formats.nwb import NWB2, find_rois
 from poyo_ssl.recordings.loading import identify
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, require_recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 from poyo_ssl.whole_files import partial_file, publish
@@ -80,6 +80,7 @@ def write_nwb(
             it or a subject, of which it tells itself.
         OutputError: If a file is there that may not be replaced.
     """
+    require_recording(recording)
     path = Path(path)
     tables = []
     if predictions is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.export.predictions import only_task
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.recordings.recording import Recording
 
 _DECODER = ("recording", "arm", "units", "labels", "seed", "fold")
@@ -38,6 +39,11 @@ def to_pynapple(given: Recording | pd.DataFrame) -> Any:
         raise ImportError(
             "Objects of pynapple need pynapple: pip install 'poyo-ssl[pynapple]'."
         ) from error
+    require_kind(
+        given,
+        (Recording, pd.DataFrame),
+        "Give one recording, or the predictions of evaluate(...).",
+    )
     if isinstance(given, Recording):
         return _recording(pynapple, given)
     return _predictions(pynapple, given)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.export.predictions import DESCRIPTIONS, only_task
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.recordings.recording import Recording
 
 
@@ -33,6 +34,11 @@ def to_xarray(given: Recording | pd.DataFrame) -> Any:
         raise ImportError(
             "Datasets of xarray need xarray: pip install 'poyo-ssl[xarray]'."
         ) from error
+    require_kind(
+        given,
+        (Recording, pd.DataFrame),
+        "Give one recording, or the predictions of evaluate(...).",
+    )
     if isinstance(given, Recording):
         return xarray.Dataset(*_recording(given))
     return xarray.Dataset(*_predictions(given))

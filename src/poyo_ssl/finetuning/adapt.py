@@ -131,7 +131,6 @@ def adapt(
             "To learn without one, use finetune."
         )
     encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
-    recordings = [recordings] if isinstance(recordings, Recording) else recordings
     seconds: dict[str, float] = {}
     with _timing(seconds, "choosing units"):
         divided = divide(recordings, task, config.splits)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import as_list
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 from poyo_ssl.predictability.unit_statistics import TOO_SHORT, measure_units
 from poyo_ssl.predictability.verdicts import (
@@ -19,7 +20,7 @@ from poyo_ssl.predictability.verdicts import (
     require_predictable,
 )
 from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.windows.divide import MADE_BY, Divided, DividedRecording
 from poyo_ssl.windows.population import Population
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ def partition_by_predictability(
     Raises:
         ValueError: If recordings share an id, or no unit is predictable.
     """
-    divided = list(divided)
+    divided = as_list(divided, DividedRecording, MADE_BY)
     return partition_recordings(
         [d.recording for d in divided],
         {d.recording.recording_id: d.training for d in divided},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import as_list, require_kind
 from poyo_ssl.recordings.imaging_times import GAP, problem_of_times
 from poyo_ssl.recordings.presentations import problem_of_angles
 
@@ -221,6 +222,27 @@ class Recording:
         """
         unit_ids = [f"{self.recording_id}/{unit_id}" for unit_id in self.unit_ids]
         return replace(self, units=self.units.assign(unit_id=unit_ids))
+
+
+_MADE_BY = "load_recordings(path) reads a list of them, recording_from_arrays makes one."
+
+
+def require_recording(given: Recording) -> None:
+    """Checks that one recording is given.
+
+    Raises:
+        TypeError: If it is something else, such as a list of recordings.
+    """
+    require_kind(given, Recording, _MADE_BY)
+
+
+def as_recordings(given: Recording | Iterable[Recording]) -> list[Recording]:
+    """Recordings as a list; one alone is taken, too.
+
+    Raises:
+        TypeError: If they are something else, such as paths.
+    """
+    return as_list(given, Recording, _MADE_BY)
 
 
 def _explain_number_of_times(traces: tuple[int, ...], times: tuple[int, ...]) -> str:

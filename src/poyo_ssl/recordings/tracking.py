@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from poyo_ssl.recordings.formats.suite2p import count_rois, find_plane
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, as_recordings
 from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import open_array, read_dtype
 from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_objects
@@ -73,6 +73,7 @@ def track_units(
             "'....tracking.results_clusters.json' or 'ROICaT.tracking.results.csv', or track2p's "
             "'plane0_suite2p_indices.npy'."
         )
+    recordings = as_recordings(recordings)
     found = READERS[path.suffix.lower()](path)
     keys = _match(recordings, found, path) if sessions is None else list(sessions)
     if len(keys) != len(recordings) or len(set(keys)) < len(keys) or not set(keys) <= set(found):

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from torch import Tensor
 
-from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
+from poyo_ssl.recordings.recording import Recording, RecordingError, as_recordings, is_one_rate
 from poyo_ssl.windows.held_out_values import HeldOutValues
 from poyo_ssl.windows.intervals import begin_inside
 from poyo_ssl.windows.pictures import resize_pictures
@@ -35,6 +35,8 @@ from poyo_ssl.windows.tasks import (
 )
 
 logger = logging.getLogger(__name__)
+
+MADE_BY = "divide(recordings, tasks) makes what was recorded into what may be learned from."
 
 _DEFAULT_SPLITS = SplitConfig()
 
@@ -192,7 +194,7 @@ class Divided(Sequence[DividedRecording]):
 
 
 def divide(
-    recordings: Iterable[Recording],
+    recordings: Recording | Iterable[Recording],
     tasks: Task | str | Iterable[Task | str],
     config: SplitConfig = _DEFAULT_SPLITS,
 ) -> Divided:
@@ -209,7 +211,7 @@ def divide(
         SplitError: If the config names a recording that is not there.
         ValueError: If a task is unknown.
     """
-    recordings = list(recordings)
+    recordings = as_recordings(recordings)
     asked = [tasks] if isinstance(tasks, Task | str) else tasks
     wanted = [find_task(task) for task in asked]
     for task in wanted:
