@@ -192,3 +192,21 @@ def test_nothing_is_imported_by_a_name_in_a_yaml_file(text, tmp_path, capsys):
     assert "class_path" in refuse(text.format(proof=proof), tmp_path, capsys)
     assert not proof.exists()
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("fluorescence:\n  baseline_window:\n", "option 'baseline_window' of FluorescenceConfig"),
+        ("nwb:\n  only_cells:\n", "option 'only_cells' of NwbConfig"),
+        (
+            "stimuli:\n  a: {table: t.csv, start: start, end: }\n",
+            "option 'end' of StimulusTable",
+        ),
+    ],
+)
+def test_an_option_that_a_file_names_without_a_value_is_refused(written, said, tmp_path, capsys):
+    (tmp_path / "source.yaml").write_text(written)
+    words = ["inspect", str(tmp_path), "--source", str(tmp_path / "source.yaml")]
+    assert main(words) == 1
+    assert f"{said} holds nothing. Give it a value" in " ".join(capsys.readouterr().err.split())

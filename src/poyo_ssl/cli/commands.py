@@ -247,7 +247,7 @@ COMMANDS = {
         "in memory at a time.",
         reads_source=True,
         config=ConfigClass("poyo_ssl.stages", "PredictabilityStage"),
-        writes=FILE | dict.fromkeys(("figure", "sensitivity"), require_place_of_file),
+        writes=dict.fromkeys(("output", "figure", "sensitivity"), require_place_of_file),
     ),
     "pretrain": Command(
         _add_pretrain,
