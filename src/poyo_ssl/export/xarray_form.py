@@ -26,6 +26,7 @@ def to_xarray(given: Recording | pd.DataFrame) -> Any:
 
     Raises:
         ImportError: If xarray is missing.
+        TypeError: If something else is given, such as a list of recordings.
         ValueError: If the predictions are about several tasks.
     """
     try:
