@@ -49,9 +49,13 @@ def traces(num_timesteps: int = 1300, num_units: int = 4) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(num_timesteps, num_units)).astype(np.float32)
 
 
-def session(table: pd.DataFrame | None = None, stimulus: str = "drifting_gratings") -> Recording:
+def session(
+    table: pd.DataFrame | None = None, stimulus: str = "drifting_gratings", **more: Any
+) -> Recording:
     stimuli = {} if table is None else {stimulus: table}
-    return recording_from_arrays(traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli)
+    return recording_from_arrays(
+        traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli, **more
+    )
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:
@@ -479,6 +483,36 @@ def test_blank_sweeps_of_gratings_are_no_direction(column):
 def test_gratings_that_are_all_of_contrast_0_are_not_all_blank():
     """Where the column says nothing of the rows, it is no reason to drop them."""
     assert read(gratings(contrast=0.0))["orientation"].notna().all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("contrast", "0%"), ("blank", "yes")])
+def test_blank_sweeps_that_are_marked_by_text_are_not_guessed(caplog, name, value):
+    table = gratings(**{name: "80%"})
+    table.loc[::9, name] = value
+    assert read(table)["orientation"].notna().all()
+    assert f"'{name}' holds text, such as '{value}'" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["movie_frame", "image"])
+def test_pictures_that_are_counted_from_1_are_not_shown_one_off(column):
+    table = (
+        gratings().drop(columns="orientation").assign(**{column: np.resize(np.arange(1, 9), 40)})
+    )
+    pictures = {"shown": np.zeros((8, 4, 6), np.uint8)}
+    with pytest.raises(RecordingError, match=rf"shows {column} 8, but there are 8 pictures"):
+        session(table, "shown", templates=pictures)
+    table[column] -= 1
+    assert session(table, "shown", templates=pictures).templates["shown"].shape == (8, 4, 6)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, ""])
+def test_a_unit_without_a_name_is_not_called_nan(missing):
+    with pytest.raises(RecordingError, match=r"unit 1 \(the first is 0\) has no unit.id"):
+        recording_from_arrays(
+            traces(), recording_id="a", sampling_rate=RATE, unit_ids=["a", missing, "c", "d"]
+        )
+    with pytest.raises(RecordingError, match="has no recording_id"):
+        recording_from_arrays(traces(), recording_id="", sampling_rate=RATE)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])

@@ -19,7 +19,7 @@ from poyo_ssl.predictability.verdicts import (
     report_tracked_cells,
     require_predictable,
 )
-from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.divide import MADE_BY, Divided, DividedRecording
 from poyo_ssl.windows.population import Population
 
@@ -99,8 +99,18 @@ class Partition:
         Args:
             divided: Recordings that were partitioned.
             group: ``predictable``, ``unpredictable`` or ``all``.
+
+        Raises:
+            RecordingError: If nobody is in the group.
         """
-        return Population(divided, self.choose(divided, group))
+        chosen = self.choose(divided, group)
+        if not any(chosen.values()):
+            raise RecordingError(
+                f"No unit of {len(chosen)} recordings is of the group '{group}': there are "
+                f"{str(self)[1:-1]}. Take all units (units: all), or set other thresholds "
+                "(skewness_max, kurtosis_max)."
+            )
+        return Population(divided, chosen)
 
     def __repr__(self) -> str:
         counts = summarize_partition(self)

@@ -97,10 +97,13 @@ class Recording:
                 f"got {self.df_over_f.shape}. For one trace, use df_over_f[:, None]."
             )
             return
+        if not self.recording_id:
+            yield "it has no recording_id. Give it a name."
         yield from self._problems_of_times()
         yield from self._problems_of_units()
         for name, table in self.stimuli.items():
             yield from _problems_of_presentations(name, table)
+            yield from _problems_of_pictures(name, table, self.templates.get(name))
         for name, samples in self.series.items():
             yield from _problems_of_series(name, samples)
 
@@ -122,6 +125,9 @@ class Recording:
                 f"{len(self.units)} rows and columns {list(self.units.columns)}; one row per unit "
                 "with a unit_id is needed."
             )
+        elif (self.units["unit_id"] == "").any():
+            row = int(np.flatnonzero(self.units["unit_id"] == "")[0])
+            yield f"unit {row} (the first is 0) has no unit_id. Name every unit, or none."
         elif self.units["unit_id"].duplicated().any():
             twice = self.units.loc[self.units["unit_id"].duplicated(), "unit_id"].unique()
             yield (
@@ -279,6 +285,22 @@ def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
     problem = problem_of_angles(table)
     if problem is not None:
         yield f"stimulus table '{name}': {problem}"
+
+
+def _problems_of_pictures(
+    name: str, table: pd.DataFrame, pictures: np.ndarray | None
+) -> Iterator[str]:
+    """Numbers of pictures that are none of those that are there."""
+    if pictures is None:
+        return
+    for column in table.columns.intersection(["movie_frame", "image"]):
+        last = pd.to_numeric(table[column], errors="coerce").max()
+        if last >= len(pictures):
+            yield (
+                f"'{name}' shows {column} {last:g}, but there are {len(pictures)} pictures, and "
+                "the first one is 0. Subtract 1 if they are counted from 1, or leave the pictures "
+                "out."
+            )
 
 
 def _problems_of_series(name: str, samples: pd.DataFrame) -> Iterator[str]:
