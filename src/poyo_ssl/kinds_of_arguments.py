@@ -1,11 +1,15 @@
-"""Arguments of another kind than a public function takes, refused in words."""
+"""Arguments and options of another kind than is asked for, refused in words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+_WHOLE = ("int", "int | None")
+"""How the types of fields that count something are written."""
 _MOST = 80
 """Characters of a text that a message repeats."""
 
@@ -37,6 +41,25 @@ def as_list(given: Any, kinds: type | tuple[type, ...], how: str) -> list[Any]:
     for one in found:
         require_kind(one, kinds, how)
     return found
+
+
+def require_numbers(config: Any) -> None:
+    """Checks that the numbers of a config are finite, and whole where they count something.
+
+    A limit that is NaN would limit nothing: every comparison with it is false.
+
+    Args:
+        config: A dataclass.
+
+    Raises:
+        ValueError: If one is not; it is named.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} must be a finite number, got {value}.")
+        if isinstance(value, float) and field.type in _WHOLE:
+            raise ValueError(f"{field.name} must be a whole number, got {value}.")
 
 
 def _describe(given: object) -> str:

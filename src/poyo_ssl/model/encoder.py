@@ -14,6 +14,7 @@ from torch_brain.nn import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryT
 
 from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.shared_response import Loadings
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
 from poyo_ssl.model.model_card import ModelCard, list_names
@@ -68,6 +69,7 @@ class EncoderConfig:
     """Longest rotary period in seconds; the shortest is SHORTEST_PERIOD."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("dim", "num_heads", "dim_head", "latents_per_step", "feedforward_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
