@@ -592,6 +592,13 @@ def test_rois_that_nobody_sorted_are_all_read(nwb, caplog):
     assert "never sorted" in caplog.text
 
 
+@pytest.mark.parametrize("column", [{"valid": [1, 0, 1, 1]}, {"Quality": [b"good", b"bad"] * 2}])
+def test_columns_that_may_sort_rois_are_named(nwb, caplog, column):
+    mark_rois(nwb, **column)
+    assert load_recording(nwb).num_units == 4
+    assert f"whether '{next(iter(column))}' says which ROIs are cells is not known" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
