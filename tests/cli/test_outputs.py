@@ -43,6 +43,23 @@ def test_a_directory_for_a_file_and_the_reverse_are_refused_with_a_remedy(
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_no_result_takes_the_place_of_a_recording_or_of_another_result(tmp_path, capsys):
+    recording = tmp_path / "day1.npz"
+    recording.write_bytes(b"kept")
+    (tmp_path / "same.csv").hardlink_to(recording)
+    figure = str(tmp_path / "a.png")
+    for words in (
+        ["predictability", str(recording), "--output", str(recording)],
+        ["evaluate", "runs/1", str(recording), "--output", str(tmp_path / "same.csv")],
+        ["predictability", str(recording), "--output", figure, "--figure", figure],
+    ):
+        assert main(words) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "one of the recordings to read" in said or "output, figure are one file" in said
+    assert recording.read_bytes() == b"kept"
+    assert not Path(figure).exists()
+
+
 def test_every_command_that_writes_looks_first():
     writing = {
         command

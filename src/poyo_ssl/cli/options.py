@@ -17,7 +17,11 @@ from yaml import YAMLError
 
 from poyo_ssl.cli.sweeps import find_sweeps, holds, put
 
-from poyo_ssl.output_directory import require_place_of_directory, require_place_of_file
+from poyo_ssl.output_directory import (
+    OutputError,
+    require_place_of_directory,
+    require_place_of_file,
+)
 
 Config = TypeVar("Config")
 
@@ -66,11 +70,21 @@ class Command(NamedTuple):
         """Checks where results go, before anything long is done.
 
         Raises:
-            OutputError: If a directory stands where a file is to be written, or the reverse.
+            OutputError: If a directory stands where a file is to be written, or the reverse, a
+                file is one of the recordings to read, or two results would go to one.
         """
-        for name, require in self.writes.items():
-            if options[name] is not None:
-                require(options[name])
+        places = {name: options[name] for name in self.writes if options[name] is not None}
+        for name, place in places.items():
+            self.writes[name](place)
+            if place.is_file() and any(
+                file.exists() and file.samefile(place) for file in options.get("files", [])
+            ):
+                raise OutputError(f"'{place}' is one of the recordings to read. Write elsewhere.")
+        if len({place.resolve() for place in places.values()}) < len(places):
+            raise OutputError(
+                f"{', '.join(places)} are one file: {', '.join(map(str, places.values()))}. Name "
+                "one for each."
+            )
 
     def add_all_options(self, parser: ArgumentParser) -> None:
         """Every option, and a YAML file with any of them."""

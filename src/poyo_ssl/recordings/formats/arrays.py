@@ -195,7 +195,7 @@ def _read_units(
     return known
 
 
-def _as_ids(given: Sequence[object] | np.ndarray, what: str) -> np.ndarray:
+def _as_ids(given: Sequence[object] | np.ndarray | pd.Series, what: str) -> np.ndarray:
     """Names of units as an array: numpy would call a missing one 'nan'."""
     missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object)))
     if len(missing):
