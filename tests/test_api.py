@@ -76,6 +76,12 @@ def test_what_is_given_in_place_of_recordings_is_named(verb, tiny_recording):
             (TAKES_ONE | TAKES_SEVERAL)[verb](given)
 
 
+@pytest.mark.parametrize("given", [None, 5, [None]])
+def test_what_is_given_in_place_of_paths_is_named(given):
+    with pytest.raises(TypeError, match=r"Needed is a str or Path, got .* Give paths of files"):
+        ps.load_recordings(given)
+
+
 def test_one_recording_is_as_good_as_a_list_of_one(tiny_recording):
     divided = ps.divide(tiny_recording, "direction", ps.SplitConfig(held_out_blocks=1, guard=0.5))
     assert [d.recording for d in divided] == [tiny_recording]

@@ -88,8 +88,18 @@ def _default_tasks(recordings: list[Recording]) -> list[Task]:
 
 
 def _require_different(recordings: list[Recording], earlier: Sequence[Recording]) -> None:
-    """Refuses to pretrain on a recording that decoders are scored on, whatever it is called."""
-    known = {recording.fingerprint(): recording.recording_id for recording in recordings}
+    """Refuses recordings that count twice, and to pretrain on those that decoders are scored on.
+
+    Whatever they are called.
+    """
+    known: dict[str, str] = {}
+    for recording in recordings:
+        one = known.setdefault(recording.fingerprint(), recording.recording_id)
+        if one != recording.recording_id:
+            raise RecordingError(
+                f"'{one}' and '{recording.recording_id}' hold the same traces, and would count as "
+                "two recordings. Leave one of them out."
+            )
     shared = [
         f"'{recording.recording_id}'"
         for recording in earlier
