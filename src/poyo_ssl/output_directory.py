@@ -37,7 +37,7 @@ def require_place_of_file(path: Path) -> None:
             f"'{path}' is a directory, and a file is to be written. Name one in it, such as "
             f"'{path / 'result'}' with the ending that is asked for."
         )
-    _require_directories(path.parent)
+    require_place_of_directory(path.parent)
 
 
 def require_unused(path: Path, may_replace: bool) -> None:
@@ -58,10 +58,6 @@ def require_place_of_directory(path: Path) -> None:
     Raises:
         OutputError: If it is a file, or lies below one.
     """
-    _require_directories(path)
-
-
-def _require_directories(path: Path) -> None:
     for part in (path, *path.parents):
         if part.is_dir():
             return
