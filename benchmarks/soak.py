@@ -262,14 +262,16 @@ def format_markdown(facts: dict, rounds: dict[str, pd.DataFrame]) -> str:
 
 def draw(rounds: dict[str, pd.DataFrame], path: Path) -> None:
     figure, panels = plt.subplots(
-        len(FIGURES), len(rounds), figsize=(8, 11), sharex="col", layout="constrained"
+        len(FIGURES), len(rounds), figsize=(9, 11), sharex="col", layout="constrained"
     )
     for column, (way, table) in zip(panels.T, rounds.items(), strict=True):
         minutes = table["seconds"] / 60
         for panel, (name, text) in zip(column, FIGURES.items(), strict=True):
             panel.plot(minutes, table[name], marker=".", color="black")
             panel.axvspan(minutes.iloc[len(table) // 2], minutes.iloc[-1], color="0.9")
-            panel.set(title=f"{text}, {way}", ylim=(0, 1.2 * max(1.0, table[name].max())))
+            panel.set_title(text, fontsize="medium")
+            panel.set_ylim(0, 1.2 * max(1.0, table[name].max()))
+        column[0].set_title(f"{way}\n{FIGURES['memory']}", fontsize="medium")
         column[-1].set_xlabel("minutes (grey: slope)")
     figure.savefig(path, dpi=120)
 
