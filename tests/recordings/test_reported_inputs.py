@@ -29,6 +29,7 @@ from poyo_ssl.recordings.loading import find_recording_files, load_recording, lo
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, StimulusTable
+from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
 from poyo_ssl.windows.trial_splits import split_by_trial
@@ -493,16 +494,17 @@ def test_blank_sweeps_that_are_marked_by_text_are_not_guessed(caplog, name, valu
     assert f"'{name}' holds text, such as '{value}'" in caplog.text
 
 
-@pytest.mark.parametrize("column", ["movie_frame", "image"])
-def test_pictures_that_are_counted_from_1_are_not_shown_one_off(column):
-    table = (
-        gratings().drop(columns="orientation").assign(**{column: np.resize(np.arange(1, 9), 40)})
-    )
-    pictures = {"shown": np.zeros((8, 4, 6), np.uint8)}
-    with pytest.raises(RecordingError, match=rf"shows {column} 8, but there are 8 pictures"):
-        session(table, "shown", templates=pictures)
-    table[column] -= 1
-    assert session(table, "shown", templates=pictures).templates["shown"].shape == (8, 4, 6)
+def test_pictures_that_are_counted_from_1_are_not_asked_for():
+    start = 0.5 * np.arange(200)
+    frames = np.resize(np.arange(1, 21), 200)
+    table = pd.DataFrame({"start": start, "end": start + 0.5, "movie_frame": frames})
+    pictures = {"natural_movie_one": np.zeros((20, 4, 6), np.uint8)}
+    few_parts = SplitConfig(held_out_blocks=1, guard=0.1)
+    recording = session(table, "natural_movie_one", templates=pictures)
+    with pytest.raises(RecordingError, match=r"shows movie_frame 20 .* but has 20 pictures"):
+        divide(recording, "movie", few_parts)
+    table = table.assign(movie_frame=frames - 1)
+    assert divide(session(table, "natural_movie_one", templates=pictures), "movie", few_parts)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, ""])

@@ -103,7 +103,6 @@ class Recording:
         yield from self._problems_of_units()
         for name, table in self.stimuli.items():
             yield from _problems_of_presentations(name, table)
-            yield from _problems_of_pictures(name, table, self.templates.get(name))
         for name, samples in self.series.items():
             yield from _problems_of_series(name, samples)
 
@@ -285,22 +284,6 @@ def _problems_of_presentations(name: str, table: pd.DataFrame) -> Iterator[str]:
     problem = problem_of_angles(table)
     if problem is not None:
         yield f"stimulus table '{name}': {problem}"
-
-
-def _problems_of_pictures(
-    name: str, table: pd.DataFrame, pictures: np.ndarray | None
-) -> Iterator[str]:
-    """Numbers of pictures that are none of those that are there."""
-    if pictures is None:
-        return
-    for column in table.columns.intersection(["movie_frame", "image"]):
-        last = pd.to_numeric(table[column], errors="coerce").max()
-        if last >= len(pictures):
-            yield (
-                f"'{name}' shows {column} {last:g}, but there are {len(pictures)} pictures, and "
-                "the first one is 0. Subtract 1 if they are counted from 1, or leave the pictures "
-                "out."
-            )
 
 
 def _problems_of_series(name: str, samples: pd.DataFrame) -> Iterator[str]:

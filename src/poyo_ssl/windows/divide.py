@@ -207,7 +207,8 @@ def divide(
         config: How much validates and tests, and which.
 
     Raises:
-        RecordingError: If some task can be answered by no recording.
+        RecordingError: If some task can be answered by no recording, or asks for pictures that a
+            recording shows and does not hold.
         SplitError: If the config names a recording that is not there.
         ValueError: If a task is unknown.
     """
@@ -231,6 +232,8 @@ def divide(
     divided = []
     for recording in recordings:
         answered = {n: task for n, task in settled.items() if can_answer(recording, task)}
+        for task in answered.values():
+            _require_pictures(recording, task)
         splits = {
             name: split_task(recording, task, config, held_out) for name, task in answered.items()
         }
@@ -238,6 +241,24 @@ def divide(
     for task in settled.values():
         _warn_of_untrained(Divided(divided), task)
     return Divided(divided)
+
+
+def _require_pictures(recording: Recording, task: Task) -> None:
+    """Checks that every picture that a task asks for is there.
+
+    Raises:
+        RecordingError: If the numbers of some are beyond the last one.
+    """
+    if not task.answer.needs_pictures:
+        return
+    last = recording.stimuli[task.stimulus][task.column].max()
+    num_pictures = len(recording.templates[task.stimulus])
+    if last >= num_pictures:
+        raise RecordingError(
+            f"Recording '{recording.recording_id}' shows {task.column} {last:g} of "
+            f"{task.stimulus}, but has {num_pictures} pictures, and the first one is 0. Subtract "
+            f"1 if they are counted from 1, or leave the task '{task.name}' out."
+        )
 
 
 def _find_held_out(
