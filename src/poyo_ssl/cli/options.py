@@ -16,7 +16,6 @@ from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from poyo_ssl.cli.sweeps import find_sweeps, holds, put
-
 from poyo_ssl.output_directory import (
     OutputError,
     require_place_of_directory,
