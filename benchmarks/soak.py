@@ -9,8 +9,10 @@ with new seeds and with checkpoints and TensorBoard files, into a new directory 
 Half of the time that is done in one process; in the other half two workers of one Ray prepare and
 screen, and a whole run of two seeds pretrains and fits with two jobs. After every round resident
 memory, open files, threads, processes and temporary files are counted, of this process and of all
-that it started and that still live. Slopes are Theil and Sen's over the second half of the
-rounds, with their 95 % intervals; the first half is left to caches that fill once.
+that it started and that still live; memory of what does our work and of Ray's own services apart.
+Slopes are Theil and Sen's over the second half of the rounds, with their 95 % intervals; the first
+half is left to warm up: modules that are imported when they are first needed, caches that fill
+once, and an allocator that finds its size.
 Writes benchmarks/results/soak.json, .md and .png.
 """
 
@@ -59,7 +61,8 @@ PRETRAINING = ps.PretrainingConfig(training=TRAINING)
 FINETUNING = ps.FinetuningConfig(training=TRAINING, members=1)
 NUM_STREAMED = 500
 FIGURES = {
-    "memory": "resident memory (MiB)",
+    "memory": "resident memory of our work (MiB)",
+    "services": "resident memory of Ray's services (MiB)",
     "open_files": "open files",
     "threads": "threads",
     "processes": "processes",
@@ -206,13 +209,22 @@ def count() -> dict[str, float]:
     gc.collect()
     mine = psutil.Process()
     every = [mine, *mine.children(recursive=True)]
+    work = [one for one in every if one == mine or is_worker(one)]
+    services = [one for one in every if one not in work]
     return {
-        "memory": sum(one.memory_info().rss for one in every) / 2**20,
+        "memory": sum(one.memory_info().rss for one in work) / 2**20,
+        "services": sum(one.memory_info().rss for one in services) / 2**20,
         "open_files": sum(one.num_fds() for one in every),
         "threads": sum(one.num_threads() for one in every),
         "processes": len(every),
         "temporary_files": sum(1 for _ in Path(tempfile.gettempdir()).rglob("*")),
     }
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it runs our functions, for Ray or for joblib."""
+    words = " ".join(process.cmdline())
+    return words.startswith("ray::") or "popen_loky" in words
 
 
 def slope_of(rounds: pd.DataFrame, name: str) -> list[float]:
@@ -250,14 +262,16 @@ def format_markdown(facts: dict, rounds: dict[str, pd.DataFrame]) -> str:
 
 def draw(rounds: dict[str, pd.DataFrame], path: Path) -> None:
     figure, panels = plt.subplots(
-        len(FIGURES), len(rounds), figsize=(8, 9), sharex="col", layout="constrained"
+        len(FIGURES), len(rounds), figsize=(9, 11), sharex="col", layout="constrained"
     )
     for column, (way, table) in zip(panels.T, rounds.items(), strict=True):
         minutes = table["seconds"] / 60
         for panel, (name, text) in zip(column, FIGURES.items(), strict=True):
             panel.plot(minutes, table[name], marker=".", color="black")
             panel.axvspan(minutes.iloc[len(table) // 2], minutes.iloc[-1], color="0.9")
-            panel.set(title=f"{text}, {way}", ylim=(0, 1.2 * max(1.0, table[name].max())))
+            panel.set_title(text, fontsize="medium")
+            panel.set_ylim(0, 1.2 * max(1.0, table[name].max()))
+        column[0].set_title(f"{way}\n{FIGURES['memory']}", fontsize="medium")
         column[-1].set_xlabel("minutes (grey: slope)")
     figure.savefig(path, dpi=120)
 

@@ -13,7 +13,12 @@ import yaml
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.options import build
 from poyo_ssl.comparison.config import RunConfig
+from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
+from poyo_ssl.recordings.sources import StimulusTable
+from poyo_ssl.training.config import TrainingConfig
+from poyo_ssl.windows.splits import SplitConfig
+from poyo_ssl.windows.tasks import DIRECTION
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
@@ -192,3 +197,40 @@ def test_nothing_is_imported_by_a_name_in_a_yaml_file(text, tmp_path, capsys):
     assert "class_path" in refuse(text.format(proof=proof), tmp_path, capsys)
     assert not proof.exists()
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("fluorescence:\n  baseline_window:\n", "option 'baseline_window' of FluorescenceConfig"),
+        ("nwb:\n  only_cells:\n", "option 'only_cells' of NwbConfig"),
+        (
+            "stimuli:\n  a: {table: t.csv, start: start, end: }\n",
+            "option 'end' of StimulusTable",
+        ),
+    ],
+)
+def test_an_option_that_a_file_names_without_a_value_is_refused(written, said, tmp_path, capsys):
+    (tmp_path / "source.yaml").write_text(written)
+    words = ["inspect", str(tmp_path), "--source", str(tmp_path / "source.yaml")]
+    assert main(words) == 1
+    assert f"{said} holds nothing. Give it a value" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (SplitConfig, {"guard": float("nan")}, "guard must be a finite number, got nan"),
+        (TrainingConfig, {"lr": float("inf")}, "lr must be a finite number, got inf"),
+        (TrainingConfig, {"max_steps": 1.5}, "max_steps must be a whole number"),
+        (EncoderConfig, {"latent_step": float("nan")}, "latent_step must be a finite number"),
+        (StimulusTable, {"table": "a", "duration": float("inf")}, "duration must be a finite"),
+        (RunConfig, {"arms": ("scratch", "scratch")}, "arms names scratch more than once"),
+        (RunConfig, {"label_fractions": (1.0, 0.5, 1)}, "label_fractions names 1, 1.0 more"),
+        (RunConfig, {"tasks": "direction"}, r"must be a list, got 'direction'. Write"),
+        (RunConfig, {"tasks": ("direction",), "own_tasks": {"direction": DIRECTION}}, "else"),
+    ],
+)
+def test_numbers_that_are_none_and_lists_that_count_twice_are_refused(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        config(**options)

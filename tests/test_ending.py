@@ -7,12 +7,14 @@ at its end only when every process that holds it is gone.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from poyo_ssl import worker_processes
 from poyo_ssl.cli import main
 from poyo_ssl.comparison.run import run
 from poyo_ssl.ending import ToldToEnd, end, on_signals
@@ -337,3 +340,24 @@ def test_calls_in_one_process_are_made_when_they_are_asked_for():
     assert seen == [1]
     next(calls)
     assert seen == [1, 2]
+
+
+class _RefersToItself:
+    def __init__(self) -> None:
+        self.oneself = self
+
+
+def test_a_worker_frees_what_a_call_leaves_behind(monkeypatch):
+    monkeypatch.setattr(worker_processes._WORKER, "begin", lambda parent: None)
+    left = []
+
+    def call() -> None:
+        fitted = _RefersToItself()
+        left.append(weakref.ref(fitted))
+
+    gc.disable()
+    try:
+        worker_processes._call_as_worker(os.getpid(), 0, call)
+        assert left[0]() is None
+    finally:
+        gc.enable()

@@ -23,7 +23,50 @@ _NO_ROOM_IN_TEXT = re.compile(
 
 
 class OutputError(OSError):
-    """An output directory that is in use, gone or full; the message says what to do."""
+    """An output that is in use, gone, full or of the wrong kind; the message says what to do."""
+
+
+def require_place_of_file(path: Path) -> None:
+    """Checks that a file can have this name.
+
+    Raises:
+        OutputError: If it is a directory's, or lies below a file.
+    """
+    if path.is_dir():
+        raise OutputError(
+            f"'{path}' is a directory, and a file is to be written. Name one in it, such as "
+            f"'{path / 'result'}' with the ending that is asked for."
+        )
+    require_place_of_directory(path.parent)
+
+
+def require_unused(path: Path, may_replace: bool) -> None:
+    """Checks that writing a file loses none.
+
+    Raises:
+        OutputError: If one is there and may not be replaced.
+    """
+    if os.path.lexists(path) and not may_replace:
+        raise OutputError(
+            f"'{path}' exists. Name another file, or set may_replace to write over this one."
+        )
+
+
+def require_place_of_directory(path: Path) -> None:
+    """Checks that a directory is there or can be made.
+
+    Raises:
+        OutputError: If it is a file, or lies below one.
+    """
+    for part in (path, *path.parents):
+        if part.is_dir():
+            return
+        if part.exists() or part.is_symlink():
+            found = "a file" if part.exists() else "a link to what is not there"
+            raise OutputError(
+                f"'{part}' is {found}, and a directory is to be written to. Name another one, or "
+                "move that away."
+            )
 
 
 @contextmanager
@@ -35,6 +78,7 @@ def alone_in(directory: Path) -> Iterator[None]:
     Raises:
         OutputError: If another process writes there now.
     """
+    require_place_of_directory(directory)
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory / ".lock"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from poyo_ssl.output_directory import OutputError, no_room
+from poyo_ssl.output_directory import OutputError, no_room, require_place_of_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +35,9 @@ def partial_file(path: Path) -> Iterator[Path]:
     The name tells which process writes, so that others know what it left behind if it dies.
 
     Raises:
-        OutputError: Where a writer of any kind found no room.
+        OutputError: Where a writer of any kind found no room, or ``path`` is a directory.
     """
+    require_place_of_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     partial = path.with_name(f".{path.name[:_LONGEST_START]}.{mark}.partial")

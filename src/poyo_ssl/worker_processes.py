@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -154,4 +155,5 @@ def _call_as_worker(parent: int, place: int, call: Call) -> tuple[int, int]:
         _WORKER.told_by = _WORKER.told_by or int(told.code or 0) - STOPPED_BY
     finally:
         _WORKER.is_busy = False
+    gc.collect()  # recordings and networks that refer to themselves would wait for many calls
     return place, _WORKER.told_by

@@ -394,6 +394,12 @@ def test_recordings_of_different_rates_are_refused(recordings):
         plan([recordings[0], faster], Path("unused"), tiny_run_config())
 
 
+def test_a_recording_under_two_names_does_not_count_twice(recordings):
+    copy = replace(recordings[0], recording_id="copy")
+    with pytest.raises(RecordingError, match=r"and 'copy' hold the same traces"):
+        plan([recordings[0], copy], Path("unused"), tiny_run_config())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -156,6 +156,10 @@ def test_what_cannot_be_written_is_said(session, tiny_recording, tmp_path):
         ps.write_nwb(recording, tmp_path / "b.nwb", units=strangers)
     with pytest.raises(ValueError, match="no table of predictions"):
         ps.write_nwb(recording, tmp_path / "b.nwb", predictions=predictions.drop(columns="arm"))
+    with pytest.raises(ps.RecordingError, match="is copied with what it says of the session"):
+        ps.write_nwb(
+            recording, tmp_path / "b.nwb", predictions=predictions, subject={"species": "Mus"}
+        )
     assert [path.name for path in tmp_path.glob("*b.nwb*")] == []
 
 
@@ -165,6 +169,17 @@ def test_a_run_is_exported_by_the_ending_of_the_output(session, tmp_path, capsys
     assert main(["export", str(run), str(session), "--output", str(tmp_path / "a.nwb")]) == 0
     with h5py.File(tmp_path / "a.nwb") as file:
         assert len(file["processing/decoding/direction/onset"]) == 6
+    words = ["export", str(run), str(session), "--output", str(tmp_path / "a.nwb")]
+    for more, said in (
+        ([], "a.nwb' exists. Name another file, or set may_replace"),
+        (["--may_replace", "--session_start_time", "2026-05-04"], "for sessions that are not NWB"),
+    ):
+        before = (tmp_path / "a.nwb").read_bytes()
+        assert main([*words, *more]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())
+        assert (tmp_path / "a.nwb").read_bytes() == before
+    assert main([*words, "--may_replace"]) == 0
+    assert (tmp_path / "a.nwb").read_bytes() != before
     (run / "units.csv").write_text((run / "units.csv").read_text().replace("11-StimA,", "other,"))
     (run / "predictions.csv").rename(tmp_path / "other_day.csv")
     words = ["export", str(run), str(session), "--output", str(tmp_path / "b.nwb")]

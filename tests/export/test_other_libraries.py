@@ -80,6 +80,23 @@ def test_a_recording_goes_to_pynapple_and_comes_back(recording):
         ps.recording_from_pynapple(found["df_over_f"], recording_id="t", stimuli={"a": [1, 2]})
 
 
+def test_presentations_that_overlap_are_shortened_aloud_and_starts_never_shared(recording, caplog):
+    def intervals_of(start, end):
+        table = pd.DataFrame({"start": start, "end": end, "orientation": [0.0, 45.0, 90.0]})
+        shown = replace(recording, stimuli={"a/b": table})
+        return ps.to_pynapple(shown)["a/b"]
+
+    apart = intervals_of([3.0, 1.0, 5.0], [4.0, 2.0, 6.0])
+    assert apart["orientation"].tolist() == [45.0, 0.0, 90.0]
+    intervals_of([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
+    assert "overlap the next one" not in caplog.text
+    overlapping = intervals_of([1.0, 2.0, 5.0], [2.5, 3.0, 6.0])
+    np.testing.assert_allclose(overlapping.end, [2.0 - 1e-6, 3.0, 6.0], rtol=0, atol=1e-9)
+    assert "1 of 3 presentations of 'a/b' overlap the next one" in caplog.text
+    with pytest.raises(ps.RecordingError, match=r"presentations 0 and 1 .* start at 1.0 s"):
+        intervals_of([1.0, 1.0, 5.0], [2.0, 3.0, 6.0])
+
+
 def test_columns_that_are_only_numbered_name_no_cell(rng):
     frame = pynapple.TsdFrame(t=np.arange(50) / 10, d=rng.normal(size=(50, 2)))
     recording = ps.recording_from_pynapple(frame, recording_id="day1")

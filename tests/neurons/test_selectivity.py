@@ -56,3 +56,14 @@ def test_an_angle_that_was_not_shown_and_a_silent_unit_are_told_by_nan():
     assert np.isnan(table["preferred"].iloc[1])
     assert np.isnan(table["osi"]).all()
     assert np.isnan(table["global_osi"].iloc[1])
+
+
+def test_indices_stay_between_0_and_1_whatever_the_baseline(rng):
+    responses = rng.normal(size=(8, 200)) + np.linspace(-3, 3, 200)
+    table = selectivity(pd.DataFrame(responses, index=DIRECTIONS), 360)
+    indices = table.drop(columns="preferred").to_numpy(float)
+    assert np.nanmin(indices) >= -1e-12
+    assert np.nanmax(indices) <= 1 + 1e-12
+    centred, raised = selectivity(curves(*np.array([[5, 1, -1, 1] * 2, [9, 5, 3, 5] * 2])), 360).osi
+    assert centred == 1
+    assert raised == pytest.approx((9 - 3) / (9 + 3))

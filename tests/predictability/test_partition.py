@@ -12,11 +12,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from poyo_ssl.predictability.figure import plot_predictability
-from poyo_ssl.predictability.partition import partition_recordings, summarize_partition
+from poyo_ssl.predictability.partition import (
+    partition_by_predictability,
+    partition_recordings,
+    summarize_partition,
+)
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, find_thresholds
 from poyo_ssl.predictability.unit_statistics import compute_predictability
 from poyo_ssl.predictability.verdicts import partition_units
-from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.divide import Divided
 from tiny_fits import with_units_in_order
 from tiny_traces import draw_traces, make_recording
 
@@ -325,3 +330,12 @@ def test_all_units_of_a_short_recording_can_be_decoded_save_those_without_activi
     assert partition.units["excluded"].tolist() == ["too short (300 timesteps)", "constant"]
     assert partition.select(recording, "all").tolist() == [True, False]
     assert not partition.select(recording, "unpredictable").any()
+
+
+def test_a_group_without_a_unit_says_which_group_to_take(tiny_divided):
+    divided = Divided([tiny_divided])
+    config = PredictabilityConfig(skewness_max=1e3, kurtosis_max=1e6, min_timesteps=100)
+    partition = partition_by_predictability(divided, config)
+    with pytest.raises(RecordingError, match=r"group 'unpredictable': there are 6.*units: all"):
+        partition.population(divided, "unpredictable")
+    assert len(partition.population(divided, "all").unit_ids) == 6

@@ -25,9 +25,12 @@ FOUND: list[tuple[str, list[Edit]]] = [
     ("manifest", [Edit(485352, 642235, 300698, 481966), Edit(240282, 528778, 729077, 823576)]),
     # a zip directory that lies before the beginning of the file: the user is not to blame
     ("checkpoint", [Edit(217085, 975452, 639746, 971249)]),
-    # a group of options that holds none, and a config that is no UTF-8
+    # a group of options that holds none, a config that is no UTF-8, an option without a value
     ("config", [Edit(921376, 553527, 20983, 894760)]),
     ("config", [Edit(267591, 255497, 695778, 865391), Edit(1032844, 454361, 805311, 886525)]),
+    ("config", [Edit(339283, 574335, 425380, 315917)]),
+    # an answer that is none of the classes
+    ("merged run", [Edit(126949, 13345, 781978, 363478)]),
     # where a decoder came from, as a list
     (
         "evaluated run",

@@ -29,6 +29,7 @@ from poyo_ssl.recordings.loading import find_recording_files, load_recording, lo
 from poyo_ssl.recordings.preparation import prepare
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import NwbConfig, SourceConfig, StimulusTable
+from poyo_ssl.windows.divide import divide
 from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import DIRECTION, TASKS, find_classes
 from poyo_ssl.windows.trial_splits import split_by_trial
@@ -49,9 +50,13 @@ def traces(num_timesteps: int = 1300, num_units: int = 4) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(num_timesteps, num_units)).astype(np.float32)
 
 
-def session(table: pd.DataFrame | None = None, stimulus: str = "drifting_gratings") -> Recording:
+def session(
+    table: pd.DataFrame | None = None, stimulus: str = "drifting_gratings", **more: Any
+) -> Recording:
     stimuli = {} if table is None else {stimulus: table}
-    return recording_from_arrays(traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli)
+    return recording_from_arrays(
+        traces(), recording_id="day1", sampling_rate=RATE, stimuli=stimuli, **more
+    )
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:
@@ -481,6 +486,37 @@ def test_gratings_that_are_all_of_contrast_0_are_not_all_blank():
     assert read(gratings(contrast=0.0))["orientation"].notna().all()
 
 
+@pytest.mark.parametrize(("name", "value"), [("contrast", "0%"), ("blank", "yes")])
+def test_blank_sweeps_that_are_marked_by_text_are_not_guessed(caplog, name, value):
+    table = gratings(**{name: "80%"})
+    table.loc[::9, name] = value
+    assert read(table)["orientation"].notna().all()
+    assert f"'{name}' holds text, such as '{value}'" in caplog.text
+
+
+def test_pictures_that_are_counted_from_1_are_not_asked_for():
+    start = 0.5 * np.arange(200)
+    frames = np.resize(np.arange(1, 21), 200)
+    table = pd.DataFrame({"start": start, "end": start + 0.5, "movie_frame": frames})
+    pictures = {"natural_movie_one": np.zeros((20, 4, 6), np.uint8)}
+    few_parts = SplitConfig(held_out_blocks=1, guard=0.1)
+    recording = session(table, "natural_movie_one", templates=pictures)
+    with pytest.raises(RecordingError, match=r"shows movie_frame 20 .* but has 20 pictures"):
+        divide(recording, "movie", few_parts)
+    table = table.assign(movie_frame=frames - 1)
+    assert divide(session(table, "natural_movie_one", templates=pictures), "movie", few_parts)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, ""])
+def test_a_unit_without_a_name_is_not_called_nan(missing):
+    with pytest.raises(RecordingError, match=r"unit 1 \(the first is 0\) has no unit.id"):
+        recording_from_arrays(
+            traces(), recording_id="a", sampling_rate=RATE, unit_ids=["a", missing, "c", "d"]
+        )
+    with pytest.raises(RecordingError, match="has no recording_id"):
+        recording_from_arrays(traces(), recording_id="", sampling_rate=RATE)
+
+
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])
 def test_presentations_in_ms_are_called_so(scale):
     table = gratings()
@@ -556,6 +592,13 @@ def test_rois_that_nobody_sorted_are_all_read(nwb, caplog):
     mark_rois(nwb, Accepted=[0, 0, 0, 0], Rejected=[0, 0, 0, 0])
     assert load_recording(nwb).num_units == 4
     assert "never sorted" in caplog.text
+
+
+@pytest.mark.parametrize("column", [{"valid": [1, 0, 1, 1]}, {"Quality": [b"good", b"bad"] * 2}])
+def test_columns_that_may_sort_rois_are_named(nwb, caplog, column):
+    mark_rois(nwb, **column)
+    assert load_recording(nwb).num_units == 4
+    assert f"whether '{next(iter(column))}' says which ROIs are cells is not known" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,9 @@ def write_roicat_json(folder: Path) -> Path:
     return path
 
 
-def write_roicat_csv(folder: Path) -> Path:
-    sessions = {"a": [0, 5, -1, 1], "b": [-1, 0, 1]}
+def write_roicat_csv(folder: Path, monday: str = "monday", tuesday: str = "tuesday") -> Path:
+    """Tuesday first."""
+    sessions = {tuesday: [-1, 0, 1], monday: [0, 5, -1, 1]}
     rows = [
         {"fov_name": "plane0", "session_name": name, "roi_session_index": row, "ucid": label}
         for name, labels in sessions.items()
@@ -74,6 +76,41 @@ def test_a_tracked_cell_has_one_id_in_all_sessions(write, recordings, tmp_path):
     tracked = ps.track_units(recordings, write(tmp_path), subject_id="m1")
     assert {r.recording_id: r.unit_ids.tolist() for r in tracked} == TRACKED
     assert [r.fingerprint() for r in tracked] == [r.fingerprint() for r in recordings]
+
+
+def test_sessions_are_matched_by_name_and_what_is_assumed_without_names_is_said(
+    recordings, tmp_path, caplog
+):
+    named = write_roicat_csv(tmp_path)
+    (tuesday,) = ps.track_units(recordings[1:], named, subject_id="m1")
+    assert tuesday.unit_ids.tolist() == TRACKED["tuesday"]
+    renamed = write_roicat_csv(tmp_path, "a", "b")
+    with pytest.raises(ps.RecordingError, match=r"'b', 'a', and .* 'monday', 'tuesday'. Say"):
+        ps.track_units(recordings, renamed, subject_id="m1")
+    with pytest.raises(ps.RecordingError, match="2 different sessions"):
+        ps.track_units(recordings, renamed, subject_id="m1", sessions=["a", "a"])
+    for path, sessions in ((renamed, ["a", "b"]), (write_roicat_json(tmp_path), [0, 1])):
+        tracked = ps.track_units(recordings, path, subject_id="m1", sessions=sessions)
+        assert {r.recording_id: r.unit_ids.tolist() for r in tracked} == TRACKED
+    assert "are taken for its sessions" not in caplog.text
+    ps.track_units(recordings, write_track2p(tmp_path), subject_id="m1")
+    assert "'monday', 'tuesday' are taken for its sessions 0, 1" in caplog.text
+
+
+@pytest.mark.parametrize("write", [write_roicat_json, write_track2p])
+def test_sessions_in_another_order_are_found_by_their_number_of_rois(write, recordings, tmp_path):
+    for recording, num_rois in zip(recordings, (4, 3), strict=True):
+        folder = tmp_path / recording.recording_id / "suite2p" / "plane0"
+        folder.mkdir(parents=True)
+        np.save(folder / "F.npy", np.ones((num_rois, 50)))
+        np.save(folder / "iscell.npy", np.ones((num_rois, 2)))
+    monday, tuesday = (
+        replace(recording, source=str(tmp_path / recording.recording_id))
+        for recording in recordings
+    )
+    assert ps.track_units([monday, tuesday], write(tmp_path), subject_id="m1")
+    with pytest.raises(ps.RecordingError, match=r"'tuesday' is taken for, and .* has 3 ROIs"):
+        ps.track_units([tuesday, monday], write(tmp_path), subject_id="m1")
 
 
 def test_nothing_in_a_crafted_file_is_run(recordings, tmp_path, monkeypatch):
@@ -108,7 +145,7 @@ def test_what_is_not_read_is_said(recordings, tmp_path):
     with pytest.raises(ps.RecordingError, match="no labels_bySession"):
         track(labels)
     table = write_roicat_csv(tmp_path)
-    table.write_text(table.read_text().replace("plane0,b", "plane1,b"))
+    table.write_text(table.read_text().replace("plane0,monday", "plane1,monday"))
     with pytest.raises(ps.RecordingError, match="several planes: plane0, plane1"):
         track(table)
     with pytest.raises(ps.RecordingError, match="cannot be opened"):

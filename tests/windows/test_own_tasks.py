@@ -52,6 +52,19 @@ def test_a_name_that_could_be_a_path_is_no_name_of_a_task(name):
     assert not made.startswith(".")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("tolerance=nan", "tolerance must be a finite number"),
+        ("period=nan", "period must be a finite number"),
+        ("kind=values,kind=labels", "gives an option of a task twice"),
+    ],
+)
+def test_options_of_a_task_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        find_task(f"sequence/segment,{options}")
+
+
 def test_labels_may_be_text_and_empty_ones_have_no_window():
     recording = session({"odour": ["rose", "mint", None, "mint"]})
     task = ps.Task(stimulus="trials", column="odour", window_length=1.0)

@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         options[called]["sweep"] = command.sweep(arguments)
     try:
         with on_signals(end):
+            COMMANDS[options.command].require_places(options[options.command])
             COMMANDS[options.command].call(options[options.command])
     except (KeyboardInterrupt, ToldToEnd) as told:
         return _say_ended(told.number if isinstance(told, ToldToEnd) else signal.SIGINT)

@@ -9,6 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.exchange_commands import EVENTS, EXPORT
 from poyo_ssl.cli.options import (
+    DIRECTORY,
+    FILE,
     Command,
     ConfigClass,
     add_files,
@@ -21,6 +23,7 @@ from poyo_ssl.cli.options import (
 from poyo_ssl.cli.recording_commands import DOWNLOAD, INSPECT, PREPARE, SIMULATE
 from poyo_ssl.cli.run_commands import DEMO, MERGE, RUN
 from poyo_ssl.cli.terminal import print_facts, print_rows, say, say_on_the_way, say_reading
+from poyo_ssl.output_directory import require_place_of_file
 from poyo_ssl.progress_bars import item_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
@@ -256,6 +259,7 @@ COMMANDS = {
         "in memory at a time.",
         reads_source=True,
         config=ConfigClass("poyo_ssl.stages", "PredictabilityStage"),
+        writes=dict.fromkeys(("output", "figure", "sensitivity"), require_place_of_file),
     ),
     "pretrain": Command(
         _add_pretrain,
@@ -264,6 +268,7 @@ COMMANDS = {
         reads_source=True,
         config=ConfigClass("poyo_ssl.stages", "PretrainStage"),
         essentials=("seed",),
+        writes=DIRECTORY,
     ),
     "finetune": Command(
         _add_finetune,
@@ -272,6 +277,7 @@ COMMANDS = {
         reads_source=True,
         config=ConfigClass("poyo_ssl.stages", "FinetuneStage"),
         essentials=("task", "units", "label_fraction", "with_teacher", "seed"),
+        writes=DIRECTORY,
     ),
     "adapt": Command(
         _add_adapt,
@@ -281,25 +287,34 @@ COMMANDS = {
         reads_source=True,
         config=ConfigClass("poyo_ssl.finetuning.adapt", "AdaptationConfig"),
         essentials=("units", "identify", "seed"),
+        writes=DIRECTORY,
     ),
     "evaluate": Command(
         _add_evaluate,
         _evaluate,
         "Scores fitted decoders on recordings of the same cells.",
         reads_source=True,
+        writes=FILE,
     ),
     "convert": Command(
         _add_convert,
         _convert,
         "Brings the published Calcium POYO+ checkpoint of torch-brain into our forms. Nothing in "
         "it is run.",
+        writes=DIRECTORY,
     ),
-    "report": Command(_add_report, _report, "Writes the HTML report of a run."),
+    "report": Command(
+        _add_report,
+        _report,
+        "Writes the HTML report of a run.",
+        writes=FILE,
+    ),
     "movie": Command(
         _add_movie,
         _movie,
         "Writes a decoded movie beside what was shown, as .mp4 or .gif. The best arm of a run, or "
         "the one you name.",
+        writes=FILE,
     ),
     "events": EVENTS,
     "export": EXPORT,

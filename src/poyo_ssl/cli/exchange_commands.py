@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.cli.options import Command, read_source
+from poyo_ssl.cli.options import FILE, Command, read_source
 from poyo_ssl.cli.terminal import print_frame, say, say_reading
 
 # What a command needs is imported when it is called: torch alone takes seconds.
@@ -38,6 +38,9 @@ def _add_export(parser: ArgumentParser) -> None:
         default={},
         help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
     )
+    parser.add_argument(
+        "--may_replace", action="store_true", help="write over an .nwb that is there"
+    )
 
 
 def _export(options: Namespace) -> None:
@@ -52,6 +55,7 @@ def _export(options: Namespace) -> None:
         source=read_source(options),
         session_start_time=_as_time(options.session_start_time),
         subject=options.subject,
+        may_replace=options.may_replace,
     )
     say(f"Written to {written}.")
 
@@ -71,6 +75,7 @@ EXPORT = Command(
     "Writes predictions and predictability for other tools. As a copy of the session's NWB file, "
     "or as an array for the rows of suite2p's F.npy.",
     reads_source=True,
+    writes=FILE,
 )
 
 
@@ -134,4 +139,5 @@ EVENTS = Command(
     _events,
     "Shows what an event log holds, and makes it a table of presentations. Logs of pyControl, "
     "PsychoPy, Bpod and Bonsai.",
+    writes=FILE,
 )

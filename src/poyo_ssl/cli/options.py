@@ -9,12 +9,18 @@ from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from poyo_ssl.cli.sweeps import find_sweeps, holds, put
+from poyo_ssl.output_directory import (
+    OutputError,
+    require_place_of_directory,
+    require_place_of_file,
+)
 
 Config = TypeVar("Config")
 
@@ -35,6 +41,11 @@ SOURCE = ConfigClass("poyo_ssl.recordings.sources", "SourceConfig")
 """How to read recordings whose layout does not say everything."""
 
 
+Places = Mapping[str, Callable[[Path], None]]
+FILE: Places = MappingProxyType({"output": require_place_of_file})
+DIRECTORY: Places = MappingProxyType({"output": require_place_of_directory})
+
+
 class Command(NamedTuple):
     """What a word on the command line does."""
 
@@ -43,6 +54,8 @@ class Command(NamedTuple):
     call: Callable[[Namespace], None]
     text: str
     """Help; its first sentence stands in the list of commands."""
+    writes: Places = MappingProxyType({})
+    """Options that say where results go, to what checks that they can."""
     reads_source: bool = False
     """Whether it has the options of :data:`SOURCE`."""
     config: ConfigClass | None = None
@@ -51,6 +64,26 @@ class Command(NamedTuple):
     """Whether config files may give several values of an option."""
     essentials: tuple[str, ...] = ()
     """Fields that its short help names; the rest stands in ``--help all``."""
+
+    def require_places(self, options: Namespace) -> None:
+        """Checks where results go, before anything long is done.
+
+        Raises:
+            OutputError: If a directory stands where a file is to be written, or the reverse, a
+                file is one of the recordings to read, or two results would go to one.
+        """
+        places = {name: options[name] for name in self.writes if options[name] is not None}
+        for name, place in places.items():
+            self.writes[name](place)
+            if place.is_file() and any(
+                file.exists() and file.samefile(place) for file in options.get("files", [])
+            ):
+                raise OutputError(f"'{place}' is one of the recordings to read. Write elsewhere.")
+        if len({place.resolve() for place in places.values()}) < len(places):
+            raise OutputError(
+                f"{', '.join(places)} are one file: {', '.join(map(str, places.values()))}. Name "
+                "one for each."
+            )
 
     def add_all_options(self, parser: ArgumentParser) -> None:
         """Every option, and a YAML file with any of them."""
@@ -234,26 +267,36 @@ def build(config: type[Config], options: Namespace) -> Config:
 
 
 def _instantiate(config: type[Config], values: dict[str, Any]) -> Config:
-    _require_no_empty_group(config, values)
+    _require_no_empty(config, values)
     parser = ArgumentParser()
     parser.add_class_arguments(config, "config")
     built: Config = parser.instantiate_classes(_namespace(config=_namespace(**values))).config
     return built
 
 
-def _require_no_empty_group(config: type[Config], values: Mapping[str, Any]) -> None:
-    """Refuses a group of options of a config file that has a name and no option."""
-    for field in fields(config):  # type: ignore[arg-type]
-        group = field.default_factory
-        if is_dataclass(group) and field.name in values:
-            within = values[field.name]
-            if within is None:
-                raise ValueError(
-                    f"The group '{field.name}' of {config.__name__} holds no option. Give one, or "
-                    "leave the group out."
-                )
-            if isinstance(within, Mapping | Namespace):
-                _require_no_empty_group(group, dict(within.items()))
+def _require_no_empty(config: type, values: Mapping[str, Any]) -> None:
+    """Refuses options, and groups of them, that a config file names without a value."""
+    hints = get_type_hints(config)
+    for name in (field.name for field in fields(config) if field.name in values):
+        value, kinds = values[name], get_args(hints[name])
+        if value is None and type(None) not in kinds:
+            what = "group" if is_dataclass(hints[name]) else "option"
+            raise ValueError(
+                f"The {what} '{name}' of {config.__name__} holds nothing. Give it a value, or "
+                "leave it out."
+            )
+        if is_dataclass(hints[name]):
+            _require_within(hints[name], value)
+        elif kinds and is_dataclass(kinds[-1]) and isinstance(value, Mapping):
+            for part in value.values():
+                _require_within(kinds[-1], part)
+
+
+def _require_within(config: Any, value: Any) -> None:
+    """The same of a value that is, or may become, a dataclass."""
+    value = getattr(value, "init_args", value)
+    if isinstance(value, Mapping | Namespace):
+        _require_no_empty(config, dict(value.items()))
 
 
 def _namespace(**values: Any) -> Namespace:

@@ -8,6 +8,7 @@ import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
 from poyo_ssl.cli.options import (
+    DIRECTORY,
     Command,
     ConfigClass,
     add_files,
@@ -16,6 +17,7 @@ from poyo_ssl.cli.options import (
     read_source,
 )
 from poyo_ssl.cli.terminal import console, print_facts, print_frame, say
+from poyo_ssl.output_directory import require_place_of_directory
 from poyo_ssl.progress_bars import byte_progress, item_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
@@ -191,22 +193,26 @@ INSPECT = Command(
     "Shows what recordings hold. Units, imaging, stimuli, what can be decoded and what is missing; "
     "how many units respond to each stimulus, when, and whether its clock seems to be off.",
     reads_source=True,
+    writes={"clock_pictures": require_place_of_directory},
 )
 DOWNLOAD = Command(
     _add_download,
     _download,
     "Lists and fetches sessions of the Allen Brain Observatory. From DANDI:000728; resumes "
     "where it stopped, and checks what it fetched.",
+    writes=DIRECTORY,
 )
 PREPARE = Command(
     _add_prepare,
     _prepare,
     "Converts recordings to torch-brain HDF5. In parallel, resumable, with a manifest.",
     reads_source=True,
+    writes=DIRECTORY,
 )
 SIMULATE = Command(
     _add_simulate,
     _simulate,
     "Invents recordings of a simulated brain observatory.",
     config=ConfigClass("poyo_ssl.recordings.simulation.simulator", "SimulatorConfig"),
+    writes=DIRECTORY,
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.cli.options import Command, ConfigClass, add_files, build, read_source
+from poyo_ssl.cli.options import DIRECTORY, Command, ConfigClass, add_files, build, read_source
 from poyo_ssl.cli.terminal import print_summary, print_sweep, say, say_on_the_way, say_reading
 from poyo_ssl.progress_bars import stage_progress
 
@@ -255,7 +255,10 @@ def _merge(options: Namespace) -> None:
 
 
 DEMO = Command(
-    _add_demo, _demo, "The whole method on a small simulated observatory. Takes minutes."
+    _add_demo,
+    _demo,
+    "The whole method on a small simulated observatory. Takes minutes.",
+    writes=DIRECTORY,
 )
 RUN = Command(
     _add_run,
@@ -274,10 +277,12 @@ RUN = Command(
         "jobs",
         "title",
     ),
+    writes=DIRECTORY,
 )
 MERGE = Command(
     _add_merge,
     _merge,
     "Makes one run of several. They must be of the same recordings and config; arms, seeds and "
     "numbers of labels are joined.",
+    writes=DIRECTORY,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from poyo_ssl.comparison.arms import ARMS, Arm, network_arm
 from poyo_ssl.comparison.diets import find_diet
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.teachers import TEACHERS
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.model.encoder import EncoderConfig
 from poyo_ssl.predictability.partition import find_group
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
@@ -22,6 +23,9 @@ from poyo_ssl.windows.tasks import Task, find_task
 
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
+
+_LISTS = ("tasks", "units", "arms", "label_fractions", "labels_per_class")
+"""Options of a run that are lists, each of which is gone through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,9 @@ class RunConfig:
     """Fitting of image tasks."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
+        for name in _LISTS:
+            _require_each_once(name, getattr(self, name))
         for name in self.tasks:
             find_task(name)
         for name in self.units:
@@ -132,6 +139,8 @@ class RunConfig:
             yield f"label_fractions must lie in (0, 1], got {self.label_fractions}."
         if not all(number >= 1 for number in self.labels_per_class):
             yield f"labels_per_class must be at least 1, got {self.labels_per_class}."
+        for name in self.own_tasks.keys() & {find_task(task).name for task in self.tasks}:
+            yield f"'{name}' is in tasks and in own_tasks. Call the own one something else."
         if self.num_seeds < 1 or self.jobs < 0:
             yield "num_seeds must be at least 1 and jobs not negative."
         yield from self._problems_of_arms()
@@ -183,3 +192,16 @@ class RunConfig:
         if task.answer.needs_pictures:
             return own.movie or self.movie
         return own.labels or self.labels
+
+
+def _require_each_once(name: str, values: Sequence[object]) -> None:
+    """Refuses lists that hold something twice, whose scores would count twice, and bare texts.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    if isinstance(values, str):
+        raise ValueError(f"{name} must be a list, got '{values}'. Write ('{values}',).")
+    twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+    if twice:
+        raise ValueError(f"{name} names {', '.join(twice)} more than once. Name each once.")

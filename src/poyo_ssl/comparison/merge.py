@@ -28,7 +28,7 @@ _NUM_NAMED = 5  # fits that a message names
 _LAST = (*FIT, *ENCODER)
 
 
-def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
+def merge(runs: Sequence[str | Path], directory: str | Path, *, command: str = "") -> Path:
     """Brings runs of one experiment together, and writes its tables and report.
 
     Recordings and config must be the same; arms, seeds and numbers of labels may differ, and the
@@ -48,8 +48,9 @@ def merge(runs: Sequence[Path], directory: Path, *, command: str = "") -> Path:
             or cannot be read.
         OutputError: If another process writes to the directory, or it vanishes or fills up.
     """
+    directory = Path(directory)
     here = [directory] if (directory / EXPERIMENT).exists() else []
-    sources = list(dict.fromkeys([*here, *runs]))
+    sources = list(dict.fromkeys([*here, *map(Path, runs)]))
     run_plan = reduce(add, [RunPlan.load(source) for source in sources])
     _require_one_experiment(sources)
     origins = _find_all(run_plan, sources)

@@ -48,6 +48,8 @@ def plan(
         RecordingError: If the recordings cannot answer the tasks, a part has no window, a class
             too few labels, or an encoder nothing to be pretrained on.
     """
+    if not recordings:
+        raise RecordingError("There is no recording to decode. Give at least one.")
     _require_different(recordings, earlier)
     require_one_rate([*recordings, *earlier])
     tasks = config.asked() or _default_tasks(recordings)
@@ -86,8 +88,18 @@ def _default_tasks(recordings: list[Recording]) -> list[Task]:
 
 
 def _require_different(recordings: list[Recording], earlier: Sequence[Recording]) -> None:
-    """Refuses to pretrain on a recording that decoders are scored on, whatever it is called."""
-    known = {recording.fingerprint(): recording.recording_id for recording in recordings}
+    """Refuses recordings that count twice, and to pretrain on those that decoders are scored on.
+
+    Whatever they are called.
+    """
+    known: dict[str, str] = {}
+    for recording in recordings:
+        one = known.setdefault(recording.fingerprint(), recording.recording_id)
+        if one != recording.recording_id:
+            raise RecordingError(
+                f"'{one}' and '{recording.recording_id}' hold the same traces, and would count as "
+                "two recordings. Leave one of them out."
+            )
     shared = [
         f"'{recording.recording_id}'"
         for recording in earlier

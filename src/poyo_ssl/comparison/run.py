@@ -40,15 +40,15 @@ from poyo_ssl.model.checkpoints import load_encoder, save_encoder
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.ray_tasks import on_ray
-from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.recording import Recording, as_recordings
 from poyo_ssl.result_files import PRETRAINING_FACTS
 from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.worker_processes import Caller, call_in_processes
 
 
 def run(
-    recordings: list[Recording],
-    directory: Path,
+    recordings: Sequence[Recording],
+    directory: str | Path,
     config: RunConfig,
     *,
     pretraining_recordings: Sequence[Recording] = (),
@@ -89,8 +89,9 @@ def run(
     """
     started = time.perf_counter()
     if address is not None:
-        directory = directory.absolute()  # workers of the cluster are elsewhere
+        directory = Path(directory).absolute()  # workers of the cluster are elsewhere
     experiment, said = _plan(recordings, directory, config, pretraining_recordings)
+    directory = experiment.directory
     with alone_in(directory):
         run_plan = _prepare(experiment, said)
         with naming_lost_output(directory / EXPERIMENT):
@@ -107,8 +108,8 @@ def run(
 
 
 def run_sweep(
-    recordings: list[Recording],
-    directory: Path,
+    recordings: Sequence[Recording],
+    directory: str | Path,
     sweep: Sweep,
     *,
     pretraining_recordings: Sequence[Recording] = (),
@@ -141,10 +142,10 @@ def run_sweep(
     from poyo_ssl.report.page import write_report  # plotly is large, and only for this
 
     if address is not None:
-        directory = directory.absolute()
+        directory = Path(directory).absolute()
     planned = [
         _plan(recordings, place, config, pretraining_recordings)
-        for place, config in sweep.runs(directory).items()
+        for place, config in sweep.runs(Path(directory)).items()
     ]
     with ExitStack() as alone:
         for experiment, _ in planned:
@@ -163,13 +164,13 @@ def run_sweep(
                 seconds = seconds_of_fits(experiment.directory, run_plan)
                 write_facts(experiment.directory, run_plan, command, seconds)
                 write_report(experiment.directory)
-            sweep.write_table(directory)
-    return directory / TABLE
+            sweep.write_table(Path(directory))
+    return Path(directory) / TABLE
 
 
 def run_part(
-    recordings: list[Recording],
-    directory: Path,
+    recordings: Sequence[Recording],
+    directory: str | Path,
     config: RunConfig,
     part: Part,
     *,
@@ -201,7 +202,7 @@ def run_part(
     """
     experiment, said = _plan(recordings, directory, config, pretraining_recordings)
     run_plan = _prepare(experiment, said, is_shared=True)
-    with naming_lost_output(directory / EXPERIMENT):
+    with naming_lost_output(experiment.directory / EXPERIMENT):
         stages = _pieces(experiment, run_plan)
         pieces = {name: part.order(found) for name, found in stages.items()}
         if pretrain_only:
@@ -210,8 +211,8 @@ def run_part(
 
 
 def prepare_run(
-    recordings: list[Recording],
-    directory: Path,
+    recordings: Sequence[Recording],
+    directory: str | Path,
     config: RunConfig,
     *,
     pretraining_recordings: Sequence[Recording] = (),
@@ -233,14 +234,16 @@ def prepare_run(
 
 
 def _plan(
-    recordings: list[Recording],
-    directory: Path,
+    recordings: Sequence[Recording],
+    directory: str | Path,
     config: RunConfig,
     earlier: Sequence[Recording],
 ) -> tuple[Experiment, list[str]]:
     """The experiment, and what was warned of when it was planned."""
     with collect_warnings("poyo_ssl") as said:
-        experiment = plan(recordings, directory, config, earlier)
+        experiment = plan(
+            as_recordings(recordings), Path(directory), config, as_recordings(earlier)
+        )
     return experiment, list(said)
 
 

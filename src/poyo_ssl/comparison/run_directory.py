@@ -355,14 +355,14 @@ def _write_confusions(directory: Path, run_plan: RunPlan) -> None:
         planned = run_plan.task(fit.task)
         if not planned.task.answer.has_budget or fit.labels != run_plan.most_labels(fit.task):
             continue
-        names = class_names(planned.classes)
-        found = read_predictions(directory / fit.name / PREDICTIONS, ["truth", "answer"])
+        names, path = class_names(planned.classes), directory / fit.name / PREDICTIONS
+        found = read_predictions(path, ["truth", "answer"])
         target, predicted = (
             pd.Index(names).get_indexer(pd.Index(found[column])) for column in ("truth", "answer")
         )
-        matrix = pd.DataFrame(
-            confusion_matrix(predicted, target, len(names)), index=names, columns=names
-        )
+        with naming_damage(path):  # what is none of the classes
+            counted = confusion_matrix(predicted, target, len(names))
+        matrix = pd.DataFrame(counted, index=names, columns=names)
         key = (fit.task, fit.units, fit.arm)
         counts[key] = counts[key] + matrix if key in counts else matrix
     for key, table in counts.items():

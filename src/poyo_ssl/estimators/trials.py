@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, require_recording
 from poyo_ssl.windows.task_windows import TaskWindows, find_windows, settle
 from poyo_ssl.windows.tasks import Task, find_classes, find_task, presentations
 
@@ -48,6 +48,7 @@ def trials(recording: Recording, task: Task | str, unit_ids: Sequence[str] | Non
         RecordingError: If the recording cannot answer the task, lacks a unit, or has no trial.
         ValueError: If the task is unknown, or asks for pictures.
     """
+    require_recording(recording)
     task = find_task(task)
     if task.answer.needs_pictures:
         raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
+from poyo_ssl.kinds_of_arguments import as_list
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.answers import Shown
 from poyo_ssl.windows.divide import Divided, DividedRecording
@@ -106,7 +107,10 @@ class Scores:
         return self.table.to_string(index=False, float_format="{:.3f}".format)
 
 
-def evaluate(decoder: FittedDecoder, recordings: Iterable[DividedRecording | Recording]) -> Scores:
+def evaluate(
+    decoder: FittedDecoder,
+    recordings: DividedRecording | Recording | Iterable[DividedRecording | Recording],
+) -> Scores:
     """Scores a fitted decoder on every test window of divided recordings.
 
     Args:
@@ -119,7 +123,11 @@ def evaluate(decoder: FittedDecoder, recordings: Iterable[DividedRecording | Rec
         RecordingError: If none can answer the task, there is no window to score, or no unit is
             shared.
     """
-    recordings = list(recordings)
+    recordings = as_list(
+        recordings,
+        (DividedRecording, Recording),
+        "load_recordings(path) reads recordings, divide(recordings, task) divides them.",
+    )
     task, evaluations, num_given = decoder.question.task, [], 0
     for one in recordings:
         num_given += 1

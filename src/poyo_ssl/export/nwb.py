@@ -18,9 +18,10 @@ from poyo_ssl.export.predictions import DESCRIPTIONS, TaskPredictions, split_by_
 from poyo_ssl.export.units import rows_of, units_of
 from poyo_ssl.extras import import_extra
 from poyo_ssl.file_names import file_name
+from poyo_ssl.output_directory import require_unused
 from poyo_ssl.recordings.formats.nwb import NWB2, find_rois
 from poyo_ssl.recordings.loading import identify
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, require_recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.untrusted_files.hdf5 import open_hdf5
 from poyo_ssl.whole_files import partial_file, publish
@@ -48,6 +49,7 @@ def write_nwb(
     source: SourceConfig = _DEFAULT_SOURCE,
     session_start_time: datetime | None = None,
     subject: Mapping[str, str] = _NOTHING,
+    may_replace: bool = False,
 ) -> Path:
     """Writes a session as NWB 2 with what was decoded and what is known of its units.
 
@@ -59,7 +61,7 @@ def write_nwb(
 
     Args:
         recording: As it was read; the file in its ``source`` is copied.
-        path: ``.nwb`` file, replaced whole.
+        path: ``.nwb`` file.
         predictions: ``evaluate(...).predictions`` or ``predictions.csv`` read as text; rows of
             other recordings are left out.
         units: ``partition.units`` or the ``units.csv`` of a run; rows of other recordings are left
@@ -68,15 +70,19 @@ def write_nwb(
         session_start_time: When the session began, for a new file; NWB cannot be without.
         subject: Fields of the animal for a new file, such as ``{"species": "Mus musculus", "sex":
             "F", "age": "P90D"}``; NWB wants these three.
+        may_replace: Write over a file that is there.
 
     Returns:
         ``path``.
 
     Raises:
         RecordingError: If nothing in the tables is about this recording, the file has such a
-            module or column already, or a new file lacks ``session_start_time``.
+            module or column already, a new file lacks ``session_start_time``, or a copy is given
+            it or a subject, of which it tells itself.
+        OutputError: If a file is there that may not be replaced.
         MissingExtraError: If pynwb is not installed.
     """
+    require_recording(recording)
     path = Path(path)
     import_extra("pynwb", "nwb", f"Writing '{path}'")
     tables = []
@@ -86,6 +92,13 @@ def write_nwb(
     copied = _source_to_copy(recording)
     if copied is not None and copied.resolve() == path.resolve():
         raise RecordingError(f"'{path}' is the session's own file. Write the copy elsewhere.")
+    if copied is not None and (session_start_time is not None or subject):
+        raise RecordingError(
+            f"'{copied}' is copied with what it says of the session. session_start_time and "
+            "subject are for sessions that are not NWB: leave them out, and correct the copy with "
+            "pynwb where it is wrong."
+        )
+    require_unused(path, may_replace)
     with partial_file(path) as partial, warnings.catch_warnings():
         # what pynwb finds odd in a file of others is theirs to mend
         warnings.filterwarnings("ignore", module=r"pynwb|hdmf")

@@ -35,6 +35,7 @@ class Found:
     source: SourceConfig
     session_start_time: datetime | None
     subject: Mapping[str, str]
+    may_replace: bool
 
 
 def export_run(
@@ -46,6 +47,7 @@ def export_run(
     source: SourceConfig = _DEFAULT_SOURCE,
     session_start_time: datetime | None = None,
     subject: Mapping[str, str] = _NOTHING,
+    may_replace: bool = False,
 ) -> Path:
     """Writes what a run found out about one of its sessions, in the form that ``output`` ends in.
 
@@ -56,12 +58,13 @@ def export_run(
     Args:
         run: Directory that ``poyo-ssl run`` or ``poyo-ssl finetune`` wrote.
         session: One recording that the run decoded.
-        output: Replaced whole.
+        output: An ``.npy`` file of booleans is replaced.
         predictions: CSV that ``poyo-ssl evaluate`` wrote, to be written in place of the run's own
             predictions, such as of another day.
         source: What the session was read with.
         session_start_time: When the session began, for a new NWB file.
         subject: Fields of the animal, for a new NWB file.
+        may_replace: Write over an NWB file that is there.
 
     Returns:
         ``output``.
@@ -69,6 +72,7 @@ def export_run(
     Raises:
         ValueError: If the output ends in something else, the directory is no run, or it knows
             nothing of the session.
+        OutputError: If an NWB file is there that may not be replaced.
     """
     run, output = Path(run), Path(output)
     if output.suffix.lower() not in WRITERS:
@@ -92,6 +96,7 @@ def export_run(
         source=source,
         session_start_time=session_start_time,
         subject=subject,
+        may_replace=may_replace,
     )
     return WRITERS[output.suffix.lower()](found, output)
 
@@ -123,6 +128,7 @@ def _write_nwb(found: Found, output: Path) -> Path:
         source=found.source,
         session_start_time=found.session_start_time,
         subject=found.subject,
+        may_replace=found.may_replace,
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from poyo_ssl.export.units import units_of
 from poyo_ssl.recordings.formats.suite2p import count_rois, find_plane
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, require_recording
 from poyo_ssl.recordings.untrusted_files.numpy_files import read_dtype
 from poyo_ssl.whole_files import partial_file, publish
 
@@ -30,6 +30,7 @@ def write_predictable(recording: Recording, path: str | Path, units: pd.DataFram
         RecordingError: If the recording is not of suite2p, its units are not in the table, or the
             file exists and holds something else, such as ``F.npy``.
     """
+    require_recording(recording)
     path = Path(path)
     if path.is_file() and read_dtype(path) != np.dtype(bool):
         raise RecordingError(

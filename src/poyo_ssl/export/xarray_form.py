@@ -9,6 +9,7 @@ import pandas as pd
 
 from poyo_ssl.export.predictions import DESCRIPTIONS, only_task
 from poyo_ssl.extras import import_extra
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.recordings.recording import Recording
 
 
@@ -26,9 +27,15 @@ def to_xarray(given: Recording | pd.DataFrame) -> Any:
 
     Raises:
         ImportError: If xarray is missing.
+        TypeError: If something else is given, such as a list of recordings.
         ValueError: If the predictions are about several tasks.
     """
     xarray = import_extra("xarray", "xarray", "A dataset of xarray")
+    require_kind(
+        given,
+        (Recording, pd.DataFrame),
+        "Give one recording, or the predictions of evaluate(...).",
+    )
     if isinstance(given, Recording):
         return xarray.Dataset(*_recording(given))
     return xarray.Dataset(*_predictions(given))

@@ -132,7 +132,6 @@ def adapt(
             "To learn without one, use finetune."
         )
     encoder = encoder if isinstance(encoder, Encoder) else Encoder.from_pretrained(encoder)
-    recordings = [recordings] if isinstance(recordings, Recording) else recordings
     seconds: dict[str, float] = {}
     with _timing(seconds, "choosing units"):
         divided = divide(recordings, task, config.splits)

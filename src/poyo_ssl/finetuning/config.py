@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poyo_ssl.decoders.fitted_decoder import Origin
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.predictability.partition import find_group
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.training.config import TrainingConfig
@@ -83,6 +84,7 @@ class FinetuningConfig:
     drawn anew, so that weights alone transfer; ``shuffled``, exchanged among them, as a control."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not 0 <= self.label_smoothing < 1 or self.num_queries < 1:
             raise ValueError(
                 f"label_smoothing must lie in [0, 1) and num_queries be at least 1; got {self}."

@@ -19,6 +19,7 @@ from poyo_ssl.decoders.network import ClassTeacher, NetworkDecoder
 from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.provenance import Provenance
@@ -27,7 +28,7 @@ from poyo_ssl.training.members import Members, MemberSteps, member_seeds
 from poyo_ssl.training.transfer import EMBEDDINGS, full_rates, prepare_encoder
 from poyo_ssl.windows.evaluation_batches import EvaluationBatches
 from poyo_ssl.windows.label_budget import LabelBudget, LeftOut, take_labels
-from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.population import MADE_BY, Population
 from poyo_ssl.windows.tasks import Task
 from poyo_ssl.windows.training_batches import WindowSource, thin
 
@@ -81,6 +82,7 @@ def finetune(
             not divided for the task.
         TransferError: If it cannot be transferred as asked.
     """
+    require_kind(population, Population, MADE_BY)
     task = population.divided.task(task)
     starts = find_starts(encoder, task, population.divided.classes(task))
     starts, population = place_units(starts, population, task)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from poyo_ssl.alignment.responses import require_unscored
 from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.training.transfer import TransferError
-from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.population import MADE_BY, Population
 
 
 def place_decoder(
@@ -30,6 +31,7 @@ def place_decoder(
             decoder's task tests it there.
         TransferError: If the decoder's encoder knows units by name alone.
     """
+    require_kind(population, Population, MADE_BY)
     placement = decoder.networks[0].encoder.placement
     if placement is None:
         raise TransferError(

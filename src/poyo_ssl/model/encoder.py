@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.shared_response import Loadings
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.model.cross_attention import RotaryCrossAttention
 from poyo_ssl.model.fit import Fit
 from poyo_ssl.model.grid_attention import ConcatenatedCrossAttention, GainCrossAttention
@@ -69,6 +70,7 @@ class EncoderConfig:
     """Longest rotary period in seconds; the shortest is SHORTEST_PERIOD."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("dim", "num_heads", "dim_head", "latents_per_step", "feedforward_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")

@@ -11,11 +11,12 @@ from sklearn.decomposition import PCA
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.estimators.figures import tuning_curves
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.neurons.responses import MOST_LABELS, Responses, mean_responses, measure_responses
 from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.activity import Activity
-from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.windows.divide import MADE_BY, Divided, DividedRecording
 from poyo_ssl.windows.tasks import Task
 
 MOST_RECORDINGS = 5
@@ -146,6 +147,7 @@ def describe_neurons(
     Returns:
         One for each of the first recordings that have training time and units, five at most.
     """
+    require_kind(divided, Divided, MADE_BY)
     described = {}
     for d in divided:
         if d.whole in ("valid", "test") or not len(_longest(d)):

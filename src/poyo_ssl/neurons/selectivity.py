@@ -13,8 +13,11 @@ _SAME_ANGLE = 1e-3
 def selectivity(curves: pd.DataFrame, period: float | None = None) -> pd.DataFrame:
     """Indices of how selective every unit is.
 
-    Responses below zero count as zero. With few trials noise makes all indices larger than they
-    are: compare groups of units by equally many trials.
+    Responses are taken as they are, from zero; those below count as zero, so that every index lies
+    in 0 to 1. An offset of ΔF/F upwards makes all smaller, and traces centred on zero make ``osi``
+    and ``dsi`` of many units 1: subtract the activity before the onset first where that matters.
+    With few trials noise makes all indices larger than they are: compare groups of units by
+    equally many trials.
 
     - ``sparseness``: lifetime sparseness, 0 for equal responses to all, 1 for a response to one
     - ``osi``: ``(preferred - orthogonal) / (preferred + orthogonal)``, where orthogonal is the mean

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import as_list
 from poyo_ssl.predictability.thresholds import PredictabilityConfig, Thresholds, find_thresholds
 from poyo_ssl.predictability.unit_statistics import TOO_SHORT, measure_units
 from poyo_ssl.predictability.verdicts import (
@@ -18,8 +19,8 @@ from poyo_ssl.predictability.verdicts import (
     report_tracked_cells,
     require_predictable,
 )
-from poyo_ssl.recordings.recording import Recording
-from poyo_ssl.windows.divide import Divided, DividedRecording
+from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.windows.divide import MADE_BY, Divided, DividedRecording
 from poyo_ssl.windows.population import Population
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,18 @@ class Partition:
         Args:
             divided: Recordings that were partitioned.
             group: ``predictable``, ``unpredictable`` or ``all``.
+
+        Raises:
+            RecordingError: If nobody is in the group.
         """
-        return Population(divided, self.choose(divided, group))
+        chosen = self.choose(divided, group)
+        if not any(chosen.values()):
+            raise RecordingError(
+                f"No unit of {len(chosen)} recordings is of the group '{group}': there are "
+                f"{str(self)[1:-1]}. Take all units (units: all), or set other thresholds "
+                "(skewness_max, kurtosis_max)."
+            )
+        return Population(divided, chosen)
 
     def __repr__(self) -> str:
         counts = summarize_partition(self)
@@ -159,7 +170,7 @@ def partition_by_predictability(
     Raises:
         ValueError: If recordings share an id, or no unit is predictable.
     """
-    divided = list(divided)
+    divided = as_list(divided, DividedRecording, MADE_BY)
     return partition_recordings(
         [d.recording for d in divided],
         {d.recording.recording_id: d.training for d in divided},

@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.training.transfer import EMBEDDINGS, Units
-from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.population import MADE_BY, Population
 
 
 def identify_units(
@@ -47,6 +48,7 @@ def identify_units(
     Raises:
         ValueError: If the objective learns from labels, or the encoder places units.
     """
+    require_kind(population, Population, MADE_BY)
     if config.label_weight:
         raise ValueError(
             "Units are identified from unlabelled activity, but identification.label_weight is "

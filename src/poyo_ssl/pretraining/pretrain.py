@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from poyo_ssl.alignment.placement import Placement
+from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
 from poyo_ssl.model.fit import NO_CURVES, Fit
@@ -26,7 +27,7 @@ from poyo_ssl.windows.evaluation_batches import (
     MixedValidation,
     ValidationBatches,
 )
-from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.population import MADE_BY, Population
 from poyo_ssl.windows.tasks import Task, find_task
 from poyo_ssl.windows.training_batches import (
     MixedBatches,
@@ -72,6 +73,7 @@ def pretrain(
         RecordingError: If labels are to be learned and no recording was divided for their task,
             the encoder is of another imaging rate, or a recording has too few units.
     """
+    require_kind(population, Population, MADE_BY)
     encoder = starting_encoder(encoder)
     torch.manual_seed(seed)
     task = find_task(config.label_task) if config.label_weight else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.signal import lfilter
 
-from poyo_ssl.recordings.recording import Recording
+from poyo_ssl.recordings.recording import Recording, require_recording
 
 
 class EventKernel:
@@ -65,6 +65,7 @@ def convolve_events(recording: Recording, decay: float) -> Recording:
     Raises:
         ValueError: If ``decay`` is not positive.
     """
+    require_recording(recording)
     kernel = EventKernel(decay, recording.sampling_rate)
     traces = [
         kernel.convolve(recording.df_over_f[first:stop]) for first, stop in recording.segments

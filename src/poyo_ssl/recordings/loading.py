@@ -15,6 +15,7 @@ import numpy as np
 
 from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.file_names import is_own_result
+from poyo_ssl.kinds_of_arguments import as_list
 from poyo_ssl.recordings.dandi.remote import open_remote
 from poyo_ssl.recordings.events import convolve_events
 from poyo_ssl.recordings.formats.arrays import ARRAYS
@@ -57,7 +58,7 @@ def find_recording_files(paths: str | Path | Iterable[str | Path]) -> list[Path]
         RecordingError: If a path does not exist or a folder holds no recording; every such path
             is named.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    given = as_list(paths, (str, Path), "Give paths of files or folders that hold recordings.")
     if not given:
         raise RecordingError("No path was given. Give files or folders that hold recordings.")
     found: dict[Path, Path] = {}

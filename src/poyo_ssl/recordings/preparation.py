@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from poyo_ssl.output_directory import require_place_of_directory
 from poyo_ssl.parallel import iterate_in_parallel
 from poyo_ssl.recordings.loading import (
     find_recording_files,
@@ -159,6 +160,7 @@ def _name(staged: _Staged, source: Source, manifest: Manifest, directory: Path) 
 @contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
     """Keeps other preparations out of a directory, and clears away what killed ones left."""
+    require_place_of_directory(directory)
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(directory / ".prepare.lock", timeout=0):

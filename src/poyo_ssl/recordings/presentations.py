@@ -26,9 +26,18 @@ def mark_blank_sweeps(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
     Blank sweeps are those that a column such as ``is_blank_sweep`` says are, those of contrast 0,
     those whose image has no number, and those of orientation -1 among angles that are not
-    negative and multiples of five degrees.
+    negative and multiples of five degrees. Of flags and contrasts that are text nothing is known,
+    and a warning says so.
     """
     table = table.copy()
+    for name in (*BLANK_FLAGS, "contrast"):
+        if name in table and not _is_numeric(table, name) and table[name].notna().any():
+            logger.warning(
+                "%s: '%s' holds text, such as '%s', so it does not tell which presentations are "
+                "blank sweeps. Write numbers (%s), or another name if it means something else.",
+                where, name, table[name].dropna().iloc[0],
+                "0 in a blank sweep" if name == "contrast" else "1 in a blank sweep, else 0",
+            )  # fmt: skip
     reasons = {
         name: table[name].to_numpy() == 1 for name in BLANK_FLAGS if _is_numeric(table, name)
     }

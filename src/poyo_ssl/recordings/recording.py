@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import as_list, require_kind
 from poyo_ssl.recordings.imaging_times import GAP, problem_of_times
 from poyo_ssl.recordings.presentations import problem_of_angles
 
@@ -96,6 +97,8 @@ class Recording:
                 f"got {self.df_over_f.shape}. For one trace, use df_over_f[:, None]."
             )
             return
+        if not self.recording_id:
+            yield "it has no recording_id. Give it a name."
         yield from self._problems_of_times()
         yield from self._problems_of_units()
         for name, table in self.stimuli.items():
@@ -121,6 +124,9 @@ class Recording:
                 f"{len(self.units)} rows and columns {list(self.units.columns)}; one row per unit "
                 "with a unit_id is needed."
             )
+        elif (self.units["unit_id"] == "").any():
+            row = int(np.flatnonzero(self.units["unit_id"] == "")[0])
+            yield f"unit {row} (the first is 0) has no unit_id. Name every unit, or none."
         elif self.units["unit_id"].duplicated().any():
             twice = self.units.loc[self.units["unit_id"].duplicated(), "unit_id"].unique()
             yield (
@@ -221,6 +227,27 @@ class Recording:
         """
         unit_ids = [f"{self.recording_id}/{unit_id}" for unit_id in self.unit_ids]
         return replace(self, units=self.units.assign(unit_id=unit_ids))
+
+
+_MADE_BY = "load_recordings(path) reads a list of them, recording_from_arrays makes one."
+
+
+def require_recording(given: Recording) -> None:
+    """Checks that one recording is given.
+
+    Raises:
+        TypeError: If it is something else, such as a list of recordings.
+    """
+    require_kind(given, Recording, _MADE_BY)
+
+
+def as_recordings(given: Recording | Iterable[Recording]) -> list[Recording]:
+    """Recordings as a list; one alone is taken, too.
+
+    Raises:
+        TypeError: If they are something else, such as paths.
+    """
+    return as_list(given, Recording, _MADE_BY)
 
 
 def _explain_number_of_times(traces: tuple[int, ...], times: tuple[int, ...]) -> str:

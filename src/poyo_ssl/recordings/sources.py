@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.recordings.columns import (
     as_numbers,
     as_numbers_or_text,
@@ -48,6 +49,7 @@ class StimulusTable:
     """Unit of the column that becomes ``orientation``."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if self.duration is not None and not self.duration > 0:
             raise ValueError(f"duration must be a positive number of seconds, got {self.duration}.")
 
@@ -169,6 +171,7 @@ class FluorescenceConfig:
     """Length of that window in seconds."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         problems = []
         if not 0 <= self.baseline_percentile < 100:
             problems.append(
@@ -193,6 +196,7 @@ class Suite2pConfig:
     """Whether ROIs that ``iscell.npy`` calls no cells are left out."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         problems = []
         if self.sampling_rate is not None and not self.sampling_rate > 0:
             problems.append(f"sampling_rate must be positive, got {self.sampling_rate}.")
@@ -244,5 +248,6 @@ class SourceConfig:
     example; 0 leaves activity as it is."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not self.event_decay >= 0:
             raise ValueError(f"event_decay must be seconds, 0 or more; got {self.event_decay}.")

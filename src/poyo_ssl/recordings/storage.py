@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.file_names import file_name
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.recording import Recording, RecordingError, require_recording
 from poyo_ssl.recordings.torch_brain_form import (
     FORMAT,
     placed_column,
@@ -55,6 +55,7 @@ def save_recording(recording: Recording, directory: str | Path) -> Path:
         RecordingError: If the recording holds something that torch-brain's form cannot; all such
             problems at once.
     """
+    require_recording(recording)
     staged = stage_recording(recording, directory)
     path = recording_path(recording.recording_id, directory)
     publish(staged, path)

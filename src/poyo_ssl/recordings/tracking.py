@@ -6,13 +6,15 @@ import csv
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from poyo_ssl.recordings.recording import Recording, RecordingError
+from poyo_ssl.recordings.formats.suite2p import count_rois, find_plane
+from poyo_ssl.recordings.recording import Recording, RecordingError, as_recordings
 from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
 from poyo_ssl.recordings.untrusted_files.numpy_files import open_array, read_dtype
 from poyo_ssl.recordings.untrusted_files.safe_pickle import as_number, read_objects
@@ -25,8 +27,21 @@ _LARGEST_TEXT = 2**30
 """Bytes of a table or JSON file; ROICaT's of ten thousand ROIs has some ten million."""
 
 
+class _Session(NamedTuple):
+    """What a file says of one session."""
+
+    cells: Mapping[int, int]
+    """Row of ``F.npy`` to number of the cell, below 0 for none."""
+    num_rois: int | None
+    """How many there are, where the file lists all."""
+
+
 def track_units(
-    recordings: Sequence[Recording], path: str | Path, *, subject_id: str
+    recordings: Sequence[Recording],
+    path: str | Path,
+    *,
+    subject_id: str,
+    sessions: Sequence[str | int] | None = None,
 ) -> list[Recording]:
     """Gives cells that ROICaT or track2p found in several sessions one unit id.
 
@@ -37,16 +52,19 @@ def track_units(
     their row of ``F.npy``, as those of suite2p folders do.
 
     Args:
-        recordings: The sessions that were tracked, in the order that the program had them.
+        recordings: The sessions that were tracked.
         path: What the program wrote about them, of one imaging plane.
         subject_id: The animal; the same cell number of two animals is two cells.
+        sessions: What the file calls each of the recordings: the names in ROICaT's table, and
+            numbers from 0 in files that name no session. None: by recording id where the file has
+            names, else in the order of the recordings, with a warning that says what was assumed.
 
     Returns:
         The same recordings with other unit ids.
 
     Raises:
-        RecordingError: If the file is of none of these forms, is about another number of sessions,
-            or does not know a unit.
+        RecordingError: If the file is of none of these forms, does not know a session or a unit,
+            or is about another number of ROIs than the session's folder has.
     """
     path = Path(path)
     if path.suffix.lower() not in READERS:
@@ -55,17 +73,67 @@ def track_units(
             "'....tracking.results_clusters.json' or 'ROICaT.tracking.results.csv', or track2p's "
             "'plane0_suite2p_indices.npy'."
         )
-    sessions = READERS[path.suffix.lower()](path)
-    if len(sessions) != len(recordings):
+    recordings = as_recordings(recordings)
+    found = READERS[path.suffix.lower()](path)
+    keys = _match(recordings, found, path) if sessions is None else list(sessions)
+    if len(keys) != len(recordings) or len(set(keys)) < len(keys) or not set(keys) <= set(found):
         raise RecordingError(
-            f"'{path}' tracks {len(sessions)} sessions, and {len(recordings)} recordings are "
-            "given. Give all of them, in the order that they were tracked in."
+            f"sessions must name {len(recordings)} different sessions of '{path}', one for every "
+            f"recording, got {keys}. There are {_list(found)}."
         )
-    pairs = zip(recordings, sessions, strict=True)
-    tracked = [_rename(recording, cells, subject_id, path) for recording, cells in pairs]
+    tracked = []
+    for recording, key in zip(recordings, keys, strict=True):
+        _require_as_many_rois(recording, found[key], path)
+        tracked.append(_rename(recording, found[key].cells, subject_id, path))
     shared = set.intersection(*(set(recording.unit_ids) for recording in tracked))
     logger.info("%s: %d cells are in all %d sessions.", path, len(shared), len(tracked))
     return tracked
+
+
+def _match(
+    recordings: Sequence[Recording], found: Mapping[str | int, _Session], path: Path
+) -> list[str | int]:
+    """What the file calls each of the recordings."""
+    ids: list[str | int] = [recording.recording_id for recording in recordings]
+    if all(isinstance(key, str) for key in found):
+        if not set(ids) <= set(found):
+            raise RecordingError(
+                f"'{path}' is about the sessions {_list(found)}, and the recordings are called "
+                f"{_list(ids)}. Say which is which: sessions=[...], one name for every recording."
+            )
+        return ids
+    if len(found) != len(recordings):
+        raise RecordingError(
+            f"'{path}' tracks {len(found)} sessions, and {len(recordings)} recordings are given. "
+            "Give all of them, in the order that they were tracked in, or the number of each: "
+            "sessions=[0, ...]."
+        )
+    logger.warning(
+        "'%s' does not name its sessions: %s are taken for its sessions %s, in this order. If that "
+        "is right, sessions=%s says so.",
+        path, _list(ids), _list(found), list(found),
+    )  # fmt: skip
+    return list(found)
+
+
+def _list(names: Iterable[str | int]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _require_as_many_rois(recording: Recording, session: _Session, path: Path) -> None:
+    """Checks a session against the folder that it was read from, where that is at hand."""
+    folder = Path(recording.source or "")
+    if not recording.source or not folder.is_dir():
+        return
+    num_rois = count_rois(find_plane(folder))
+    last = max(session.cells, default=-1)
+    if last >= num_rois or session.num_rois not in (None, num_rois):
+        told = f"row {last} of F.npy" if session.num_rois is None else f"{session.num_rois} ROIs"
+        raise RecordingError(
+            f"'{path}' speaks of {told} in the session that recording '{recording.recording_id}' "
+            f"is taken for, and '{folder}' has {num_rois} ROIs. Say which session it is: "
+            "sessions=[...], one for every recording."
+        )
 
 
 def _explain(path: Path) -> str:
@@ -107,7 +175,7 @@ def _rename(
     return replace(recording, units=recording.units.assign(unit_id=names), subject_id=subject_id)
 
 
-def _read_roicat_json(path: Path) -> list[dict[int, int]]:
+def _read_roicat_json(path: Path) -> dict[str | int, _Session]:
     """``labels_bySession``: of every session, the cell of every ROI, -1 for none."""
     text = _read_text(path)
     try:
@@ -118,10 +186,13 @@ def _read_roicat_json(path: Path) -> list[dict[int, int]]:
             f"'{path}' is not ROICaT's: it holds no labels_bySession, a list of labels for every "
             f"session ({type(error).__name__}). Give '....tracking.results_clusters.json'."
         ) from error
-    return [dict(enumerate(session)) for session in sessions]
+    return {
+        number: _Session(dict(enumerate(labels)), len(labels))
+        for number, labels in enumerate(sessions)
+    }
 
 
-def _read_roicat_csv(path: Path) -> list[dict[int, int]]:
+def _read_roicat_csv(path: Path) -> dict[str | int, _Session]:
     """One row a ROI: ``session_name``, ``roi_session_index`` and ``ucid``, -1 for none."""
     rows = list(csv.DictReader(_read_text(path).splitlines()))
     needed = {"session_name", "roi_session_index", "ucid"}
@@ -143,10 +214,10 @@ def _read_roicat_csv(path: Path) -> list[dict[int, int]]:
         raise RecordingError(
             f"'{path}': roi_session_index and ucid must be whole numbers ({error})."
         ) from error
-    return list(sessions.values())
+    return {name: _Session(cells, len(cells)) for name, cells in sessions.items()}
 
 
-def _read_track2p(path: Path) -> list[dict[int, int]]:
+def _read_track2p(path: Path) -> dict[str | int, _Session]:
     """Cells x sessions: the row of ``F.npy``, None (or NaN) where the cell was not found."""
     if "suite2p_indices" not in path.name:  # plane0_match_mat.npy looks the same
         raise RecordingError(
@@ -166,7 +237,9 @@ def _read_track2p(path: Path) -> list[dict[int, int]]:
             "session, are needed, None or NaN where the cell was not found."
         )
     known = ([(int(row), cell) for cell, row in enumerate(s) if not np.isnan(row)] for s in rows.T)
-    return [defaultdict(lambda: _NO_CELL, pairs) for pairs in known]  # all others are in no row
+    # all others are in no row
+    cells = (defaultdict(lambda: _NO_CELL, pairs) for pairs in known)
+    return {number: _Session(of_session, None) for number, of_session in enumerate(cells)}
 
 
 def _as_row(value: object) -> float:
@@ -186,10 +259,9 @@ def _read_text(path: Path) -> str:
         raise RecordingError(explain_os_error(path, error) or plain) from error
 
 
-READERS: dict[str, Callable[[Path], list[dict[int, int]]]] = {
+READERS: dict[str, Callable[[Path], dict[str | int, _Session]]] = {
     ".json": _read_roicat_json,
     ".csv": _read_roicat_csv,
     ".npy": _read_track2p,
 }
-"""Ending to what reads it: for every session, row of ``F.npy`` to number of the cell, below 0 for
-none."""
+"""Ending to what reads it: sessions by name, or by number where the file has no names."""

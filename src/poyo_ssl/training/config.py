@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from poyo_ssl.kinds_of_arguments import require_numbers
+
 PASSES = 32
 """Times that every window is seen where the number of steps is not given."""
 FEWEST_STEPS, MOST_STEPS = 300, 3_000
@@ -73,6 +75,7 @@ class TrainingConfig:
     """Several processes: seconds to wait for one that does not answer before ending the run."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         problems = []
         counts = (self.batch_size, self.valid_every, self.max_valid_windows)
         if min(counts) < 1 or (self.max_steps is not None and self.max_steps < 1):

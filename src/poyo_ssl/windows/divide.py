@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from torch import Tensor
 
-from poyo_ssl.recordings.recording import Recording, RecordingError, is_one_rate
+from poyo_ssl.recordings.recording import Recording, RecordingError, as_recordings, is_one_rate
 from poyo_ssl.windows.held_out_values import HeldOutValues
 from poyo_ssl.windows.intervals import begin_inside
 from poyo_ssl.windows.pictures import resize_pictures
@@ -35,6 +35,8 @@ from poyo_ssl.windows.tasks import (
 )
 
 logger = logging.getLogger(__name__)
+
+MADE_BY = "divide(recordings, tasks) makes what was recorded into what may be learned from."
 
 _DEFAULT_SPLITS = SplitConfig()
 
@@ -192,7 +194,7 @@ class Divided(Sequence[DividedRecording]):
 
 
 def divide(
-    recordings: Iterable[Recording],
+    recordings: Recording | Iterable[Recording],
     tasks: Task | str | Iterable[Task | str],
     config: SplitConfig = _DEFAULT_SPLITS,
 ) -> Divided:
@@ -205,11 +207,12 @@ def divide(
         config: How much validates and tests, and which.
 
     Raises:
-        RecordingError: If some task can be answered by no recording.
+        RecordingError: If some task can be answered by no recording, or asks for pictures that a
+            recording shows and does not hold.
         SplitError: If the config names a recording that is not there.
         ValueError: If a task is unknown.
     """
-    recordings = list(recordings)
+    recordings = as_recordings(recordings)
     asked = [tasks] if isinstance(tasks, Task | str) else tasks
     wanted = [find_task(task) for task in asked]
     for task in wanted:
@@ -229,6 +232,8 @@ def divide(
     divided = []
     for recording in recordings:
         answered = {n: task for n, task in settled.items() if can_answer(recording, task)}
+        for task in answered.values():
+            _require_pictures(recording, task)
         splits = {
             name: split_task(recording, task, config, held_out) for name, task in answered.items()
         }
@@ -236,6 +241,24 @@ def divide(
     for task in settled.values():
         _warn_of_untrained(Divided(divided), task)
     return Divided(divided)
+
+
+def _require_pictures(recording: Recording, task: Task) -> None:
+    """Checks that every picture that a task asks for is there.
+
+    Raises:
+        RecordingError: If the numbers of some are beyond the last one.
+    """
+    if not task.answer.needs_pictures:
+        return
+    last = recording.stimuli[task.stimulus][task.column].max()
+    num_pictures = len(recording.templates[task.stimulus])
+    if last >= num_pictures:
+        raise RecordingError(
+            f"Recording '{recording.recording_id}' shows {task.column} {last:g} of "
+            f"{task.stimulus}, but has {num_pictures} pictures, and the first one is 0. Subtract "
+            f"1 if they are counted from 1, or leave the task '{task.name}' out."
+        )
 
 
 def _find_held_out(

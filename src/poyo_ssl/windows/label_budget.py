@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from poyo_ssl.kinds_of_arguments import require_numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelBudget:
@@ -24,6 +26,7 @@ class LabelBudget:
     """So many windows of every class in every recording; None: the fraction counts."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not 0 < self.fraction <= 1:
             raise ValueError(f"The label fraction must lie in (0, 1], got {self.fraction}.")
         if self.per_class is not None and (self.per_class < 1 or self.fraction < 1):

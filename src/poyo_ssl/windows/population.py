@@ -22,6 +22,11 @@ from poyo_ssl.windows.task_windows import TaskWindows, find_any_windows
 from poyo_ssl.windows.tasks import Task
 from poyo_ssl.windows.training_batches import WindowSource
 
+MADE_BY = (
+    "Choose units of divided recordings: partition_by_predictability(divided).population(divided, "
+    "'all'), or Population(divided, unit_ids)."
+)
+
 
 class Vocabulary(Protocol):
     """What knows units by name: an encoder."""

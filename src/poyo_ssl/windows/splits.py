@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.windows.intervals import as_intervals, cut_out, merge
 
@@ -124,6 +125,7 @@ class SplitConfig:
         return self.test_fraction if self.folds is None else 1 / self.folds
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not (0 <= self.valid_fraction < 1 and 0 < self.test_fraction < 1):
             raise ValueError(
                 "valid_fraction must lie in [0, 1) and test_fraction in (0, 1), "

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.kinds_of_arguments import require_numbers
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.windows.answers import ANSWERS, Answer
 from poyo_ssl.windows.held_out_values import HeldOutValues
@@ -61,6 +62,7 @@ class Task:
     """Labels that lie a multiple of this apart are the same, such as 360 for directions."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not self.name:
             object.__setattr__(
                 self,
@@ -210,14 +212,22 @@ def find_task(task: str | Task) -> Task:
         return task
     asked, *options = task.split(",")
     if asked in TASKS:
-        return replace(TASKS[asked], **dict(map(_read_option, options)))
+        return replace(TASKS[asked], **_read_options(options))
     stimulus, slash, column = asked.rpartition("/")
     if not slash or not stimulus or not column:
         raise ValueError(
             f"Unknown task '{task}'. Choose from: {', '.join(TASKS)}; or ask for a column of a "
             "table as stimulus/column, such as drifting_gratings/orientation."
         )
-    return Task(stimulus=stimulus, column=column, **dict(map(_read_option, options)))
+    return Task(stimulus=stimulus, column=column, **_read_options(options))
+
+
+def _read_options(texts: list[str]) -> dict[str, Any]:
+    read = [_read_option(text) for text in texts]
+    names = [name for name, _ in read]
+    if len(set(names)) < len(names):
+        raise ValueError(f"'{','.join(texts)}' gives an option of a task twice. Give each once.")
+    return dict(read)
 
 
 def _read_option(text: str) -> tuple[str, Any]:

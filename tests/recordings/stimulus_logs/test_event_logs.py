@@ -100,6 +100,8 @@ def test_what_would_make_a_wrong_table_is_refused(tmp_path, capsys):
 
 
 def test_what_is_not_there_is_said_with_what_is(tmp_path):
+    with pytest.raises(ps.RecordingError, match=r"no log of events: it lacks end"):
+        ps.find_presentations(pd.DataFrame({"name": ["a"], "start": [0.0]}), "a")
     log = ps.read_event_log(write(tmp_path / "log.txt", PYCONTROL))
     with pytest.raises(ps.RecordingError, match=r"'grating' \(found: pause \(3\)"):
         ps.find_presentations(log, "grating")

@@ -175,12 +175,12 @@ def _read_units(
     what: str,
 ) -> dict[str, np.ndarray]:
     """The columns that are given, one value per unit, ids first."""
-    known = {} if unit_ids is None else {"unit_id": np.asarray(unit_ids)}
+    known = {} if unit_ids is None else {"unit_id": _as_ids(unit_ids, what)}
     for name, values in ({} if units is None else units).items():
         column = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
         if name == "unit_id" and unit_ids is not None:
             raise RecordingError(f"{what}: give either unit_ids or the column unit_id of units.")
-        known[str(name)] = column
+        known[str(name)] = _as_ids(values, what) if name == "unit_id" else column
     num_units = max((column.size for column in known.values()), default=0)
     known = {
         name: np.full(num_units, column) if column.ndim == 0 else column
@@ -193,6 +193,17 @@ def _read_units(
             "each. Give each column of a matrix a name of its own."
         )
     return known
+
+
+def _as_ids(given: Sequence[object] | np.ndarray | pd.Series, what: str) -> np.ndarray:
+    """Names of units as an array: numpy would call a missing one 'nan'."""
+    missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object)))
+    if len(missing):
+        raise RecordingError(
+            f"{what}: unit {missing[0]} (the first is 0) has no unit_id ({len(missing)} such "
+            "units). Name every unit, or none."
+        )
+    return np.asarray(given)
 
 
 def _as_units(known: Mapping[str, np.ndarray], what: str) -> pd.DataFrame:

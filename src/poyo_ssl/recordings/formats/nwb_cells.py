@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import h5py
 import numpy as np
@@ -16,6 +17,8 @@ _YES = ("accepted", "iscell", "is_cell", "valid_roi")
 """Columns, in lower case and without spaces, that are 1 for a cell."""
 _NO = ("rejected", "notcell", "not_cell")
 """Columns that are 1 for what is none."""
+_PERHAPS = re.compile("valid|good|bad|keep|kept|quality|exclude|accept|reject")
+"""Parts of names of columns that may say the same in a way that is not known."""
 _REMEDY = "Correct the table, or read all ROIs: only_cells of the source's nwb set to false."
 _TRUTHS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
 
@@ -40,6 +43,13 @@ def find_cells(segmentation: h5py.Group, rows: np.ndarray) -> np.ndarray:
         kind: [_read_flags(segmentation[columns[name]], where) for name in names if name in columns]
         for kind, names in (("yes", _YES), ("no", _NO))
     }
+    if not said["yes"] and not said["no"] and (perhaps := list(filter(_PERHAPS.search, columns))):
+        logger.warning(
+            "%s: whether '%s' says which ROIs are cells is not known; all are read. If it does, "
+            "write it as a column 'iscell' of 1 for a cell, else 0.",
+            where,
+            columns[perhaps[0]],
+        )
     is_in_table = rows < min(map(len, said["yes"] + said["no"]), default=0)
     if not is_in_table.all() or not len(rows):
         return np.arange(len(rows))

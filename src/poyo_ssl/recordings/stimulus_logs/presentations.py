@@ -53,6 +53,12 @@ def find_presentations(
             cannot have, ends are missing or not after starts, or ``onset`` or ``zero`` never
             happened.
     """
+    lacking = [name for name in ("name", "start", "end") if name not in log]
+    if lacking:
+        raise RecordingError(
+            f"This is no log of events: it lacks {', '.join(lacking)} (found: "
+            f"{', '.join(map(str, log))}). Give what read_event_log returns."
+        )
     pattern = _compile(stimulus)
     _require_columns(log, columns)
     matches = [pattern.fullmatch(name) for name in log["name"].astype(str)]
