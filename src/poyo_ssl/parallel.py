@@ -238,7 +238,7 @@ def ray_at(workers: int, address: str | None) -> Iterator[Any]:
         "ray",
         "ray",
         "A cluster, or more than one worker,",
-        "Or work in one process: --workers 1, without --address.",
+        "Or work in one process: one worker, and no address of a cluster.",
     )
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -123,7 +123,7 @@ def _call(
     if not marker.is_file():
         return OutputError(
             f"Machine '{socket.gethostname()}' of the Ray cluster does not see '{marker.parent}'. "
-            "Put --output on storage that all machines see under the same path."
+            "Choose an output directory on storage that all machines see under the same path."
         ), []
     with threadpool_limits(1), collected_log() as records:
         error = None
@@ -140,8 +140,8 @@ def _say_lost(death: Exception, num_deaths: int) -> None:
     if num_deaths > _MOST_DEATHS:
         raise ChildProcessError(
             f"The workers of a fit died {num_deaths} times, the last one by {name}: memory may "
-            "have run out. What was finished is kept. Start machines with fewer tasks at a time "
-            "('ray start --num-cpus'), or give --jobs, and run the same command to resume."
+            "have run out. What was finished is kept. Let every machine of the cluster do fewer "
+            "tasks at a time, and run the same command to resume."
         ) from death
     logger.warning("A worker of the Ray cluster was lost (%s); its fit is begun again.", name)
 

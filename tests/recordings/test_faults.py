@@ -133,6 +133,17 @@ def test_a_flipped_bit_never_ends_in_an_untyped_error(files, form):
     assert outcomes["crash"] == 0, outcomes
 
 
+def test_text_that_ends_in_the_wrong_place_is_refused_before_hdf5_loops_over_it(files):
+    path, read = files["stored"]
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 16 + 9] ^= 8  # the first text is 2,048 bytes longer than it is
+    damaged = path.with_name("longer.h5")
+    damaged.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"longer.h5' is damaged: the text at byte \d+"):
+        read(damaged)
+
+
 def odd_traces(seed: int) -> np.ndarray:
     """Units of every kind: quiet, bursting, NaN, infinite, constant, huge and tiny."""
     rng = np.random.default_rng(seed)

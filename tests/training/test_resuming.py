@@ -352,7 +352,7 @@ def test_a_directory_that_may_not_be_written_is_refused_before_training(tmp_path
 def test_a_file_in_the_way_of_the_directory_is_refused_before_training(tmp_path):
     (tmp_path / "checkpoints").write_text("not a directory")
     module = Watched(BUSY, 0.5, None)
-    with pytest.raises(TrainingStorageError, match=r"checkpoints' cannot be written \(File exists"):
+    with pytest.raises(TrainingStorageError, match=r"checkpoints' is a file"):
         run(module, checkpoint_directory=tmp_path / "checkpoints")
     assert module.seen == []
 

@@ -18,12 +18,12 @@ from poyo_ssl.windows.tasks import find_classes, find_task, presentations
 RATE = 10.0
 
 
-def session(table: dict, name: str = "trials", **facts) -> ps.Recording:
+def session(table: dict, name: str = "trials", *, seed: int = 0, **facts) -> ps.Recording:
     """Four units, of which each of the first two prefers one half of the trials."""
     starts = 2.0 + 3.0 * np.arange(len(next(iter(table.values()))))
     shown = pd.DataFrame({"start": starts, "end": starts + 1.5, **table})
     times = np.arange(int((starts[-1] + 6) * RATE)) / RATE
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     df_over_f = rng.normal(size=(len(times), 4))
     for i, start in enumerate(starts):
         df_over_f[(times >= start) & (times < start + 1.5), i % 2] += 2.0
@@ -191,8 +191,10 @@ def test_a_held_out_day_of_the_same_cells_is_one_config_away():
 
 
 def test_one_day_trains_and_another_tests_in_a_run(tmp_path):
-    day = session({"side": ["left", "right"] * 20})
-    days = [replace(day, recording_id=name) for name in ("monday", "tuesday")]
+    days = [
+        replace(session({"side": ["left", "right"] * 20}, seed=seed), recording_id=name)
+        for seed, name in enumerate(("monday", "tuesday"))
+    ]
     config = RunConfig(
         tasks=("trials/side",), units=("all",), arms=(), num_seeds=1, jobs=1,
         predictability=ps.PredictabilityConfig(min_timesteps=100),

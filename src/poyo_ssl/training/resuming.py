@@ -73,6 +73,8 @@ class TrainingCheckpoints(CheckpointIO):
                 partial.write_bytes(b"may be written")
                 partial.unlink()
             remove_stale_partials(self.directory)
+        except OutputError as error:
+            raise TrainingStorageError(str(error)) from error
         except OSError as error:
             raise TrainingStorageError(_explain_unwritten(self.directory, error)) from error
 

@@ -19,6 +19,7 @@ from poyo_ssl.recordings.untrusted_files.absent import (
     explain_os_error,
     explain_pointer,
 )
+from poyo_ssl.recordings.untrusted_files.hdf5_heaps import find_damaged_heap
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LARGEST_COMPRESSION = 1100  # deflate reaches at most 1032:1
@@ -32,9 +33,8 @@ def open_hdf5(source: str | Path | BinaryIO, *, name: str | None = None) -> Iter
     Errors that h5py raises while the file is open are turned into a ``RecordingError`` that
     names the file: in a file that opens, they mean that part of it is missing, damaged or not
     of the form that the reader knows. Damage that only changes numbers is not noticed unless
-    the file was written with checksums. libhdf5 itself can crash on a damaged header, or loop for
-    ever over text whose bytes became zeros; where a file is not to be trusted, open it in a
-    process of its own.
+    the file was written with checksums. libhdf5 itself can crash on a damaged header; where a
+    file is not to be trusted, open it in a process of its own.
 
     Args:
         source: A path, or a binary file object that seeks, such as a remote file. It stays open.
@@ -51,6 +51,8 @@ def open_hdf5(source: str | Path | BinaryIO, *, name: str | None = None) -> Iter
         opened = _NamedFile(source, name or repr(source))
     try:
         _refuse_other_formats(opened)
+        if isinstance(opened, Path):
+            _refuse_damaged_heaps(opened)
         with h5py.File(opened, "r") as file:
             refuse_unsafe_contents(file)
             with _naming_missing_filters(file):
@@ -111,6 +113,15 @@ def _existing_file(path: Path) -> Path:
         found = "it is a folder" if os.path.isdir(path) else "there is no such file"
         raise RecordingError(f"Cannot open '{path}': {found}. Give the path of an HDF5 file.")
     return path
+
+
+def _refuse_damaged_heaps(path: Path) -> None:
+    place = find_damaged_heap(path)
+    if place is not None:
+        raise RecordingError(
+            f"'{path}' is damaged: the text at byte {place} does not end where it should. Download "
+            "or copy it again."
+        )
 
 
 def _refuse_other_formats(opened: Path | _NamedFile) -> None:
