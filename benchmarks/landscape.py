@@ -3,9 +3,9 @@
     python benchmarks/landscape.py ../shared/data/sub-527550471_ses-527745328-StimA_ophys.nwb
 
 Networks learn the direction of drifting gratings from as many predictable, unpredictable or random
-units of a real session, three seeds each (units are drawn anew where there are more of them). Of the
-cross-entropy on all training windows, without dropout and in double precision, are measured about
-the weights that were found:
+units of a real session, three seeds each (units are drawn anew where there are more of them). Of
+the cross-entropy on all training windows, without dropout and in double precision, are measured
+about the weights that were found:
 
 - how much of its variance along filter-normalised random directions, from -1 to 1 for all, no
   parabola explains (roughness; a plain bowl of the same curvature has 0: the control);
@@ -103,7 +103,7 @@ def main() -> None:
         "# Loss surfaces by diet",
         f"`python benchmarks/landscape.py DATA`: {TASK} of drifting gratings, as many units of "
         f"each diet, {len(SEEDS)} seeds, {NUM_DIRECTIONS} directions a network. `bowl`: roughness "
-        "of a parabola of the same curvature. Losses are in nats, `fisher` in nats a window.",
+        "of a parabola of the same curvature. Losses are in nats, `fisher` in squared nats a window.",
         to_markdown(means),
         "## Predictable over unpredictable units",
         "Geometric means over seeds, 95 % interval of their logarithms (t).",
