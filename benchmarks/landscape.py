@@ -103,7 +103,7 @@ def main() -> None:
         "# Loss surfaces by diet",
         f"`python benchmarks/landscape.py DATA`: {TASK} of drifting gratings, as many units of "
         f"each diet, {len(SEEDS)} seeds, {NUM_DIRECTIONS} directions a network. `bowl`: roughness "
-        "of a parabola of the same curvature. Losses are in nats, `fisher` in squared nats a window.",
+        "of a parabola of the same curvature. `loss` and `barrier` are in nats.",
         to_markdown(means),
         "## Predictable over unpredictable units",
         "Geometric means over seeds, 95 % interval of their logarithms (t).",

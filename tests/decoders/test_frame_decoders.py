@@ -100,3 +100,10 @@ def test_no_option_is_chosen_with_what_test_windows_show(tiny_population, tiny_r
         np.array_equal(states[0][1][name], states[1][1][name], equal_nan=True)
         for name in states[0][1]
     )
+
+
+def test_a_white_picture_stays_white_however_probabilities_round(movie_filter):
+    posterior = np.full((2, 10), np.nextafter(np.float32(0.1), np.float32(1)))
+    white = np.ones((10, 4, 8), dtype=np.float32)
+    assert np.tensordot(posterior, white, axes=1).max() > 1
+    assert (movie_filter.show(posterior, white) == 1).all()

@@ -85,7 +85,7 @@ class FramePosterior(NearestFrame):
     def show(self, posterior: np.ndarray, pictures: np.ndarray) -> np.ndarray:
         """The mean of all pictures, weighed by how probable they are, (num_windows, 64, 128)."""
         mean: np.ndarray = np.tensordot(posterior, pictures, axes=1)
-        return mean
+        return mean.clip(0.0, 1.0)  # probabilities add up to one but for rounding
 
 
 class FrameFilter(FramePosterior):
