@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _MAGIC = b"GCOL\x01\0\0\0"
 """Signature, version and reserved bytes of a global heap collection."""
@@ -12,6 +13,8 @@ _HEADER = 16
 """Bytes before the objects of a heap, and before the content of each."""
 _LOOKED_AT = 2**24
 """Bytes at either end of a file in which heaps are looked for; all of a file of twice as many."""
+_CHUNK = 2**18
+"""Bytes that are looked through at a time."""
 
 
 def find_damaged_heap(path: Path) -> int | None:
@@ -29,31 +32,37 @@ def find_damaged_heap(path: Path) -> int | None:
     References:
         HDF5 File Format Specification Version 3.0, III.E, Disk Format: Global Heap.
     """
-    for offset, content in _ends(path):
-        place = content.find(_MAGIC)
-        while place >= 0:
-            if not _is_filled(content[place:]):
-                return offset + place
-            place = content.find(_MAGIC, place + 1)
+    with path.open("rb") as file:
+        for start in _starts_of_chunks(path.stat().st_size):
+            file.seek(start)
+            chunk = file.read(_CHUNK + len(_MAGIC) - 1)
+            place = chunk.find(_MAGIC)
+            while place >= 0:
+                file.seek(start + place)
+                if not _is_filled(file):
+                    return start + place
+                place = chunk.find(_MAGIC, place + 1)
     return None
 
 
-def _ends(path: Path) -> Iterator[tuple[int, bytes]]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= 2 * _LOOKED_AT:
-            yield 0, file.read()
-            return
-        yield 0, file.read(_LOOKED_AT)
-        file.seek(size - _LOOKED_AT)
-        yield size - _LOOKED_AT, file.read()
+def _starts_of_chunks(size: int) -> Iterator[int]:
+    if size <= 2 * _LOOKED_AT:
+        yield from range(0, size, _CHUNK)
+        return
+    yield from range(0, _LOOKED_AT, _CHUNK)
+    yield from range(size - _LOOKED_AT, size, _CHUNK)
 
 
-def _is_filled(heap: bytes) -> bool:
-    """Whether objects, and the free space that ends them, fill a heap; one that is cut off may."""
-    (size,) = struct.unpack_from("<Q", heap, 8)
-    if size > len(heap):
-        return True  # goes on where nothing is looked at
+def _is_filled(file: BinaryIO) -> bool:
+    """Whether objects, and the free space that ends them, fill the heap that begins here.
+
+    One that is cut off, or larger than what is looked at, may.
+    """
+    header = file.read(_HEADER)
+    size = int.from_bytes(header[8:], "little")
+    heap = header + file.read(max(0, min(size, _LOOKED_AT) - _HEADER))
+    if size > len(heap) or len(header) < _HEADER:
+        return True
     place = _HEADER
     while place + _HEADER <= size:
         index, _, _, length = struct.unpack_from("<HHIQ", heap, place)
