@@ -98,6 +98,8 @@ def _in_workers(calls: Mapping[int, Call], workers: int) -> Generator[int, None,
 
     with warnings.catch_warnings(), on_signals(tell_workers):
         warnings.filterwarnings("ignore", "A generator produced by joblib", UserWarning)
+        # loky renews a worker that has grown, between two calls: nothing is lost
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         with signals_of_terminals_held_back():  # from workers, and from what cleans up after them
             started = parallel(jobs)
         with closing(started) as results:
