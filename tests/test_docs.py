@@ -34,7 +34,7 @@ from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import gather_lists
 from poyo_ssl.decoders import value_decoders
-from poyo_ssl.finetuning import finetune
+from poyo_ssl.finetuning import finetune, teacher_choice
 from poyo_ssl.predictability import screening
 from poyo_ssl.pretraining import pretrain
 from poyo_ssl.recordings import preparation
@@ -154,6 +154,7 @@ def few_steps():
     """Every fit stops after two steps; recordings are worked on in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(value_decoders, "MOST_KERNEL_WINDOWS", 100)
+        patch.setattr(teacher_choice, "MAX_FOLDS", 2)
         for module in (finetune, pretrain):
             patch.setattr(module, "fit", fit_two_steps)
         for module, name in ((preparation, "iterate_in_parallel"), (screening, "map_in_parallel")):
