@@ -11,7 +11,6 @@ Accelerators have fused kernels for this and do not come here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -96,8 +95,8 @@ class PoolCombinedTokens(torch.autograd.Function):
     """As :class:`PoolGainTokens`, of values and without tokens.
 
     The score of a token is the combination, by the P samples of its patch and a one, of P + 1
-    scores that its unit has in all windows; so is its value. Blocks are of units at one time, since
-    it is the windows that share these scores and values.
+    scores that its unit has in all windows; so is its value. Blocks are of units, since it is the
+    windows that share these scores and values.
     """
 
     @staticmethod
@@ -118,24 +117,19 @@ class PoolCombinedTokens(torch.autograd.Function):
             (T, B, H, L, E); the weights of a reader sum to one over all times and units.
         """
         grid = _CombinedGrid(patches, scores, values, is_left_out)
-        readers = grid.readers  # (B, H, L)
-        pooled = patches.new_zeros(len(scores), *readers, values.shape[-1])
-        largest = patches.new_full((len(scores), *readers), torch.finfo(patches.dtype).min / 2)
-        total = torch.zeros_like(largest)
-        for time, units in grid.blocks():
-            weights = grid.scores(time, units)  # (u, B, H, L)
-            before, now = largest[time], torch.maximum(largest[time], weights.amax(0))
-            shrunk = (before - now).exp2_()
-            weights.sub_(now).exp2_()
-            total[time] = (total[time] * shrunk).add_(weights.sum(0))
-            largest[time] = now
-            of_time = pooled[time].mul_(shrunk[..., None]).flatten(0, 1)
-            of_time.baddbmm_(_by_reader(weights).mT, _by_reader(grid.values(time, units)))
-        log_sum = largest + total.log2()
-        most = log_sum.amax(0)
-        log_sum = most + (log_sum - most).exp2_().sum(0).log2_()  # (B, H, L)
-        pooled *= (largest - log_sum).exp2_()[..., None]
-        ctx.save_for_backward(patches, scores, values, pooled, log_sum)
+        pooled = patches.new_zeros(*grid.readers, values.shape[-1])
+        largest = patches.new_full(grid.readers[1:], torch.finfo(patches.dtype).min / 2)
+        total = torch.zeros_like(largest)  # (B, H, L)
+        for units in grid.blocks():
+            weights = grid.scores(units)  # (u, T, B, H, L)
+            before, largest = largest, torch.maximum(largest, weights.amax((0, 1)))
+            shrunk = (before - largest).exp2_()
+            weights.sub_(largest).exp2_()
+            total.mul_(shrunk).add_(weights.sum((0, 1)))
+            pooled.mul_(shrunk[..., None])
+            pooled.flatten(0, 2).baddbmm_(_by_reader(weights).mT, grid.values(units))
+        pooled /= total[..., None]
+        ctx.save_for_backward(patches, scores, values, pooled, largest + total.log2())
         ctx.is_left_out = is_left_out
         return pooled
 
@@ -148,21 +142,23 @@ class PoolCombinedTokens(torch.autograd.Function):
         """Gradients of scores and values; the patches are data."""
         patches, scores, values, pooled, log_sum = ctx.saved_tensors
         grid = _CombinedGrid(patches, scores, values, ctx.is_left_out)
-        d_scores, d_values = torch.empty_like(grid.of_scores), torch.zeros_like(grid.of_values)
-        mean_gradient = (d_pooled * pooled).sum((0, -1)).flatten(0, 1)[:, None]  # (B * H, 1, L)
-        for time, units in grid.blocks():
-            gradient = d_pooled[time].flatten(0, 1)  # (B * H, L, E)
-            attention = grid.scores(time, units).sub_(log_sum).exp2_()
-            combining = grid.patches[time, units].mT  # (u, P + 1, B)
-            d_own = (_by_reader(attention) @ gradient).transpose(0, 1).flatten(1)
-            d_values[units] += combining @ d_own.view(len(d_own), len(patches), -1)
-            own_values = _by_reader(grid.values(time, units))
-            d_own = torch.baddbmm(mean_gradient, own_values, gradient.mT, beta=-1)
-            d_own = attention.flatten(1, 2).mul_(d_own.transpose(0, 1))
-            torch.bmm(
-                combining, d_own.view(len(d_own), len(patches), -1), out=d_scores[time, units]
-            )
-        return None, d_scores.div_(BITS).view(scores.shape), d_values.view(values.shape), None
+        num_times, num_windows, num_heads, _ = grid.readers
+        d_scores, d_values = torch.empty_like(grid.of_scores), torch.empty_like(values)
+        gradient = d_pooled.flatten(0, 2)  # (T * B * H, L, E)
+        mean_gradient = (d_pooled * pooled).sum((0, -1)).expand(grid.readers)
+        mean_gradient = mean_gradient.flatten(0, 2)[:, None]  # (T * B * H, 1, L)
+        for units in grid.blocks():
+            attention = grid.scores(units).sub_(log_sum).exp2_()
+            d_own = _by_reader(attention) @ gradient  # (T * B * H, u, E)
+            d_own = d_own.unflatten(0, (num_times * num_windows, num_heads))
+            combining = grid.patches[units].flatten(1, 2).mT  # (u, P + 1, T * B)
+            for head in range(num_heads):
+                d_values[units, :, head] = combining @ d_own[:, head].transpose(0, 1)
+            d_weights = torch.baddbmm(mean_gradient, grid.values(units), gradient.mT, beta=-1)
+            attention.flatten(1, 3).mul_(d_weights.transpose(0, 1))
+            torch.matmul(grid.patches[units].mT, attention.flatten(3), out=d_scores[units])
+        d_scores = d_scores.div_(BITS).transpose(0, 1).unflatten(-1, scores.shape[-2:])
+        return None, d_scores, d_values, None
 
 
 class _CombinedGrid:
@@ -172,37 +168,37 @@ class _CombinedGrid:
         self, patches: Tensor, scores: Tensor, values: Tensor, is_left_out: Tensor | None
     ) -> None:
         num_windows, num_times, num_units, num_samples = patches.shape
-        self.readers = num_windows, *scores.shape[-2:]
-        self.patches = patches.new_ones(num_times, num_units, num_windows, num_samples + 1)
-        self.patches[..., :-1] = patches.permute(1, 2, 0, 3)
-        self.of_scores = scores.flatten(-2).contiguous()  # (T, U, P + 1, H * L)
+        self.readers = num_times, num_windows, *scores.shape[-2:]  # T, B, H, L
+        self.patches = patches.new_ones(num_units, num_times, num_windows, num_samples + 1)
+        self.patches[..., :-1] = patches.permute(2, 1, 0, 3)
+        self.of_scores = scores.flatten(-2).transpose(0, 1).contiguous()  # (U, T, P + 1, H * L)
         self.of_values = values.flatten(-2).contiguous()  # (U, P + 1, H * E)
-        self.head = values.shape[-2:]
-        self.is_left_out = None if is_left_out is None else is_left_out.permute(1, 2, 0)
+        self.head_dim = values.shape[-1]
+        self.is_left_out = None if is_left_out is None else is_left_out.permute(2, 1, 0)
 
-    def blocks(self) -> Iterator[tuple[int, slice]]:
-        """Times, and for each all units."""
-        numbers = self.readers[0] * (self.of_scores.shape[-1] + self.of_values.shape[-1])
-        for time in range(len(self.patches)):
-            for units in _blocks(self.patches.shape[1], numbers):
-                yield time, units
+    def blocks(self) -> list[slice]:
+        """Of units."""
+        num_windows = self.readers[0] * self.readers[1]
+        numbers = num_windows * (self.of_scores.shape[-1] + self.of_values.shape[-1])
+        return _blocks(len(self.patches), numbers)
 
-    def scores(self, time: int, units: slice) -> Tensor:
-        """(u, B, H, L)."""
-        scores = self.patches[time, units] @ self.of_scores[time, units]
-        scores = scores.unflatten(-1, self.readers[1:])
+    def scores(self, units: slice) -> Tensor:
+        """(u, T, B, H, L)."""
+        scores = self.patches[units] @ self.of_scores[units]
+        scores = scores.unflatten(-1, self.readers[2:])
         if self.is_left_out is not None:
-            scores.masked_fill_(self.is_left_out[time, units, :, None, None], float("-inf"))
+            scores.masked_fill_(self.is_left_out[units, ..., None, None], float("-inf"))
         return scores
 
-    def values(self, time: int, units: slice) -> Tensor:
-        """(u, B, H, E)."""
-        return (self.patches[time, units] @ self.of_values[units]).unflatten(-1, self.head)
+    def values(self, units: slice) -> Tensor:
+        """(T * B * H, u, E), a view."""
+        values = self.patches[units].flatten(1, 2) @ self.of_values[units]
+        return values.unflatten(-1, (-1, self.head_dim)).flatten(1, 2).transpose(0, 1)
 
 
 def _by_reader(of_units: Tensor) -> Tensor:
-    """(u, B, H, ...) -> (B * H, u, ...), a view."""
-    return of_units.flatten(1, 2).transpose(0, 1)
+    """(u, T, B, H, ...) -> (T * B * H, u, ...), a view."""
+    return of_units.flatten(1, 3).transpose(0, 1)
 
 
 def _blocks(num_windows: int, numbers_per_window: int) -> list[slice]:

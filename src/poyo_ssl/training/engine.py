@@ -24,7 +24,11 @@ from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.data_parallel import SeedParts, find_processes, naming_lost_processes
 from poyo_ssl.training.loaders import make_loaders
 from poyo_ssl.training.loggers import LOGGERS
-from poyo_ssl.training.memory import keep_large_buffers, return_memory
+from poyo_ssl.training.memory import (
+    keep_large_buffers,
+    leaving_new_arrays_unfilled,
+    return_memory,
+)
 from poyo_ssl.training.progress import LOG_EVERY, KeepBest, KeepCurves, ShowBar
 from poyo_ssl.training.resuming import (
     TrainingCheckpoints,
@@ -110,7 +114,12 @@ def fit(
     if newest is not None and is_finished(newest):
         return _restore_fitted(module, read_checkpoint(newest))
     first_step = step_of(newest) if newest is not None else 0
-    with _expected_warnings(), _keeping_ctrl_c(), naming_lost_processes(config.rank_timeout):
+    with (
+        _expected_warnings(),
+        _keeping_ctrl_c(),
+        naming_lost_processes(config.rank_timeout),
+        leaving_new_arrays_unfilled(),
+    ):
         train_loader, valid_loader = make_loaders(
             train_batches,
             valid_batches,

@@ -1,10 +1,15 @@
-"""How glibc treats the large arrays of a training step."""
+"""How glibc and torch treat the large arrays of a training step."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
@@ -34,6 +39,21 @@ def keep_large_buffers() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BUFFER)
     libc.mallopt(M_TRIM_THRESHOLD, 4 * LARGEST_KEPT_BUFFER)
+
+
+@contextmanager
+def leaving_new_arrays_unfilled() -> Iterator[None]:
+    """Saves a pass over every new array (a twentieth of a step's time on a CPU).
+
+    Where algorithms are deterministic, torch fills arrays with NaN before they are written.
+    """
+    setting: Any = torch.utils.deterministic
+    before = setting.fill_uninitialized_memory
+    setting.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        setting.fill_uninitialized_memory = before
 
 
 def return_memory() -> None:
