@@ -103,6 +103,7 @@ def test_a_run_of_reference_decoders_makes_its_report_in_seconds(gratings, tmp_p
         "ridge, time bins",
         "ridge, semi-supervised",
         "logistic",
+        "condition posterior",
     }
     assert set(summary["num_test"]) == {92}
     assert (summary["trial_low"] > 0.7).all()

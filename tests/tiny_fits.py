@@ -33,6 +33,7 @@ KINDS = [
     ("direction", "ridge, time bins"),
     ("direction", "ridge, semi-supervised"),
     ("direction", "logistic"),
+    ("direction", "condition posterior"),
     ("direction", "scratch"),
     ("direction", "scratch + teacher"),
     ("movie_frame", "nearest frame"),

@@ -23,7 +23,7 @@ from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_FRAME, MOVIE_HELD_OUT, ORIENTATION
 from tiny_fits import ENCODER, few_steps, fit_arm, setting_of
 
-LINEAR = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
+LINEAR = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", "condition posterior")
 LOOK_UPS = ("nearest frame", "frame posterior", "frame filter")
 NETWORKS = ("scratch", "scratch + teacher", "pretrained")
 ALL = {**ARMS, "pretrained": network_arm("pretrained", is_pretrained=True)}

@@ -28,7 +28,8 @@ from tiny_runs import SIMULATOR, tiny_run_config
 
 TINY = tiny_run_config()
 REFERENCES = (
-    "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", "aligned",
+    "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", "condition posterior",
+    "aligned",
     "aligned, shuffled", "ridge, aligned", "ridge, aligned, shuffled",
 )  # fmt: skip
 """The last four because the other animals saw the movie, too."""

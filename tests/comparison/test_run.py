@@ -92,7 +92,8 @@ def test_units_are_described_with_every_decoder_that_tells_of_them(finished, rec
     for neurons in described:
         direction, movie = neurons.tasks
         assert set(direction.importance) == {
-            "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", *NETWORKS,
+            "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic",
+            "condition posterior", *NETWORKS,
         }  # fmt: skip
         assert set(movie.importance) == {"ridge to pixels", *NETWORKS}
         assert set(direction.latents) == set(movie.latents) == set(NETWORKS)
@@ -102,7 +103,13 @@ def test_units_are_described_with_every_decoder_that_tells_of_them(finished, rec
 def test_scores_cover_every_arm_seed_recording_and_label_fraction(finished):
     scores = pd.read_csv(finished / "scores.csv")
     main = scores[scores["metric"].isin(["accuracy", "ssim"])]
-    linear = {"ridge": 1, "ridge, time bins": 1, "ridge, semi-supervised": 1, "logistic": 2}
+    linear = {
+        "ridge": 1,
+        "ridge, time bins": 1,
+        "ridge, semi-supervised": 1,
+        "logistic": 2,
+        "condition posterior": 1,
+    }
     label_arms = {**linear, **dict.fromkeys(NETWORKS, 2)}
     references = ("mean frame", "nearest frame", "frame posterior", "frame filter")
     movie_arms = {

@@ -216,6 +216,12 @@ def test_a_run_that_pretrains_nothing_needs_no_predictable_unit(tmp_path):
     recording = session({"side": ["left", "right"] * 20})
     ps.run([recording], tmp_path, config)
     scores = pd.read_csv(tmp_path / "scores.csv")
-    assert set(scores["arm"]) == {"ridge", "ridge, time bins", "ridge, semi-supervised", "logistic"}
+    assert set(scores["arm"]) == {
+        "ridge",
+        "ridge, time bins",
+        "ridge, semi-supervised",
+        "logistic",
+        "condition posterior",
+    }
     with pytest.raises(ValueError, match="No unit of 1 recordings is predictable"):
         ps.run([recording], tmp_path, replace(config, units=("predictable",)))

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.decoders.condition_posterior import LabelScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.frame_decoders import (
     AlignedFrame,
@@ -17,7 +18,6 @@ from poyo_ssl.decoders.frame_decoders import (
     FramePosterior,
     NearestFrame,
 )
-from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, PixelReadout
 from poyo_ssl.decoders.value_decoders import (
@@ -27,9 +27,10 @@ from poyo_ssl.decoders.value_decoders import (
     fit_value_ridge,
 )
 from poyo_ssl.finetuning.answering import PictureTeacher
+from poyo_ssl.finetuning.condition_choice import condition_posterior
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
-from poyo_ssl.finetuning.teacher_choice import choose_blend
+from poyo_ssl.finetuning.teacher_choice import AnyTeacher, choose_blend
 from poyo_ssl.finetuning.teachers import (
     NUM_BINS,
     TEACHERS,
@@ -143,10 +144,10 @@ def fit_ridge_of_any_arm(setting: Setting) -> Fitted:
     return (fit_ridge_arm if has_classes else fit_value_ridge_arm)(setting)
 
 
-def fit_linear_transfer_arm(
-    setting: Setting, *, name: str, fit_readout: Callable[[Setting], LinearReadout]
+def fit_closed_form_arm(
+    setting: Setting, *, name: str, fit_readout: Callable[[Setting], LabelScores]
 ) -> Fitted:
-    """Ridge that learns from unlabelled windows or from an earlier day, too."""
+    """What scores labels in closed form."""
     return LabelReadout(setting.question(name), fit_readout(setting)), NO_CURVES
 
 
@@ -175,7 +176,7 @@ def fit_network(
     setting: Setting,
     arm: str,
     encoder: Encoder | EncoderConfig,
-    teacher: LinearReadout | FrameTemplates | PictureTeacher | None = None,
+    teacher: AnyTeacher | None = None,
 ) -> Fitted:
     """Fine-tunes a network in the given setting."""
     decoder = finetune(
@@ -225,10 +226,10 @@ def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None =
     )
 
 
-def _linear_transfer_arm(
-    name: str, fit_readout: Callable[[Setting], LinearReadout], **options: bool
+def _closed_form_arm(
+    name: str, fit_readout: Callable[[Setting], LabelScores], **options: bool
 ) -> Arm:
-    fit = partial(fit_linear_transfer_arm, name=name, fit_readout=fit_readout)
+    fit = partial(fit_closed_form_arm, name=name, fit_readout=fit_readout)
     return Arm(fit, ("labels",), **options)
 
 
@@ -236,26 +237,29 @@ ARMS = {
     "ridge": Arm(fit_ridge_of_any_arm, ("labels", "values"), is_seeded=False),
     "kernel ridge": Arm(fit_kernel_ridge_arm, ("values",), is_seeded=False),
     "ridge, time bins": Arm(fit_binned_ridge_arm, ("labels",), is_seeded=False),
-    "ridge, semi-supervised": _linear_transfer_arm(
+    "ridge, semi-supervised": _closed_form_arm(
         "ridge, semi-supervised", semi_supervised_ridge, is_seeded=False
     ),
-    "ridge, transferred": _linear_transfer_arm(
+    "ridge, transferred": _closed_form_arm(
         "ridge, transferred", transferred_ridge, is_seeded=False, needs_tuning=True
     ),
-    "ridge, transferred, shuffled": _linear_transfer_arm(
+    "ridge, transferred, shuffled": _closed_form_arm(
         "ridge, transferred, shuffled", shuffled_ridge, needs_tuning=True
     ),
-    "aligned": _linear_transfer_arm("aligned", aligned, is_seeded=False, needs_alignment=True),
-    "aligned, shuffled": _linear_transfer_arm(
+    "aligned": _closed_form_arm("aligned", aligned, is_seeded=False, needs_alignment=True),
+    "aligned, shuffled": _closed_form_arm(
         "aligned, shuffled", partial(aligned, is_shuffled=True), needs_alignment=True
     ),
-    "ridge, aligned": _linear_transfer_arm(
+    "ridge, aligned": _closed_form_arm(
         "ridge, aligned", aligned_ridge, is_seeded=False, needs_alignment=True
     ),
-    "ridge, aligned, shuffled": _linear_transfer_arm(
+    "ridge, aligned, shuffled": _closed_form_arm(
         "ridge, aligned, shuffled", partial(aligned_ridge, is_shuffled=True), needs_alignment=True
     ),
     "logistic": Arm(fit_logistic_arm, ("labels",)),
+    "condition posterior": _closed_form_arm(
+        "condition posterior", condition_posterior, is_seeded=False
+    ),
     "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
     **{
         name: Arm(

@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from poyo_ssl.decoders.condition_posterior import LabelScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates, GaussianTemplates
 from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
-from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.reference_decoders import (
-    readout_of,
-    readout_state,
-)
+from poyo_ssl.decoders.reference_decoders import scores_of, scores_state
 from poyo_ssl.model.checkpoints import (
     build_encoder,
     encoder_settings,
@@ -30,7 +27,7 @@ from poyo_ssl.windows.activity import Activity, Windows
 BATCH_SIZE = 128
 """Windows predicted at once."""
 
-ClassTeacher = LinearReadout | FrameTemplates
+ClassTeacher = LabelScores | FrameTemplates
 """What scores classes in closed form, movie frames among them."""
 
 
@@ -212,8 +209,8 @@ def members_of(tensors: dict[str, Tensor], settings: dict[str, Any]) -> list[dic
 
 def teacher_state(teacher: ClassTeacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A teacher as settings (JSON-ready) and tensors."""
-    if isinstance(teacher, LinearReadout):
-        return readout_state(teacher)
+    if not isinstance(teacher, FrameTemplates):
+        return scores_state(teacher)
     settings, tensors = teacher.state()
     return {**settings, "templates": type(teacher).__name__}, tensors
 
@@ -221,7 +218,7 @@ def teacher_state(teacher: ClassTeacher) -> tuple[dict[str, Any], dict[str, Tens
 def teacher_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> ClassTeacher:
     """Inverse of :func:`teacher_state`."""
     if "templates" not in settings:
-        return readout_of(settings, tensors)
+        return scores_of(settings, tensors)
     kinds = {kind.__name__: kind for kind in (FrameTemplates, GaussianTemplates)}
     return kinds[settings["templates"]].of(settings, tensors)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poyo_ssl.decoders.condition_posterior import ConditionReadout, LabelScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import PictureReadout
@@ -15,11 +16,11 @@ from poyo_ssl.windows.activity import Activity
 
 
 class LabelReadout(FittedDecoder):
-    """Ridge or logistic regression on binned activity."""
+    """What scores labels in closed form, from binned activity."""
 
     KIND = "label readout"
 
-    def __init__(self, question: Question, readout: LinearReadout) -> None:
+    def __init__(self, question: Question, readout: LabelScores) -> None:
         super().__init__(question)
         self.readout = readout
 
@@ -35,12 +36,12 @@ class LabelReadout(FittedDecoder):
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout."""
-        return readout_state(self.readout)
+        return scores_state(self.readout)
 
     @classmethod
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
-        return cls(question, readout_of(settings, tensors))
+        return cls(question, scores_of(settings, tensors))
 
 
 class PixelReadout(FittedDecoder):
@@ -119,3 +120,19 @@ def readout_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> LinearRe
         unit_ids=settings["readout_unit_ids"],
         **{name: tensors[f"readout.{name}"].numpy() for name in ("weights", "center", "intercept")},
     )
+
+
+def scores_state(readout: LabelScores) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The same of whatever scores labels."""
+    if isinstance(readout, LinearReadout):
+        return readout_state(readout)
+    (linear, of_linear), (settings, tensors) = readout_state(readout.conditions), readout.state()
+    return linear | settings, of_linear | tensors
+
+
+def scores_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> LabelScores:
+    """Inverse of :func:`scores_state`."""
+    linear = readout_of(settings, tensors)
+    if "conditions" not in settings:
+        return linear
+    return ConditionReadout.of(linear, settings, tensors)

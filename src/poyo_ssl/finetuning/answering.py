@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from poyo_ssl.decoders.condition_posterior import ConditionReadout
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
@@ -88,7 +89,7 @@ class Lesson:
     config: FinetuningConfig
     labelled: list[WindowSource]
     valid: list[WindowSource]
-    teacher: LinearReadout | FrameTemplates | PictureTeacher | None
+    teacher: ClassTeacher | PictureTeacher | None
 
     @property
     def num_timesteps(self) -> int:
@@ -113,7 +114,7 @@ def learn_labels(lesson: Lesson) -> Learning:
     Raises:
         TypeError: If the teacher is not one of labels.
     """
-    return _learn_classes(lesson, LabelDecoding, LinearReadout)
+    return _learn_classes(lesson, LabelDecoding, (LinearReadout, ConditionReadout))
 
 
 def learn_frames(lesson: Lesson) -> Learning:
@@ -124,18 +125,19 @@ def learn_frames(lesson: Lesson) -> Learning:
     """
     shown = lesson.population.divided.learning(lesson.task)[0].recording
     period = presentation_period(shown, lesson.task)
-    return _learn_classes(lesson, partial(FrameDecoding, frame_period=period), FrameTemplates)
+    return _learn_classes(lesson, partial(FrameDecoding, frame_period=period), (FrameTemplates,))
 
 
 def _learn_classes(
     lesson: Lesson,
     module: Callable[[LabelDecoder, FinetuningConfig, LearningRates], LabelDecoding],
-    teaching: type[LinearReadout] | type[FrameTemplates],
+    teaching: tuple[type, ...],
 ) -> Learning:
     teacher = lesson.teacher
-    if isinstance(teacher, PictureTeacher) or not isinstance(teacher, teaching | None):
+    if isinstance(teacher, PictureTeacher) or not isinstance(teacher, (*teaching, NoneType)):
+        kinds = " or a ".join(kind.__name__ for kind in teaching)
         raise TypeError(
-            f"The task '{lesson.task.name}' takes a {teaching.__name__} for a teacher, got a "
+            f"The task '{lesson.task.name}' takes a {kinds} for a teacher, got a "
             f"{type(teacher).__name__}."
         )
     networks = _label_networks(lesson, len(lesson.population.divided.classes(lesson.task)))
@@ -184,7 +186,7 @@ def learn_pictures(lesson: Lesson) -> Learning:
         TypeError: If the teacher is one of labels.
     """
     teacher, labelled, valid = lesson.teacher, lesson.labelled, lesson.valid
-    if isinstance(teacher, LinearReadout | FrameTemplates):
+    if teacher is not None and not isinstance(teacher, PictureTeacher):
         raise TypeError(f"The task '{lesson.task.name}' takes a PictureTeacher for a teacher.")
     modules = _movie_modules(lesson, teacher)
     networks = [module.network for module in modules]

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import sem
 
+from poyo_ssl.decoders.condition_posterior import LabelScores
 from poyo_ssl.decoders.frame_templates import FrameTemplates
-from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.finetune import finetune
@@ -25,20 +25,20 @@ MAX_FOLDS = 5
 SHARPNESSES = np.logspace(-1, 2, 31)
 """Factors from scores to log-probabilities that are tried."""
 
-BLENDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+BLENDS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Weights of the network beside the teacher that are tried."""
 CLEARLY = 2.0
 """Standard errors by which another weight must be better than the one that is given."""
 FEWEST_FOLDS = 5
 """Labelled windows of a class below which the weight is not chosen."""
 
-AnyTeacher = LinearReadout | FrameTemplates | PictureTeacher
-Candidates = Mapping[str, Callable[[Setting], LinearReadout]]
-"""Name to what fits a linear decoder on the labels of a setting; the first is taken where there
+AnyTeacher = LabelScores | FrameTemplates | PictureTeacher
+Candidates = Mapping[str, Callable[[Setting], LabelScores]]
+"""Name to what fits a closed form on the labels of a setting; the first is taken where there
 are too few of them to choose by."""
 
 
-def choose_teacher(candidates: Candidates, setting: Setting) -> LinearReadout:
+def choose_teacher(candidates: Candidates, setting: Setting) -> LabelScores:
     """The decoder under which left-out training labels are likeliest, fitted on all of them.
 
     Its scores are scaled so that a softmax over the temperature of the setting's teacher gives the
@@ -58,7 +58,7 @@ def choose_teacher(candidates: Candidates, setting: Setting) -> LinearReadout:
 
 
 def _try_out(
-    fit: Callable[[Setting], LinearReadout], setting: Setting, num_folds: int
+    fit: Callable[[Setting], LabelScores], setting: Setting, num_folds: int
 ) -> tuple[float, float]:
     """Mean log-likelihood of left-out labels, and the sharpness at which it is largest."""
     scores, targets = [], []

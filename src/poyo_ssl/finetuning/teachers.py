@@ -17,6 +17,7 @@ from poyo_ssl.decoders.aligned import (
     fit_aligned_templates,
     fit_ridge_towards,
 )
+from poyo_ssl.decoders.condition_posterior import LabelScores
 from poyo_ssl.decoders.frame_templates import (
     FrameTemplates,
     Kind,
@@ -37,6 +38,7 @@ from poyo_ssl.decoders.movie_reference import find_components, fit_ridge_to_pixe
 from poyo_ssl.decoders.placed_templates import PlacedTemplates
 from poyo_ssl.decoders.template_choice import fit_templates, merit_of
 from poyo_ssl.finetuning.answering import PictureTeacher
+from poyo_ssl.finetuning.condition_choice import condition_posterior
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teacher_choice import AnyTeacher, choose_teacher
 from poyo_ssl.recordings.recording import RecordingError
@@ -278,9 +280,9 @@ def _modes(setting: Setting, divided: DividedRecording) -> PrincipalModes:
     return PrincipalModes.measure(activity.binned(thinned, num_timesteps, 1))
 
 
-def chosen_label_teacher(setting: Setting) -> LinearReadout:
+def chosen_label_teacher(setting: Setting) -> LabelScores:
     """The best of all closed forms of the same information; see :func:`choose_teacher`."""
-    candidates: dict[str, Callable[[Setting], LinearReadout]] = {
+    candidates: dict[str, Callable[[Setting], LabelScores]] = {
         "ridge, semi-supervised": semi_supervised_ridge,
         "ridge": partial(ridge_readout, num_bins=1),
         **{
@@ -289,6 +291,7 @@ def chosen_label_teacher(setting: Setting) -> LinearReadout:
             if num_bins <= setting.num_timesteps
         },
         "logistic": logistic_readout,
+        "condition posterior": condition_posterior,
     }
     if _shared_stimulus(setting) is not None:
         candidates = {"ridge, aligned": aligned_ridge, **candidates}

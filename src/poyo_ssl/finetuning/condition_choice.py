@@ -1,0 +1,198 @@
+"""Which properties of what was shown make a condition, chosen on training labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from poyo_ssl.decoders.condition_posterior import ConditionReadout, ConditionResponses
+from poyo_ssl.finetuning.setting import Setting
+from poyo_ssl.finetuning.teacher_choice import likeliest, smallest_class
+from poyo_ssl.windows.divide import DividedRecording
+from poyo_ssl.windows.task_windows import TaskWindows
+from poyo_ssl.windows.tasks import presentations
+
+MAX_FOLDS = 3
+"""Parts that labelled windows are left out in; fewer where a class has fewer windows."""
+BINS = (1, 3, 5)
+"""Numbers of time bins of a window that are tried."""
+SHRINKAGES = (0.1, 0.3, 0.6)
+"""Of the covariance, that are tried."""
+ADDITIVITIES = (0.0, 0.3, 0.6)
+"""Of the means, that are tried where conditions have more than one property."""
+MOST_VALUES = 20
+"""Values of a column up to which it may be a property."""
+MOST_OTHERS = 2
+"""Properties beside the one that is asked about."""
+FEWEST_WINDOWS = 2
+"""Of a condition, in the mean, up from which it is one."""
+
+
+class ConditionOptions(NamedTuple):
+    """What is chosen; these where there are too few labels to choose by."""
+
+    others: tuple[str, ...] = ()
+    """Columns beside the one that is asked about."""
+    num_bins: int = 1
+    shrinkage: float = 0.6
+    """See :meth:`ConditionResponses.readout`."""
+    additivity: float = 0.0
+    """See :meth:`ConditionResponses.readout`."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Every combination of properties that training windows of a setting show."""
+
+    others: tuple[str, ...]
+    """Columns beside the one that is asked about."""
+    known: pd.MultiIndex
+    """Class, and values of the others, of every condition; sorted."""
+
+    @classmethod
+    def of(cls, setting: Setting, others: tuple[str, ...]) -> Conditions:
+        """Of all recordings."""
+        shown = [
+            _shown(setting, divided, setting.training_windows(divided), others)
+            for divided in setting.population.divided.learning(setting.task)
+        ]
+        return cls(
+            others, pd.MultiIndex.from_frame(pd.concat(shown).drop_duplicates()).sort_values()
+        )
+
+    def responses(
+        self, setting: Setting, divided: DividedRecording, num_bins: int
+    ) -> ConditionResponses:
+        """What they evoke in the training windows of one recording."""
+        windows = setting.training_windows(divided)
+        shown = _shown(setting, divided, windows, self.others)
+        return ConditionResponses(
+            features=setting.features(divided, windows, num_bins),
+            condition=self.known.get_indexer(pd.MultiIndex.from_frame(shown)),
+            properties=np.stack([np.asarray(codes) for codes in self.known.codes], axis=1),
+            unit_ids=setting.unit_ids(divided),
+        )
+
+    @property
+    def class_of(self) -> np.ndarray:
+        """(num_conditions,)."""
+        return self.known.get_level_values(0).to_numpy(dtype=np.int64, copy=True)
+
+
+def condition_posterior(setting: Setting) -> ConditionReadout:
+    """The conditions under which left-out training labels are likeliest, fitted on all labels."""
+    num_folds = min(MAX_FOLDS, smallest_class(setting))
+    chosen = ConditionOptions()
+    if num_folds >= 2:
+        likelihoods = _try_out(setting, num_folds)
+        chosen = max(likelihoods, key=lambda options: likelihoods[options])
+    conditions = Conditions.of(setting, chosen.others)
+    readouts = [
+        ConditionReadout(
+            conditions=conditions.responses(setting, divided, chosen.num_bins).readout(
+                chosen.shrinkage, chosen.additivity
+            ),
+            class_of=conditions.class_of,
+            num_classes=len(setting.population.divided.classes(setting.task)),
+        )
+        for divided in setting.population.divided.learning(setting.task)
+    ]
+    return ConditionReadout.merge(readouts)
+
+
+def _try_out(setting: Setting, num_folds: int) -> dict[ConditionOptions, float]:
+    """Mean log-likelihood of left-out labels for all options, at its best sharpness."""
+    scores: dict[ConditionOptions, list[np.ndarray]] = {}
+    targets = []
+    possible = list(possible_others(setting))
+    num_classes = len(setting.population.divided.classes(setting.task))
+    for without in setting.leaving_out(num_folds):
+        conditions_of = {others: Conditions.of(without, others) for others in possible}
+        for divided in setting.population.divided.learning(setting.task):
+            left = without.left_out_windows(divided)
+            targets.append(left.target)
+            for others, num_bins in product(possible, _possible_bins(setting)):
+                conditions = conditions_of[others]
+                responses = conditions.responses(without, divided, num_bins)
+                features = without.features(divided, left, num_bins)
+                for shrinkage, additivity in product(
+                    SHRINKAGES, ADDITIVITIES if others else (0.0,)
+                ):
+                    readout = ConditionReadout(
+                        conditions=responses.readout(shrinkage, additivity),
+                        class_of=conditions.class_of,
+                        num_classes=num_classes,
+                    )
+                    options = ConditionOptions(others, num_bins, shrinkage, additivity)
+                    told = readout.scores(features, responses.unit_ids)
+                    scores.setdefault(options, []).append(told)
+    target = np.concatenate(targets)
+    return {
+        options: float(likeliest(np.concatenate(told), target)[0].mean())
+        for options, told in scores.items()
+    }
+
+
+def _possible_bins(setting: Setting) -> list[int]:
+    return [num_bins for num_bins in BINS if num_bins <= setting.num_timesteps]
+
+
+def possible_others(setting: Setting) -> Iterator[tuple[str, ...]]:
+    """Columns that every recording has, with a few values in combinations that it shows often."""
+    yield ()
+    shown = []
+    for divided in setting.population.divided.learning(setting.task):
+        windows = setting.training_windows(divided)
+        table = presentations(divided.recording, setting.task)
+        if table is None or windows.trial is None:
+            return
+        shown.append(table.iloc[windows.trial].assign(**{setting.task.column: windows.target}))
+    columns = [
+        name
+        for name in shown[0].columns
+        if name not in ("start", "end", setting.task.column)
+        and all(
+            name in table and 2 <= _text(table[name]).nunique() <= MOST_VALUES for table in shown
+        )
+    ]
+    for number in range(1, MOST_OTHERS + 1):
+        for others in combinations(columns, number):
+            if all(_are_properties(table, [setting.task.column, *others]) for table in shown):
+                yield others
+
+
+def _are_properties(shown: pd.DataFrame, columns: list[str]) -> bool:
+    """Whether the first column's values come with others that tell conditions apart, often."""
+    number = _num_conditions(shown, columns)
+    without_one = [[name for name in columns if name != other] for other in columns[1:]]
+    return len(shown) >= FEWEST_WINDOWS * number and all(
+        number > _num_conditions(shown, fewer) for fewer in without_one
+    )
+
+
+def _num_conditions(shown: pd.DataFrame, columns: list[str]) -> int:
+    return len(shown[columns].astype(str).drop_duplicates())
+
+
+def _shown(
+    setting: Setting, divided: DividedRecording, windows: TaskWindows, others: tuple[str, ...]
+) -> pd.DataFrame:
+    """Class and values of other columns of every window, as text."""
+    classes = pd.DataFrame({"class": windows.target})
+    if not others:
+        return classes
+    table = presentations(divided.recording, setting.task)
+    assert table is not None
+    assert windows.trial is not None
+    values = table.iloc[windows.trial][list(others)].reset_index(drop=True)
+    return pd.concat([classes, values.apply(_text)], axis=1)
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Values that can be compared, whatever they are."""
+    return values.astype(str)
