@@ -35,7 +35,13 @@ from poyo_ssl.comparison.run_directory import describe_hardware
 from poyo_ssl.finetuning.setting import Setting
 
 TASKS = ("direction", "temporal_frequency", "orientation", "spatial_frequency")
-CLOSED_FORMS = ("ridge", "ridge, time bins", "ridge, semi-supervised", "logistic")
+CLOSED_FORMS = (
+    "ridge",
+    "ridge, time bins",
+    "ridge, semi-supervised",
+    "logistic",
+    "condition posterior",
+)
 NETWORKS = ("scratch", "scratch + chosen teacher")
 NUM_FOLDS = 5
 RESULTS = Path(__file__).parent / "results" / "real_sessions.json"
