@@ -11,7 +11,16 @@ from typing import Any
 import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.cli.options import DIRECTORY, Command, ConfigClass, add_files, build, read_source
+from poyo_ssl.cli.options import (
+    DIRECTORY,
+    Command,
+    ConfigClass,
+    add_files,
+    add_pretrained,
+    build,
+    find_encoder,
+    read_source,
+)
 from poyo_ssl.cli.terminal import print_summary, print_sweep, say, say_on_the_way, say_reading
 from poyo_ssl.progress_bars import stage_progress
 
@@ -33,6 +42,7 @@ def _add_run(parser: ArgumentParser) -> None:
         default=[],
         help="other recordings to pretrain encoders on, which are not decoded",
     )
+    add_pretrained(parser, without="; none pretrains one here")
     parser.add_argument(
         "--skip_broken", action="store_true", help="continue without recordings that cannot be read"
     )
@@ -73,6 +83,8 @@ def _run(options: Namespace) -> None:
         from poyo_ssl.cli.trial import trial_of
 
         config = trial_of(config)
+    if options.pretrained:
+        config = config.beginning_with(str(find_encoder(options.pretrained)))
     say_reading([*options.files, *options.pretrain_on])
     recordings, earlier = (
         load_recordings(files, read_source(options), skip_broken=options.skip_broken)

@@ -12,7 +12,7 @@ from poyo_ssl.comparison.diets import find_diet
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.teachers import TEACHERS
 from poyo_ssl.kinds_of_arguments import require_numbers
-from poyo_ssl.model.encoder import EncoderConfig
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.predictability.partition import find_group
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.pretraining.config import PretrainingConfig
@@ -23,6 +23,9 @@ from poyo_ssl.windows.tasks import Task, find_task
 
 SCRATCH = "scratch"
 """The arm that every gain is measured against."""
+
+PRETRAINED = "pretrained"
+"""The arm that begins with a pretrained encoder where nothing else is said."""
 
 _LISTS = ("tasks", "units", "arms", "label_fractions", "labels_per_class")
 """Options of a run that are lists, each of which is gone through."""
@@ -53,15 +56,29 @@ class PretrainingArm:
     recordings: Literal["other", "decoded", "both"] = "other"
     """What the encoder is pretrained on: the recordings given to pretrain on, where there are
     any; the training parts of those to decode; or both."""
+    encoder: str = ""
+    """A pretrained encoder to begin with, of the run's size: a directory, the name of one that
+    comes with the package, or owner/name on the Hub; empty: one is pretrained as the options above
+    say, which mean nothing otherwise."""
 
     def __post_init__(self) -> None:
         find_diet(self.units)
+        if self.encoder and self.pretraining is not None:
+            raise ValueError(
+                f"The encoder '{self.encoder}' is pretrained already: leave out either encoder or "
+                "pretraining."
+            )
         if self.teacher is not None and self.teacher not in TEACHERS:
             raise ValueError(
                 f"Unknown teacher '{self.teacher}'. Choose from: {', '.join(TEACHERS)}; or none."
             )
         if self.recordings not in ("other", "decoded", "both"):
             raise ValueError(f"recordings must be other, decoded or both, got '{self.recordings}'.")
+
+    @property
+    def learned_from(self) -> str:
+        """The diet, or the encoder that is given."""
+        return self.encoder or self.units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +97,12 @@ class RunConfig:
     window."""
     units: tuple[str, ...] = ("unpredictable", "all")
     """Units to decode: unpredictable, predictable, all."""
-    arms: tuple[str, ...] = ("scratch", "scratch + chosen teacher", "pretrained")
+    arms: tuple[str, ...] = ("scratch", "scratch + chosen teacher", PRETRAINED)
     """Networks to fit beside the reference decoders, which are always there: scratch, any of the
     pretrainings, and with a teacher: scratch + chosen teacher, scratch + teacher (ridge), and
     scratch + semi-supervised, transferred, shuffled, aligned or look-up (movie frames) teacher."""
     pretrainings: dict[str, PretrainingArm] = field(
-        default_factory=lambda: {"pretrained": PretrainingArm()}
+        default_factory=lambda: {PRETRAINED: PretrainingArm()}
     )
     """Name of an arm to how its encoder is pretrained."""
     baseline: str = SCRATCH
@@ -161,6 +178,24 @@ class RunConfig:
         if self.baseline not in (SCRATCH, *fitted):
             yield f"The baseline '{self.baseline}' is not fitted. Choose from: {', '.join(fitted)}."
 
+    def beginning_with(self, encoder: str) -> RunConfig:
+        """The same with the arm ``pretrained`` beginning with an encoder, and all of its size.
+
+        Args:
+            encoder: See :attr:`PretrainingArm.encoder`.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        known = self.pretrainings.get(PRETRAINED, PretrainingArm())
+        given = replace(known, pretraining=None, encoder=encoder)
+        return replace(
+            self,
+            arms=tuple(dict.fromkeys([*self.arms, PRETRAINED])),
+            pretrainings={**self.pretrainings, PRETRAINED: given},
+            encoder=Encoder.from_pretrained(encoder).config,
+        )
+
     def asked(self) -> list[Task]:
         """The tasks that were asked for, in order; none: those that the recordings can answer."""
         own = [replace(task, name=name) for name, task in self.own_tasks.items()]
@@ -185,6 +220,10 @@ class RunConfig:
     def pretraining_of(self, arm: str) -> PretrainingConfig:
         """How the encoder of an arm is pretrained."""
         return self.pretrainings[arm].pretraining or self.pretraining
+
+    def objective_of(self, arm: str) -> str:
+        """What the encoder of an arm is pretrained by; empty where it is given."""
+        return "" if self.pretrainings[arm].encoder else self.pretraining_of(arm).objective
 
     def finetuning_of(self, arm: str, task: Task) -> FinetuningConfig:
         """How a network is fitted to a task."""

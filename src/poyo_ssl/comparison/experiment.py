@@ -130,8 +130,8 @@ class Experiment:
     def _learns_like(self, one: str, other: str) -> bool:
         first, second = self.config.pretrainings[one], self.config.pretrainings[other]
         return (
-            (first.units, first.lines, first.recordings)
-            == (second.units, second.lines, second.recordings)
+            (first.units, first.lines, first.recordings, first.encoder)
+            == (second.units, second.lines, second.recordings, second.encoder)
         ) and self.config.pretraining_of(one) == self.config.pretraining_of(other)
 
     def fits(self) -> list[PlannedFit]:

@@ -12,6 +12,7 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.experiment import Experiment
 from poyo_ssl.comparison.problems import find_problems
 from poyo_ssl.file_names import EXPERIMENT
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.result_files import read_json
@@ -59,7 +60,9 @@ def plan(
         tasks,
         config.earlier_splits or replace(config.splits, train=(), valid=(), test=()),
     )
-    is_pretraining = any(name in config.arms for name in config.pretrainings)
+    is_pretraining = any(
+        name in config.arms and not arm.encoder for name, arm in config.pretrainings.items()
+    )
     partition = partition_by_predictability(
         divided + divided_earlier,
         config.predictability,
@@ -69,7 +72,26 @@ def plan(
     problems = find_problems(experiment)
     if problems:
         raise RecordingError(" ".join(problems))
+    _warn_of_encoders_that_know_recordings(experiment)
     return experiment
+
+
+def _warn_of_encoders_that_know_recordings(experiment: Experiment) -> None:
+    """Encoders that are given have learned from parts which this run knows nothing of."""
+    decoded = {divided.recording.recording_id for divided in experiment.divided}
+    for arm in experiment.pretrained_arms:
+        source = experiment.config.pretrainings[arm].encoder
+        learned = Encoder.from_pretrained(source).provenance if source else None
+        shared = decoded.intersection(learned.recordings) if learned else set()
+        if shared:
+            logger.warning(
+                "Arm '%s': its encoder '%s' has learned from %s, which is decoded here. Its scores "
+                "count only if that was from the training parts of this run; otherwise give one of "
+                "other recordings, or leave encoder out.",
+                arm,
+                source,
+                ", ".join(sorted(shared)),
+            )
 
 
 def _default_tasks(recordings: list[Recording]) -> list[Task]:

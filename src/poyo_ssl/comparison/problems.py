@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 
@@ -85,8 +86,11 @@ def _problems_of_parts(
 
 
 def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
-    """Diets that take no unit, and labels to pretrain on that no recording has."""
+    """Diets that take no unit, labels to pretrain on that no recording has, unfit encoders."""
     for arm in experiment.pretrained_arms:
+        if experiment.config.pretrainings[arm].encoder:
+            yield from _problems_of_given_encoder(experiment, arm)
+            continue
         try:
             population = experiment.pretraining_population(arm, seed=0)
             pretraining = experiment.pretraining_of(arm, population)
@@ -100,17 +104,41 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
                 "recording that it is pretrained on was divided for. Add the task to tasks, or "
                 "set label_weight: 0."
             )
-        yield from _problems_of_transfer(experiment, arm, population)
+        encoder = Encoder(experiment.config.encoder, population.sampling_rate)
+        encoder.add_units(population.unit_ids)
+        is_placing = pretraining.alignment is not None
+        yield from _problems_of_transfer(experiment, arm, encoder, is_placing=is_placing)
+
+
+def _problems_of_given_encoder(experiment: Experiment, arm: str) -> Iterator[str]:
+    """One that is not there, or reads other windows than the arms beside it."""
+    source = experiment.config.pretrainings[arm].encoder
+    try:
+        encoder = Encoder.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        yield f"Arm '{arm}': {error}"
+        return
+    found, wanted = encoder.config, experiment.config.encoder
+    if found != wanted:
+        differing = [
+            f"{field.name}: {getattr(found, field.name)}"
+            for field in fields(found)
+            if getattr(found, field.name) != getattr(wanted, field.name)
+        ]
+        yield (
+            f"Arm '{arm}': the encoder '{source}' is of another size or kind than the run's, "
+            f"beside which it is compared. Set, under encoder, {', '.join(differing)}."
+        )
+        return
+    is_placing = encoder.placement is not None
+    yield from _problems_of_transfer(experiment, arm, encoder, is_placing=is_placing)
 
 
 def _problems_of_transfer(
-    experiment: Experiment, arm: str, pretraining: Population
+    experiment: Experiment, arm: str, encoder: Encoder, *, is_placing: bool
 ) -> Iterator[str]:
-    """Ways to transfer that need units which the encoder will not know."""
-    encoder = Encoder(experiment.config.encoder, pretraining.sampling_rate)
-    encoder.add_units(pretraining.unit_ids)
+    """Ways to transfer that need units which the encoder will not know, and other rates."""
     start = Start(encoder=encoder)
-    is_placing = experiment.config.pretraining_of(arm).alignment is not None
     for task in experiment.tasks:
         for units in experiment.config.units:
             config = experiment.config.finetuning_of(arm, task)
@@ -119,7 +147,7 @@ def _problems_of_transfer(
                 encoder.add_units(decoded.unit_ids)
             try:
                 transfer_encoder(start, decoded, config, seed=0)
-            except TransferError as error:
+            except (TransferError, RecordingError) as error:
                 yield f"Arm '{arm}': {error}"
 
 

@@ -37,6 +37,8 @@ from poyo_ssl.evaluation.film import Film, pictures_at_hand
 from poyo_ssl.file_names import EXPERIMENT, file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
+from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.model.fit import NO_CURVES
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.ray_tasks import on_ray
@@ -329,6 +331,10 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
     directory = experiment.pretrained_directory(arm, seed)
     checkpoints = directory / "checkpoints"
     torch.set_num_threads(1)
+    source = experiment.config.pretrainings[arm].encoder
+    if source:
+        _keep_given_encoder(source, directory)
+        return
     started = time.perf_counter()
     population = experiment.pretraining_population(arm, seed)
     encoder = pretrain(
@@ -350,6 +356,20 @@ def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
     save_encoder(encoder, directory)
     if checkpoints.is_dir():  # what is found in closed form has none
         shutil.rmtree(checkpoints)
+
+
+def _keep_given_encoder(source: str, directory: Path) -> None:
+    """Copies an encoder that was pretrained elsewhere to where those of the run are."""
+    encoder = Encoder.from_pretrained(source)
+    learned = encoder.provenance
+    write_csv(directory / CURVES, NO_CURVES)
+    facts = {
+        "seconds": 0.0,
+        "num_recordings": len(learned.recordings) if learned else 0,
+        "num_units": len(encoder.unit_embedding.vocab) - 1,
+    }
+    write_json(directory / PRETRAINING_FACTS, facts)
+    save_encoder(encoder, directory)
 
 
 def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:

@@ -52,7 +52,9 @@ class PlannedPretraining:
     made_for: str
     """The first arm that begins with the same encoder."""
     units: str
+    """A diet, or the encoder that is given."""
     objective: str
+    """Empty where the encoder is given."""
 
     @property
     def name(self) -> str:
@@ -86,8 +88,8 @@ class RunPlan:
                     arm=arm,
                     seed=seed,
                     made_for=experiment.encoder_of(arm),
-                    units=config.pretrainings[arm].units,
-                    objective=config.pretraining_of(arm).objective,
+                    units=config.pretrainings[arm].learned_from,
+                    objective=config.objective_of(arm),
                 )
                 for arm in experiment.pretrained_arms
                 for seed in range(config.num_seeds)

@@ -1,0 +1,80 @@
+"""Runs whose arm begins with an encoder that was pretrained elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from poyo_ssl.comparison.config import PretrainingArm, RunConfig
+from poyo_ssl.comparison.plan import plan
+from poyo_ssl.comparison.run import run
+from poyo_ssl.finetuning.config import FinetuningConfig
+from poyo_ssl.model.checkpoints import load_encoder
+from poyo_ssl.model.encoder import Encoder, EncoderConfig
+from poyo_ssl.model.provenance import Provenance
+from poyo_ssl.pretraining.config import PretrainingConfig
+from poyo_ssl.recordings.recording import RecordingError
+from poyo_ssl.training.config import TrainingConfig
+from synthetic_animals import TASK, animal
+
+SMALL = EncoderConfig(
+    dim=16, depth=0, num_heads=2, dim_head=8, latents_per_step=2, latent_step=1.0, patch_length=0.5
+)
+CONFIG = RunConfig(
+    tasks=(),
+    own_tasks={"pictures": TASK},
+    units=("all",),
+    arms=(),
+    num_seeds=1,
+    jobs=1,
+    labels=FinetuningConfig(
+        members=1, training=TrainingConfig(max_steps=3, batch_size=8, jitter=0.0)
+    ),
+)
+
+
+@pytest.fixture
+def source(tmp_path) -> str:
+    """A saved encoder of another animal, at the rate of the synthetic ones."""
+    other = animal("a")
+    encoder = Encoder(SMALL, other.sampling_rate)
+    encoder.add_units(list(other.unit_ids))
+    encoder.provenance = Provenance.of([other], None)
+    encoder.save_pretrained(tmp_path / "encoder")
+    return str(tmp_path / "encoder")
+
+
+def test_an_arm_begins_with_a_given_encoder_beside_fresh_ones_of_its_size(source, tmp_path):
+    config = replace(CONFIG, arms=("scratch",)).beginning_with(source)
+    run([animal("z")], tmp_path / "run", config)
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv")
+    assert {"scratch", "pretrained"} <= set(scores["arm"])
+    [pretraining] = pd.read_csv(tmp_path / "run" / "pretrainings.csv").itertuples()
+    assert (pretraining.units, pretraining.num_recordings) == (source, 1)
+    kept = load_encoder(tmp_path / "run" / "pretrained" / "pretrained" / "seed-0")
+    given = load_encoder(source)
+    assert (kept.value_map.weight == given.value_map.weight).all()
+    assert kept.config == given.config == config.encoder
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["encoder"]["dim"] == 16
+
+
+def test_encoders_of_another_size_or_that_are_not_there_are_refused(source, tmp_path):
+    config = CONFIG.beginning_with(source)
+    larger = replace(config, encoder=replace(SMALL, dim=32))
+    with pytest.raises(RecordingError, match=r"another size .*Set, under encoder, dim: 16"):
+        plan([animal("z")], tmp_path, larger)
+    gone = replace(
+        config, pretrainings={"pretrained": PretrainingArm(encoder="gone/nowhere at all")}
+    )
+    with pytest.raises(RecordingError, match="Arm 'pretrained': There is no directory 'gone/now"):
+        plan([animal("z")], tmp_path, gone)
+    with pytest.raises(ValueError, match="pretrained already"):
+        PretrainingArm(encoder=source, pretraining=PretrainingConfig())
+
+
+def test_an_encoder_that_has_learned_from_what_is_decoded_is_warned_of(source, tmp_path, caplog):
+    plan([animal("a")], tmp_path, CONFIG.beginning_with(source))
+    assert "has learned from a, which is decoded here" in caplog.text
