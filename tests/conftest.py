@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,7 @@ from poyo_ssl.windows.population import Population
 from poyo_ssl.windows.splits import SplitConfig
 from poyo_ssl.windows.tasks import DIRECTION, MOVIE, MOVIE_HELD_OUT
 
+gc.disable()  # until all is imported
 torch.set_num_threads(1)
 settings.register_profile("any speed", deadline=None)  # no test depends on a machine's speed
 settings.load_profile("any speed")
@@ -22,6 +26,12 @@ settings.load_profile("any speed")
 RATE = 10.0
 """Imaging rate of the tiny session in Hz: every onset falls on a sample, as never in real data,
 so a border that counts one sample twice is found."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: looks for garbage leave it out, and take a tenth of the time."""
+    gc.freeze()
+    gc.enable()
 
 
 def _movie() -> pd.DataFrame:
@@ -51,6 +61,17 @@ def _gratings(rng: np.random.Generator) -> pd.DataFrame:
             "spatial_frequency": np.where(np.isnan(orientation), np.nan, 0.04),
         }
     )
+
+
+@pytest.fixture(scope="module")
+def units_undescribed() -> Iterator[None]:
+    """Runs leave out what a report shows of single units, which takes longer than a tiny fit.
+
+    For tests of what runs fit and score; others look at units.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("poyo_ssl.comparison.run.write_neurons", lambda *_: None)
+        yield
 
 
 @pytest.fixture

@@ -35,7 +35,10 @@ from tiny_runs import tiny_observatory, tiny_run_config
 
 PATIENCE = 300.0
 """Seconds to wait for what must happen at last, however busy the machine is."""
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="signals of POSIX"),
+    pytest.mark.usefixtures("units_undescribed"),
+]
 
 CONFIG = {
     "tasks": ["direction"],
@@ -198,7 +201,7 @@ def require_end_by(number: int, ended: SimpleNamespace, output: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_ended_resumes_with_the_same_numbers(
-    started, tmp_path, wait_for, undisturbed, number
+    started, place, tmp_path, undisturbed, number
 ):
     process = started(jobs=2)
     wait_for_checkpoints(tmp_path / "run", process)
@@ -206,9 +209,7 @@ def test_a_run_that_was_ended_resumes_with_the_same_numbers(
     ended = end_of(process)  # no worker outlives it
     if number == signal.SIGTERM:
         require_end_by(number, ended, tmp_path / "run")
-    wait_for.unlink()
-    ended = end_of(started(jobs=1))
-    assert ended.status == 0, ended.said
+    assert main(arguments(place, tmp_path / "run", jobs=1)) == 0
     pd.testing.assert_frame_equal(scores(tmp_path / "run"), undisturbed, check_exact=True)
 
 

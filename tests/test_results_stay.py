@@ -18,6 +18,7 @@ import pytest
 import poyo_ssl as ps
 from shared_data import DATA, needs_shared_data
 
+pytestmark = pytest.mark.usefixtures("units_undescribed")
 KNOWN = Path(__file__).parent / "known_results.json"
 BEFORE = json.loads(KNOWN.read_text())
 COMPARED = ("recording_id", "num_labelled", "num_train", "num_test", "scores")

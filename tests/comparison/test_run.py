@@ -30,6 +30,8 @@ EVERYTHING = tiny_run_config(
     tasks=("direction", "movie_held_out"), arms=NETWORKS, label_fractions=(0.5, 1.0)
 )
 
+RESUMED = tiny_run_config(arms=("pretrained",), label_fractions=(0.5, 1.0))
+
 
 @pytest.fixture(scope="module")
 def recordings():
@@ -48,6 +50,19 @@ def finished(recordings, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def small(recordings, tmp_path_factory) -> Path:
+    """A run of one task and one network, two seeds and two label fractions."""
+    directory = tmp_path_factory.mktemp("small run")
+    run(recordings, directory, RESUMED)
+    return directory
+
+
+@pytest.fixture
+def resumed(units_undescribed, small, tmp_path) -> Path:
+    return shutil.copytree(small, tmp_path / "run")
 
 
 def times_of(directory: Path, name: str) -> dict[str, int]:
@@ -267,30 +282,30 @@ def test_a_finished_run_is_not_fitted_again(copied, recordings):
     pd.testing.assert_frame_equal(without_seconds(copied), scores)
 
 
-def test_an_interrupted_run_fits_only_what_is_missing(copied, recordings):
-    weights, scores = times_of(copied, "weights.safetensors"), without_seconds(copied)
-    missing = "decoders/direction/all/scratch + teacher/labels-50/seed-1"
-    (copied / missing / "scores.json").unlink()
-    (copied / "report.html").unlink()
-    run(recordings, copied, EVERYTHING)
-    after = times_of(copied, "weights.safetensors")
+def test_an_interrupted_run_fits_only_what_is_missing(resumed, recordings):
+    weights, scores = times_of(resumed, "weights.safetensors"), without_seconds(resumed)
+    missing = "decoders/direction/all/pretrained/labels-50/seed-1"
+    (resumed / missing / "scores.json").unlink()
+    (resumed / "report.html").unlink()
+    run(recordings, resumed, RESUMED)
+    after = times_of(resumed, "weights.safetensors")
     assert [name for name in after if after[name] != weights[name]] == [
         f"{missing}/weights.safetensors"
     ]
-    pd.testing.assert_frame_equal(without_seconds(copied), scores)
-    assert (copied / "report.html").is_file()
+    pd.testing.assert_frame_equal(without_seconds(resumed), scores)
+    assert (resumed / "report.html").is_file()
 
 
-def test_an_interrupted_pretraining_is_repeated_alone(copied, recordings):
-    weights = times_of(copied, "weights.safetensors")
-    bits = (copied / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes()
-    (copied / "pretrained/pretrained/seed-1/config.json").unlink()
-    run(recordings, copied, EVERYTHING)
-    after = times_of(copied, "weights.safetensors")
+def test_an_interrupted_pretraining_is_repeated_alone(resumed, recordings):
+    weights = times_of(resumed, "weights.safetensors")
+    bits = (resumed / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes()
+    (resumed / "pretrained/pretrained/seed-1/config.json").unlink()
+    run(recordings, resumed, RESUMED)
+    after = times_of(resumed, "weights.safetensors")
     assert [name for name in after if after[name] != weights[name]] == [
         "pretrained/pretrained/seed-1/weights.safetensors"
     ]
-    assert (copied / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes() == bits
+    assert (resumed / "pretrained/pretrained/seed-1/weights.safetensors").read_bytes() == bits
 
 
 def test_a_directory_of_another_config_is_refused_and_kept(copied, recordings):
@@ -307,9 +322,9 @@ def test_a_directory_of_other_recordings_is_refused(copied, recordings):
         run([changed, recordings[1]], copied, EVERYTHING)
 
 
-def test_jobs_and_title_may_change_when_a_run_goes_on(copied, recordings):
-    run(recordings, copied, replace(EVERYTHING, title="Another heading", jobs=2))
-    assert "Another heading" in (copied / "report.html").read_text()
+def test_jobs_and_title_may_change_when_a_run_goes_on(resumed, recordings):
+    run(recordings, resumed, replace(RESUMED, title="Another heading", jobs=2))
+    assert "Another heading" in (resumed / "report.html").read_text()
 
 
 def test_arms_and_labels_are_added_without_fitting_the_old_ones_again(recordings, tmp_path):
@@ -322,14 +337,14 @@ def test_arms_and_labels_are_added_without_fitting_the_old_ones_again(recordings
     assert "pretrained" in set(pd.read_csv(tmp_path / "summary.csv")["arm"])
 
 
-def test_more_seeds_are_added_without_fitting_the_old_ones_again(copied, recordings):
-    weights = times_of(copied, "weights.safetensors")
-    seconds = json.loads((copied / "run.json").read_text())["seconds"]
-    run(recordings, copied, replace(EVERYTHING, num_seeds=EVERYTHING.num_seeds + 1))
-    after = times_of(copied, "weights.safetensors")
+def test_more_seeds_are_added_without_fitting_the_old_ones_again(resumed, recordings):
+    weights = times_of(resumed, "weights.safetensors")
+    seconds = json.loads((resumed / "run.json").read_text())["seconds"]
+    run(recordings, resumed, replace(RESUMED, num_seeds=RESUMED.num_seeds + 1))
+    after = times_of(resumed, "weights.safetensors")
     assert all(after[name] == time for name, time in weights.items())
     assert len(after) > len(weights)
-    assert json.loads((copied / "run.json").read_text())["seconds"] > seconds
+    assert json.loads((resumed / "run.json").read_text())["seconds"] > seconds
 
 
 def test_the_number_of_jobs_does_not_change_a_score(recordings, tmp_path):

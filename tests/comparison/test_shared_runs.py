@@ -37,6 +37,7 @@ from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.storage import save_recording
 from tiny_runs import tiny_observatory, tiny_run_config
 
+pytestmark = pytest.mark.usefixtures("units_undescribed")
 CONFIG = tiny_run_config(arms=("scratch", "pretrained"), num_seeds=2)
 TABLES = ("predictions.csv", "curves.csv")
 DO_FITS = ("_pretrain", "_fit_and_score")

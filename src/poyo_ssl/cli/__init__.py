@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import logging
 import os
@@ -27,6 +29,8 @@ set_parsing_settings(
     import_path_denylist=["*"],
     import_path_allowlist=["poyo_ssl"],
 )
+
+atexit.register(gc.freeze)  # the last look for garbage takes a second
 
 EPILOG = "Every command has --help. Start with: poyo-ssl demo --output runs/demo"
 
