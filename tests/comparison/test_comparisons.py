@@ -26,6 +26,7 @@ from poyo_ssl.windows.tasks import DIRECTION, MOVIE_HELD_OUT, stimulus_tasks
 from tiny_fits import few_steps
 from tiny_runs import SIMULATOR, tiny_run_config
 
+pytestmark = pytest.mark.usefixtures("units_undescribed")
 TINY = tiny_run_config()
 REFERENCES = (
     "ridge", "ridge, time bins", "ridge, semi-supervised", "logistic", "condition posterior",
