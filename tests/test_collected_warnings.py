@@ -59,6 +59,15 @@ def test_warnings_of_a_reader_stay_with_the_recording_to_the_report(tmp_path):
     assert "the pictures of &#39;x&#39; are missing" in page
 
 
+def test_raw_fluorescence_is_warned_of_in_the_report(tmp_path):
+    recording = tiny_observatory()[0]
+    light = save_recording(replace(recording, df_over_f=400 + 10 * recording.df_over_f), tmp_path)
+    run(load_recordings(light), tmp_path / "run", tiny_run_config(arms=(), num_seeds=1))
+    [said] = pd.read_csv(tmp_path / "run" / "warnings.csv")["warning"]
+    assert "look like raw fluorescence" in said
+    assert "look like raw fluorescence" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_run_without_warnings_says_nothing_of_them(tmp_path):
     run(tiny_observatory()[:1], tmp_path, tiny_run_config(arms=(), num_seeds=1))
     assert pd.read_csv(tmp_path / "warnings.csv").empty

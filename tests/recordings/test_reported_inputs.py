@@ -406,6 +406,32 @@ def test_csv_with_two_columns_of_one_name(tmp_path):
         load_recording(write_npz(tmp_path / "a.npz"), source)
 
 
+def ids(table: pd.DataFrame) -> list[int]:
+    """Pairs of neighbours beyond 2**53, which are one floating number."""
+    return [2**53 + 2 * (row % 4) + row % 2 for row in range(len(table))]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_whole_numbers_of_17_digits_stay_apart(tmp_path, is_complete):
+    """One empty cell makes floating numbers of all, and two ids become one."""
+    table = gratings()
+    table["roi"] = pd.array(ids(table), dtype="Int64")
+    if not is_complete:
+        table.loc[3, "roi"] = pd.NA
+    source = write_table(tmp_path / "trials.csv", table.to_csv(index=False))
+    expected = [None if pd.isna(value) else str(value) for value in table["roi"]]
+    read_back = load_recording(write_npz(tmp_path / "a.npz"), source).stimulus("drifting_gratings")
+    assert read_back["roi"].tolist() == expected
+    assert read(table)["roi"].tolist() == expected
+    assert read(gratings(count=pd.array([1, pd.NA] * (len(table) // 2))))["count"].dtype == float
+
+
+def test_floating_numbers_that_may_have_been_rounded_ids_are_warned_of(caplog):
+    table = gratings()
+    read(table.assign(roi=np.asarray(ids(table), dtype=float)))
+    assert "'roi' holds floating numbers of 2**53 and more (row 0: 9007199254740992)" in caplog.text
+
+
 def test_csv_with_decimal_commas_in_quotes_names_the_row(tmp_path):
     text = gratings(orientation="22,5").to_csv(index=False)
     source = write_table(tmp_path / "trials.csv", text)
@@ -695,6 +721,33 @@ def test_fluorescence_is_still_turned_into_df_over_f(tmp_path, caplog):
     recording = load_recording(fluorescence_file(tmp_path / "a.nwb", light))
     assert abs(np.median(recording.df_over_f)) < 1
     assert "df_over_f" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, float])
+def test_raw_fluorescence_that_is_given_as_df_over_f_is_warned_of_once(tmp_path, caplog, dtype):
+    light = (400 + 30 * np.abs(traces())).astype(dtype)
+    [said] = load_recording(write_npz(tmp_path / "day1.npz", df_over_f=light)).warnings
+    assert "'day1': its traces look like raw fluorescence" in said
+    assert re.search(r"4 of 4 units .* \(median 4[12].*F\.npy of suite2p", said)
+    assert caplog.messages == [said]
+    made = recording_from_arrays(light, recording_id="day1", sampling_rate=RATE)
+    assert made.warnings == (said,)
+
+
+@pytest.mark.parametrize(
+    "activity",
+    [
+        traces(),  # in standard deviations
+        1 + 0.2 * traces(),  # F / F0
+        100 * traces(),  # in percent
+        np.random.default_rng(0).poisson(0.2, size=(1300, 4)),  # spikes
+        np.full((1300, 4), np.nan),
+        300 + traces()[:, :0],
+    ],
+)
+def test_other_traces_are_no_raw_fluorescence(activity):
+    made = recording_from_arrays(activity, recording_id="day1", timestamps=np.arange(1300) / RATE)
+    assert not made.warnings
 
 
 # Files of other programs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -9,8 +11,12 @@ import pandas as pd
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
 
-_NO_NUMBER = ("", "nan", "none", "na", "n/a")
+logger = logging.getLogger(__name__)
+
+_NO_NUMBER = ("", "nan", "none", "na", "<na>", "n/a")
 _NO_TEXT = ("", "nan", "<na>", "nat")
+TOO_LARGE = 2**53
+"""From here on, neighbouring whole numbers are one floating number."""
 
 
 def as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
@@ -42,6 +48,8 @@ def as_numbers(stored: np.ndarray, what: str) -> np.ndarray:
 def as_numbers_or_text(stored: np.ndarray, what: str) -> np.ndarray:
     """A column as numbers where all of it is numbers or empty, else as text.
 
+    Whole numbers that are too large to be told apart as numbers, such as ids, are text, too.
+
     Returns:
         Numbers as :func:`as_numbers` gives them; or text of type object, None where it is empty.
 
@@ -50,9 +58,24 @@ def as_numbers_or_text(stored: np.ndarray, what: str) -> np.ndarray:
     """
     values = as_column(stored, what)
     try:
-        return as_numbers(values, what)
+        numbers = as_numbers(values, what)
     except RecordingError:
         return as_texts(values, what)
+    is_large = (numbers >= TOO_LARGE) | (numbers <= -TOO_LARGE)
+    too_large = np.flatnonzero(is_large & np.isfinite(numbers))
+    if values.dtype.kind == "f" and len(too_large):
+        logger.warning(
+            "%s holds floating numbers of 2**53 and more (row %d: %.17g), which are one number "
+            "with their neighbours. If they are labels, give them as text or whole numbers.",
+            what,
+            too_large[0],
+            numbers[too_large[0]],
+        )
+        return numbers
+    is_whole = any(
+        _as_stripped_text(value).lstrip("+-").isdigit() for value in values[too_large].tolist()
+    )
+    return as_texts(values, what) if is_whole else numbers
 
 
 def as_texts(stored: np.ndarray, what: str) -> np.ndarray:

@@ -27,6 +27,7 @@ from poyo_ssl.recordings.formats.nwb1 import NWB1
 from poyo_ssl.recordings.formats.roiextractors_formats import INSCOPIX, MINIAN
 from poyo_ssl.recordings.formats.suite2p import SUITE2P
 from poyo_ssl.recordings.formats.torch_brain import TORCH_BRAIN
+from poyo_ssl.recordings.raw_fluorescence import warn_of_raw_fluorescence
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.recordings.untrusted_files.absent import explain_absent, explain_os_error
@@ -103,7 +104,7 @@ def load_recording(path: str | Path, source: SourceConfig = _DEFAULT_SOURCE) -> 
         RecordingError: If it is none of these, or is damaged.
     """
     with collect_warnings("poyo_ssl.recordings") as said:
-        recording = _load(path, source)
+        recording = warn_of_raw_fluorescence(_load(path, source))
         if source.sessions_apart:
             recording = recording.with_own_units()
         if source.event_decay:

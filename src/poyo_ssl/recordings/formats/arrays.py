@@ -16,6 +16,7 @@ from poyo_ssl.recordings.columns import as_numbers, as_numbers_or_text, as_texts
 from poyo_ssl.recordings.formats.format import Format
 from poyo_ssl.recordings.formats.stimulus_tables import read_presentations, read_stimulus_files
 from poyo_ssl.recordings.imaging_times import LONGEST_PERIOD
+from poyo_ssl.recordings.raw_fluorescence import warn_of_raw_fluorescence
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.sources import SourceConfig, StimulusTable
 from poyo_ssl.recordings.untrusted_files.hdf5 import as_text
@@ -54,7 +55,8 @@ def recording_from_arrays(
 
     Traces that are units x timesteps are transposed, with a warning, where ``timestamps``,
     ``unit_ids`` or ``units`` leave no doubt. Presentations that the traces do not cover are
-    left out, with a warning.
+    left out, with a warning; one about traces that look like raw fluorescence stays with the
+    recording.
 
     Args:
         df_over_f: ΔF/F, shape (num_timesteps, num_units), dimensionless; NaN where missing.
@@ -103,7 +105,8 @@ def recording_from_arrays(
         session_type=session_type,
         source=source,
     )
-    return replace(recording, stimuli=_read_tables(stimuli or {}, recording, what))
+    recording = replace(recording, stimuli=_read_tables(stimuli or {}, recording, what))
+    return warn_of_raw_fluorescence(recording)
 
 
 def read_npz(path: str | Path, source: SourceConfig) -> Recording:
@@ -294,11 +297,17 @@ def _read_tables(
     imaged = (float(recording.timestamps[0]), float(recording.timestamps[-1]))
     tables = {}
     for name, table in stimuli.items():
-        stored = {str(column): table[column].to_numpy() for column in table}
+        stored = {str(column): _as_array(table[column]) for column in table}
         own = {column: column for column in stored if column not in ("start", "end")}
         form = StimulusTable(table=name, columns=own, start="start", end="end")
         tables[name] = read_presentations(stored, form, imaged, f"{what}: {name}")
     return tables
+
+
+def _as_array(column: pd.Series) -> np.ndarray:
+    """The values of a column; pandas would round whole numbers some of which are missing."""
+    is_rounded = pd.api.types.is_integer_dtype(column.dtype) and column.hasnans
+    return column.to_numpy(dtype=object) if is_rounded else column.to_numpy()
 
 
 def _refuse_missing(path: Path, arrays: NpzFile) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from poyo_ssl.recordings.columns import TOO_LARGE
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.recordings.sources import StimulusTable
 from poyo_ssl.recordings.untrusted_files.absent import explain_os_error
@@ -209,4 +210,14 @@ def _parse(path: Path, text: str, separator: str) -> tuple[list[str], pd.DataFra
             )
         writer.writerow(values[: len(header)])
     clean.seek(0)
-    return header, pd.read_csv(clean)
+    table = pd.read_csv(clean)
+    # an empty cell among whole numbers makes pandas round them all
+    rounded = [
+        name
+        for name in table
+        if table[name].dtype.kind == "f" and (table[name].abs() >= TOO_LARGE).any()
+    ]
+    if rounded:
+        clean.seek(0)
+        table = pd.read_csv(clean, dtype=dict.fromkeys(rounded, str))
+    return header, table
