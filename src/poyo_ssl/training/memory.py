@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
 LARGEST_KEPT_BUFFER = 2**26
@@ -47,6 +45,8 @@ def leaving_new_arrays_unfilled() -> Iterator[None]:
 
     Where algorithms are deterministic, torch fills arrays with NaN before they are written.
     """
+    import torch  # which the command line, that asks what an error is, does without
+
     setting: Any = torch.utils.deterministic
     before = setting.fill_uninitialized_memory
     setting.fill_uninitialized_memory = False
