@@ -67,6 +67,9 @@ TRAINING = ps.TrainingConfig(
 )
 SEEDS = range(3)
 SEED = 0  # of the bootstrap
+SMALLEST_P = 0.001
+ADDED = "pasts of all less own past"
+ROOTED = "own past, of signed square roots"
 FEWEST_RECORDINGS = 6
 """That are compared by signs and ranks over recordings; of fewer the largest p is given."""
 
@@ -226,6 +229,10 @@ class Scored(NamedTuple):
         windows = {what: windows_of(asked, seeds) for what, seeds in forecasts.items()}
         steps = {what: by_step(table, scores["copy"]) for what, table in scores.items()}
         units = {what: over_horizon(table) for what, table in scores.items()}
+        units[ADDED] = units["pasts of all"].assign(
+            r2=units["pasts of all"]["r2"] - units["own past"]["r2"]
+        )
+        units[ROOTED] = over_horizon(score_square_roots(asked))
         kinds = pd.concat([kinds_of(parts, asked.population) for parts in asked.parts])
         gains = pd.DataFrame(
             {"forecast": one, "over": other, **gain_of(windows[one], windows[other])}
@@ -244,7 +251,7 @@ class Scored(NamedTuple):
 def read_forecasts(
     output: Path, name: str, asked: Asked
 ) -> tuple[dict[str, list[list[np.ndarray]]], pd.DataFrame]:
-    """Forecast to seeds (one where nothing is random) to recordings; and how networks were fitted."""
+    """Forecast to seeds (one where nothing is random) to recordings; and fits of networks."""
     positions = range(len(asked.parts))
     closed = np.load(path_of(output, name, "closed"))
     found = {what: [[closed[f"{what}/{k}"] for k in positions]] for what in FORECASTS}
@@ -265,6 +272,19 @@ def score(asked: Asked, seeds: list[list[np.ndarray]]) -> pd.DataFrame:
         score_units(parts["train"], parts["test"], forecast)
         for recordings in seeds
         for parts, forecast in zip(asked.parts, recordings, strict=True)
+    )
+
+
+def score_square_roots(asked: Asked) -> pd.DataFrame:
+    """Scores of forecasting each unit from its own past, of what networks read."""
+    cut = cut_forecast_windows(asked.population, asked.spans, scaled=lambda rooted: rooted)
+    return pd.concat(
+        score_units(
+            parts["train"],
+            parts["test"],
+            FORECASTS["own past"](parts["train"], parts["test"].past),
+        )
+        for parts in cut
     )
 
 
@@ -316,6 +336,7 @@ def save(found: dict[str, Scored], command: str) -> None:
     }
     save_json("forecasting", {key: as_columns(table, 4) for key, table in tables.items()})
     units = together({name: scored.units for name, scored in found.items()})
+    units = units[units["forecast"] != ADDED]
     save_rows("forecasting", units.drop(columns=["error", "absolute_error", "spread"]).round(3))
     fits = tables["fits"]
     page = [
@@ -329,16 +350,23 @@ def save(found: dict[str, Scored], command: str) -> None:
         to_markdown(tables["methods"]),
         "## Gains in R²",
         "[95 %] over blocks of windows and seeds, from three recordings on over recordings, too.",
-        to_markdown(tables["gains"]),
+        with_p(tables["gains"]),
         "## Predictable and unpredictable units",
         "Median R² of units. `probability`: that a predictable unit has the higher one. `p`: Mann "
         "and Whitney, over units; for several recordings, Wilcoxon's of their probabilities.",
-        to_markdown(tables["sides"]),
+        with_p(tables["sides"]),
         "## Fits",
         to_markdown(fits),
     ]
     (RESULTS / "forecasting.md").write_text("\n\n".join(page) + "\n")
     print("\n\n".join(page))
+
+
+def with_p(table: pd.DataFrame) -> str:
+    """A table whose p values say how small they are."""
+    return to_markdown(
+        table.assign(p=[f"{p:.3f}" if p >= SMALLEST_P else f"< {SMALLEST_P}" for p in table["p"]])
+    )
 
 
 def together(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -370,10 +398,12 @@ def methods_of(name: str, scored: Scored) -> pd.DataFrame:
 
 
 def sides_of(name: str, units: pd.DataFrame) -> pd.DataFrame:
-    """One row for each forecast that knows anything of single units."""
-    rows = []
-    for what in ("AR(1)", "own past", "pasts of all", "network, pretrained"):
+    """One row for each forecast that knows single units; none where all are of one kind."""
+    rows: list[dict] = []
+    for what in ("AR(1)", "own past", "pasts of all", "network, pretrained", ADDED, ROOTED):
         sides = compare_sides(units[units["forecast"] == what])
+        if not len(sides):
+            continue
         p = (
             wilcoxon(sides["probability"] - 0.5).pvalue
             if len(sides) >= FEWEST_RECORDINGS

@@ -32,6 +32,7 @@ def draw_studies(folder: Path) -> None:
         "objectives": draw_objectives(),
         "information": draw_information(),
         "movie_pictures": draw_pictures(),
+        "forecasting": draw_forecasts(),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
@@ -204,4 +205,36 @@ def draw_pictures() -> Figure:
         draw_points(axes, names, shown, title=title)
         axes.set_xlabel("structural similarity", fontsize=8)
         axes.set_xlim(0, 1)
+    return figure
+
+
+def draw_forecasts() -> Figure:
+    """R² of all units against seconds ahead, a line a forecast."""
+    forecasts = {
+        "copy": (CONTROL, ":"),
+        "AR(1)": (CONTROL, "-"),
+        "own past": (CLOSED, ":"),
+        "pasts of all": (CLOSED, "-"),
+        "network": (NETWORK, ":"),
+        "network, pretrained": (NETWORK, "-"),
+    }
+    steps = read_table("forecasting", "steps")
+    sets = list(steps["recordings"].unique())
+    figure, all_axes = plt.subplots(
+        1, len(sets), figsize=(2.5 * len(sets), 2.9), sharey=True, layout="constrained"
+    )
+    for axes, name in zip(all_axes, sets, strict=True):
+        for forecast, (colour, line) in forecasts.items():
+            is_asked = (steps["recordings"] == name) & (steps["forecast"] == forecast)
+            rows = steps[is_asked]
+            axes.plot(rows["step"] / 10, rows["r2"], line, color=colour, label=forecast)
+        axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.set_xlabel("seconds ahead", fontsize=8)
+        axes.set_ylim(-0.45, 0.65)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    all_axes[0].set_ylabel("R² of all units", fontsize=8)
+    handles, names = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return figure

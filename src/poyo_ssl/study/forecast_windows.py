@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ class Spans(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForecastWindows:
-    """Pasts and what followed, of one part of a recording: z-scored activity, clipped at 8."""
+    """Pasts and what followed, of one part of a recording; z-scores where nothing is said."""
 
     recording_id: str
     unit_ids: list[str]
@@ -119,8 +119,18 @@ def hold_out_ends(recording: Recording, config: ForecastConfig) -> DividedRecord
     return DividedRecording(recording, {"forecasting": parts})
 
 
+def z_scored(activity: Activity) -> Activity:
+    """The same without the signed square root that networks read: z-scores, clipped at 8."""
+    rooted = activity.values
+    return replace(activity, values=rooted * rooted.abs())
+
+
 def cut_forecast_windows(
-    population: Population, spans: Spans, *, train_stride: int = 2
+    population: Population,
+    spans: Spans,
+    *,
+    train_stride: int = 2,
+    scaled: Callable[[Activity], Activity] = z_scored,
 ) -> list[dict[str, ForecastWindows]]:
     """Cuts training, validation and test time of every recording into windows.
 
@@ -129,6 +139,7 @@ def cut_forecast_windows(
         spans: Lengths.
         train_stride: Bins from one training window to the next. Those that validate and test
             follow each other by the horizon: every second of theirs is forecast once.
+        scaled: What is forecast, of the activity as networks read it.
 
     Returns:
         ``train``, ``valid`` and ``test`` of each recording.
@@ -139,7 +150,7 @@ def cut_forecast_windows(
     cut: list[dict[str, ForecastWindows]] = []
     problems: list[str] = []
     for divided in population.divided:
-        activity = z_scored(population.activity[divided.recording.recording_id])
+        activity = scaled(population.activity[divided.recording.recording_id])
         horizon = spans.num_steps * spans.bin_timesteps
         strides = {"train": train_stride * spans.bin_timesteps, "valid": horizon, "test": horizon}
         splits = divided.splits["forecasting"]
@@ -156,12 +167,6 @@ def cut_forecast_windows(
     if problems:
         raise RecordingError(" ".join(problems))
     return cut
-
-
-def z_scored(activity: Activity) -> Activity:
-    """The same without the signed square root that networks read: z-scores, clipped at 8."""
-    rooted = activity.values
-    return replace(activity, values=rooted * rooted.abs())
 
 
 def _firsts(

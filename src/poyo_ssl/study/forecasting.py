@@ -12,6 +12,15 @@ from poyo_ssl.study.forecast_windows import ForecastWindows
 NUM_RESAMPLES = 2_000
 """Resamples of recordings and units, for a bootstrap interval."""
 MEANS = ["error", "absolute_error", "spread"]
+SIDES = [
+    "recording_id",
+    "num_predictable",
+    "num_unpredictable",
+    "median_predictable",
+    "median_unpredictable",
+    "probability",
+    "p_value",
+]
 
 
 def score_units(
@@ -153,15 +162,8 @@ def compare_sides(units: pd.DataFrame) -> pd.DataFrame:
         )
         if len(one) and len(other):
             test = scipy.stats.mannwhitneyu(one, other)
-            rows.append(
-                {
-                    "recording_id": recording_id,
-                    "num_predictable": len(one),
-                    "num_unpredictable": len(other),
-                    "median_predictable": one.median(),
-                    "median_unpredictable": other.median(),
-                    "probability": test.statistic / (len(one) * len(other)),
-                    "p_value": test.pvalue,
-                }
-            )
-    return pd.DataFrame(rows)
+            medians = one.median(), other.median()
+            probability = test.statistic / (len(one) * len(other))
+            row = (recording_id, len(one), len(other), *medians, probability, test.pvalue)
+            rows.append(row)
+    return pd.DataFrame(rows, columns=SIDES)
