@@ -370,7 +370,7 @@ def test_progress_is_told_stage_by_stage(recordings, tmp_path):
     told = []
     config = tiny_run_config(arms=("pretrained",), num_seeds=1)
     run(recordings, tmp_path, config, on_progress=lambda *progress: told.append(progress))
-    assert told == [("pretraining", 1, 1), *[("decoders", done, 5) for done in range(1, 6)]]
+    assert told == [("pretraining", 1, 1), *[("decoders", done, 6) for done in range(1, 7)]]
 
 
 # plans ---------------------------------------------------------------------------------------

@@ -372,7 +372,7 @@ def test_the_more_labels_the_fewer_windows_a_teacher_answers():
     assert TeacherConfig(unlabelled_fraction=0.25).num_taught(32, 3_000) == 8
     assert TeacherConfig(unlabelled_fraction=0.0).num_taught(32, 1) == 0
     assert TeacherConfig(unlabelled_fraction=0.99).num_taught(32, 1) == 31
-    with pytest.raises(ValueError, match="temperature and blend must be positive"):
+    with pytest.raises(ValueError, match="temperature must be positive"):
         TeacherConfig(temperature=0.0)
     with pytest.raises(ValueError, match="label_smoothing must lie in"):
         FinetuningConfig(label_smoothing=1.0)

@@ -343,6 +343,12 @@ def test_bins_are_plain_means_of_nearly_equal_stretches(data, num_timesteps):
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_no_windows_have_no_bins(recording):
+    activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
+    none = np.array([], dtype=int)
+    assert activity.binned(none, 3, 2).shape == (0, 2 * len(activity.unit_ids))
+
+
 def test_more_bins_than_samples_are_refused(recording):
     activity = Activity.of(recording, UNITS, UnitScale.measure(recording, TRAINING, UNITS))
     with pytest.raises(ValueError, match=r"4 bins.*3 imaging samples"):

@@ -29,14 +29,15 @@ class TeacherConfig:
     """Part of every batch that is random unlabelled training windows, answered by the teacher;
     none: a half where there are few labels, the less the more there are (a quarter at 300)."""
     blend: float = 0.5
-    """The fitted decoder adds so many standard deviations of the network to the teacher."""
+    """The fitted decoder adds so many standard deviations of the network to the teacher; 0: the
+    teacher answers alone."""
 
     def __post_init__(self) -> None:
         fraction = self.unlabelled_fraction or 0.0
-        if self.temperature <= 0 or self.blend <= 0 or not 0 <= fraction < 1:
+        if self.temperature <= 0 or self.blend < 0 or not 0 <= fraction < 1:
             raise ValueError(
-                "temperature and blend must be positive and unlabelled_fraction must lie in "
-                f"[0, 1); got {self}."
+                "temperature must be positive, blend not negative, and unlabelled_fraction must "
+                f"lie in [0, 1); got {self}."
             )
 
     def num_taught(self, batch_size: int, num_labelled: int) -> int:

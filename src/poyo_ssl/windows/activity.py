@@ -241,7 +241,9 @@ class Activity:
         within = np.linspace(0, num_timesteps, num_bins + 1).round().astype(int)
         sums = sums_until(self.values.numpy(), np.asarray(first_timestep)[:, None] + within)
         means = np.diff(sums, axis=1) / np.diff(within)[:, None]
-        result: np.ndarray = means.reshape(len(means), -1).astype(np.float32)
+        result: np.ndarray = means.reshape(len(means), num_bins * len(self.unit_ids)).astype(
+            np.float32
+        )
         return result
 
 
