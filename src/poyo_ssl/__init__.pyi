@@ -8,6 +8,7 @@ from .comparison.run import run_part as run_part
 from .comparison.run import run_sweep as run_sweep
 from .comparison.shared_work import Part as Part
 from .comparison.sweep import Sweep as Sweep
+from .decoders.condition_posterior import ConditionReadout as ConditionReadout
 from .decoders.conversion import convert_checkpoint as convert_checkpoint
 from .decoders.fitted_decoder import FittedDecoder as FittedDecoder
 from .decoders.fitted_decoder import Question as Question

@@ -59,9 +59,11 @@ def require_place_of_directory(path: Path) -> None:
         OutputError: If it is a file, or lies below one.
     """
     for part in (path, *path.parents):
+        # in this order: others may make it meanwhile, and what is there then is a directory
+        is_there = part.exists() or part.is_symlink()
         if part.is_dir():
             return
-        if part.exists() or part.is_symlink():
+        if is_there:
             found = "a file" if part.exists() else "a link to what is not there"
             raise OutputError(
                 f"'{part}' is {found}, and a directory is to be written to. Name another one, or "
