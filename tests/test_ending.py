@@ -258,7 +258,7 @@ def refuse(error: BaseException) -> None:
 @pytest.mark.parametrize("number", [28, 27])
 def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path, monkeypatch, number):
     recordings, config = tiny_observatory(), tiny_run_config(arms=(), num_seeds=1)
-    module = "poyo_ssl.comparison.run.save_fit"
+    module = "poyo_ssl.comparison.fits.save_fit"
     with monkeypatch.context() as patch:
         patch.setattr(module, lambda *_: refuse(OSError(number, os.strerror(number), "a.csv")))
         with pytest.raises(OutputError, match=r"'a.csv' cannot be written .*MiB are free.*resume"):
@@ -289,7 +289,7 @@ def test_too_little_memory_is_said_with_what_takes_less_of_it(place, tmp_path, c
 
 def test_other_errors_of_files_stay_what_they_are(tmp_path, monkeypatch):
     error = PermissionError(13, "Permission denied", "a.csv")
-    monkeypatch.setattr("poyo_ssl.comparison.run.save_fit", lambda *_: refuse(error))
+    monkeypatch.setattr("poyo_ssl.comparison.fits.save_fit", lambda *_: refuse(error))
     with pytest.raises(PermissionError, match=r"a\.csv"):
         run(tiny_observatory(), tmp_path, tiny_run_config(arms=(), num_seeds=1))
 

@@ -40,8 +40,8 @@ from tiny_runs import tiny_observatory, tiny_run_config
 pytestmark = pytest.mark.usefixtures("units_undescribed")
 CONFIG = tiny_run_config(arms=("scratch", "pretrained"), num_seeds=2)
 TABLES = ("predictions.csv", "curves.csv")
-DO_FITS = ("_pretrain", "_fit_and_score")
-"""What of ``comparison.run`` does a piece of work."""
+DO_FITS = ("pretrain_encoder", "fit_and_score")
+"""What in ``comparison.run`` does a piece of work."""
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_machines_of_a_ray_cluster_do_what_one_process_does_and_one_may_die(
 ):
     log = tmp_path / "log"
     log_pieces(monkeypatch, log)
-    fit = run_module._fit_and_score
+    fit = run_module.fit_and_score
 
     def die_once(experiment, planned):
         place = ray.get_runtime_context().get_node_id()
@@ -246,7 +246,7 @@ def test_machines_of_a_ray_cluster_do_what_one_process_does_and_one_may_die(
             os.kill(os.getpid(), signal.SIGKILL)
         fit(experiment, planned)
 
-    monkeypatch.setattr(run_module, "_fit_and_score", die_once)
+    monkeypatch.setattr(run_module, "fit_and_score", die_once)
     monkeypatch.chdir(tmp_path)  # machines of a cluster work elsewhere
     run(recordings, Path("run"), replace(CONFIG, jobs=0), address=nodes)
     pieces = Counter(line.partition(" ")[2] for line in log.read_text().splitlines())

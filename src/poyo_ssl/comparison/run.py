@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from poyo_ssl.collected_warnings import collect_warnings
 from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.experiment import Experiment, PlannedFit
+from poyo_ssl.comparison.fits import fit_and_score, pretrain_encoder
 from poyo_ssl.comparison.plan import claim, plan
 from poyo_ssl.comparison.run_directory import (
-    CURVES,
     ENCODER,
     FIT,
-    save_fit,
     seconds_of_fits,
     seconds_spent,
     write_facts,
@@ -31,20 +27,10 @@ from poyo_ssl.comparison.run_neurons import write_neurons
 from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.comparison.shared_work import Claim, Part, Piece, Workers
 from poyo_ssl.comparison.sweep import TABLE, Sweep
-from poyo_ssl.decoders.fitted_decoder import Origin
-from poyo_ssl.evaluation.evaluate import describe_evaluation, evaluate_recording
-from poyo_ssl.evaluation.film import Film, pictures_at_hand
-from poyo_ssl.file_names import EXPERIMENT, file_name
-from poyo_ssl.finetuning.setting import Setting
-from poyo_ssl.model.checkpoints import load_encoder, save_encoder
-from poyo_ssl.model.encoder import Encoder
-from poyo_ssl.model.fit import NO_CURVES
+from poyo_ssl.file_names import EXPERIMENT
 from poyo_ssl.output_directory import alone_in, naming_lost_output
-from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.ray_tasks import on_ray
 from poyo_ssl.recordings.recording import Recording, as_recordings
-from poyo_ssl.result_files import PRETRAINING_FACTS
-from poyo_ssl.whole_files import write_csv, write_json
 from poyo_ssl.worker_processes import Caller, call_in_processes
 
 
@@ -302,7 +288,7 @@ def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]
             Piece(
                 directory=experiment.directory / name,
                 results=ENCODER,
-                make=partial(_pretrain, experiment, planned.arm, planned.seed),
+                make=partial(pretrain_encoder, experiment, planned.arm, planned.seed),
             )
             for name, planned in encoders.items()
         ],
@@ -310,7 +296,7 @@ def _pieces(experiment: Experiment, run_plan: RunPlan) -> dict[str, list[Piece]]
             Piece(
                 directory=experiment.directory / fit.name,
                 results=FIT,
-                make=partial(_fit_and_score, experiment, fit),
+                make=partial(fit_and_score, experiment, fit),
                 needed=_needed(experiment, fit),
             )
             for fit in run_plan.fits
@@ -324,93 +310,3 @@ def _needed(experiment: Experiment, fit: PlannedFit) -> tuple[Path, ...]:
         return ()
     directory = experiment.pretrained_directory(fit.arm, fit.seed)
     return tuple(directory / name for name in ENCODER)
-
-
-def _pretrain(experiment: Experiment, arm: str, seed: int) -> None:
-    """Pretrains one encoder; stopped or killed, it resumes from its checkpoints."""
-    directory = experiment.pretrained_directory(arm, seed)
-    checkpoints = directory / "checkpoints"
-    torch.set_num_threads(1)
-    source = experiment.config.pretrainings[arm].encoder
-    if source:
-        _keep_given_encoder(source, directory)
-        return
-    started = time.perf_counter()
-    population = experiment.pretraining_population(arm, seed)
-    encoder = pretrain(
-        population,
-        experiment.pretraining_of(arm, population),
-        encoder=experiment.config.encoder,
-        seed=seed,
-        checkpoint_directory=checkpoints,
-        log_directory=experiment.directory / "logs" / file_name(arm) / f"seed-{seed}",
-    )
-    assert encoder.fit is not None
-    write_csv(directory / CURVES, encoder.fit.curves)
-    facts = {
-        "seconds": round(time.perf_counter() - started, 2),
-        "num_recordings": len(population.divided),
-        "num_units": len(population.unit_ids),
-    }
-    write_json(directory / PRETRAINING_FACTS, facts)
-    save_encoder(encoder, directory)
-    if checkpoints.is_dir():  # what is found in closed form has none
-        shutil.rmtree(checkpoints)
-
-
-def _keep_given_encoder(source: str, directory: Path) -> None:
-    """Copies an encoder that was pretrained elsewhere to where those of the run are."""
-    encoder = Encoder.from_pretrained(source)
-    learned = encoder.provenance
-    write_csv(directory / CURVES, NO_CURVES)
-    facts = {
-        "seconds": 0.0,
-        "num_recordings": len(learned.recordings) if learned else 0,
-        "num_units": len(encoder.unit_embedding.vocab) - 1,
-    }
-    write_json(directory / PRETRAINING_FACTS, facts)
-    save_encoder(encoder, directory)
-
-
-def _fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
-    """Fits one decoder, scores it on every test window, and saves both."""
-    directory = experiment.directory / fit.name
-    torch.set_num_threads(1)
-    started = time.perf_counter()
-    task = experiment.divided.task(fit.task)
-    population = experiment.population(fit.units)
-    setting = Setting(
-        population=population,
-        task=task,
-        encoder=experiment.config.encoder,
-        config=experiment.config.finetuning_of(fit.arm, task),
-        seed=fit.seed,
-        labels=fit.labels,
-        pretrained=lambda: load_encoder(experiment.pretrained_directory(fit.arm, fit.seed)),
-        earlier=experiment.earlier,
-    )
-    decoder, curves = experiment.config.all_arms[fit.arm].fit(setting)
-    seconds = time.perf_counter() - started
-    pictures = population.divided.pictures(task).numpy() if task.answer.needs_pictures else None
-    decoder.origin = Origin.of(fit.units, fit.labels, fit.seed, experiment.config.splits)
-    rows, evaluations, films = [], [], {}
-    for divided in population.divided.answering(task):
-        if not len(divided.splits[task.name].test):
-            continue  # it trains or validates as a whole
-        recording, splits = divided.recording, divided.splits[task.name]
-        evaluation = evaluate_recording(decoder, recording, splits, pictures=pictures)
-        labelled = population.divided.windows(divided, task, "train", setting.num_timesteps)
-        rows.append(
-            {
-                **describe_evaluation(decoder, recording, splits, evaluation),
-                "num_labelled": len(labelled),
-                "num_train": len(setting.training_windows(divided)),
-                "seconds": round(seconds, 2),
-            }
-        )
-        evaluations.append(evaluation)
-        shown = pictures_at_hand(recording, task) if pictures is None else pictures
-        if shown is not None:
-            films[recording.recording_id] = Film.of(evaluation, task, shown)
-    decoder.save(directory)
-    save_fit(directory, curves, evaluations, rows, pictures, films)

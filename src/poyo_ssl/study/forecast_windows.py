@@ -121,8 +121,12 @@ def hold_out_ends(recording: Recording, config: ForecastConfig) -> DividedRecord
 
 def z_scored(activity: Activity) -> Activity:
     """The same without the signed square root that networks read: z-scores, clipped at 8."""
-    rooted = activity.values
-    return replace(activity, values=rooted * rooted.abs())
+    return replace(activity, values=unrooted(activity.values))
+
+
+def unrooted(activity: Tensor) -> Tensor:
+    """z-scores, clipped at 8, of the signed square roots that networks read."""
+    return activity * activity.abs()
 
 
 def cut_forecast_windows(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, QueryDecoder
 from poyo_ssl.model.fit import Fit
-from poyo_ssl.study.forecast_windows import Spans
+from poyo_ssl.study.forecast_windows import Spans, unrooted
 from poyo_ssl.study.linear_forecasts import OwnPast
 from poyo_ssl.training.config import TrainingConfig
 from poyo_ssl.training.engine import fit
@@ -194,8 +194,3 @@ def forecast_by_network(
         [forecast] = network([Windows(context, rows)])
         parts.append(forecast.cpu().numpy())
     return np.concatenate(parts)
-
-
-def unrooted(activity: Tensor) -> Tensor:
-    """z-scores, clipped at 8, of the signed square roots that networks read."""
-    return activity * activity.abs()
