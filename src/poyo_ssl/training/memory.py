@@ -41,7 +41,7 @@ def keep_large_buffers() -> None:
 
 @contextmanager
 def leaving_new_arrays_unfilled() -> Iterator[None]:
-    """Saves a pass over every new array (a twentieth of a step's time on a CPU).
+    """Saves a pass over every new array of a step.
 
     Where algorithms are deterministic, torch fills arrays with NaN before they are written.
     """
