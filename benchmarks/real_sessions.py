@@ -12,7 +12,7 @@ asked about the recordings in FILE that have its units, which nobody chose anyth
 
 Gains are over the closed form that is best in the mean over the folds, so over the luckiest of
 them. Writes benchmarks/results/real_sessions.json and .md after every fit, and goes on where it was
-stopped; ``--fresh`` begins anew. Takes 40 minutes on two idle cores.
+stopped; ``--fresh`` begins anew. Takes about an hour on two idle cores.
 """
 
 from __future__ import annotations
