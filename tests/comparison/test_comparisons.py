@@ -191,7 +191,7 @@ def test_what_an_encoder_is_pretrained_on_can_be_said(recordings, earlier, tmp_p
 def test_an_interrupted_pretraining_goes_on_from_its_checkpoint(recordings, tmp_path, monkeypatch):
     config = replace(CONFIG, arms=("predictable",), num_seeds=1, labels_per_class=())
     with monkeypatch.context() as patch:
-        patch.setattr("poyo_ssl.comparison.run.save_encoder", interrupt)
+        patch.setattr("poyo_ssl.comparison.fits.save_encoder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(recordings, tmp_path, config)
     checkpoints = tmp_path / "pretrained/predictable/seed-0/checkpoints"
