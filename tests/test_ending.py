@@ -7,7 +7,6 @@ at its end only when every process that holds it is gone.
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
@@ -348,17 +347,36 @@ class _RefersToItself:
         self.oneself = self
 
 
-def test_a_worker_frees_what_a_call_leaves_behind(monkeypatch):
-    monkeypatch.setattr(worker_processes._WORKER, "begin", lambda parent: None)
+def test_a_worker_frees_what_a_call_leaves_behind():
     left = []
 
     def call() -> None:
         fitted = _RefersToItself()
         left.append(weakref.ref(fitted))
 
-    gc.disable()
-    try:
-        worker_processes._call_as_worker(os.getpid(), 0, call)
-        assert left[0]() is None
-    finally:
-        gc.enable()
+    worker_processes._call_as_worker(0, call)
+    assert left[0]() is None
+
+
+def told_to_end_on_arrival(path: Path) -> Callable[[], None]:
+    """A call whose imports take until the worker is told to end; it makes a file when called."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return path.touch
+
+
+class ToldWhileItArrives:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple[Path]]:
+        return told_to_end_on_arrival, (self.path,)
+
+    def __call__(self) -> None:
+        self.path.touch()
+
+
+def test_a_worker_that_is_told_to_end_before_its_first_call_makes_none_and_says_so(tmp_path):
+    calls = [ToldWhileItArrives(tmp_path / name) for name in "ab"]
+    with pytest.raises(ToldToEnd):
+        list(call_in_processes(calls, workers=2))
+    assert not [*tmp_path.iterdir()]

@@ -87,9 +87,10 @@ def _in_workers(calls: Mapping[int, Call], workers: int) -> Generator[int, None,
         n_jobs=workers,
         return_as="generator_unordered",
         batch_size=1,
-        initializer=gc.disable,  # until the first call: its imports take a third less
+        initializer=_begin_as_worker,
+        initargs=(os.getpid(),),
     )
-    jobs = [delayed(_call_as_worker)(os.getpid(), place, call) for place, call in calls.items()]
+    jobs = [delayed(_call_as_worker)(place, call) for place, call in calls.items()]
 
     def tell_workers(number: int, before: Any) -> None:
         for process in active_children():
@@ -104,6 +105,7 @@ def _in_workers(calls: Mapping[int, Call], workers: int) -> Generator[int, None,
 
     with warnings.catch_warnings(), on_signals(tell_workers):
         warnings.filterwarnings("ignore", "A generator produced by joblib", UserWarning)
+        warnings.filterwarnings("ignore", r"\d+ tasks which were still being", UserWarning)
         # loky renews a worker that has grown, between two calls: nothing is lost
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         with signals_of_terminals_held_back():  # from workers, and from what cleans up after them
@@ -124,11 +126,9 @@ class _Worker:
         self._parent: int | None = None
 
     def begin(self, parent: int) -> None:
-        """Listens to signals and to the life of the parent, from the first call on."""
-        if self._parent is not None:
-            return
+        """Listens to signals and to the life of the parent, from before the first call on."""
         self._parent = parent
-        gc.enable()
+        gc.disable()  # until the first call, whose imports take a third less
         atexit.register(gc.freeze)  # the last look for garbage takes a second
         for number in SIGNALS:  # the parent gets Ctrl-C, too, and tells
             signal.signal(number, signal.SIG_IGN)
@@ -154,9 +154,14 @@ class _Worker:
 _WORKER = _Worker()
 
 
-def _call_as_worker(parent: int, place: int, call: Call) -> tuple[int, int]:
-    """Makes a call; gives its place and the signal that told this process to end, or 0."""
+def _begin_as_worker(parent: int) -> None:
+    """What a worker does first; the imports of its first call take seconds, in which it is told."""
     _WORKER.begin(parent)
+
+
+def _call_as_worker(place: int, call: Call) -> tuple[int, int]:
+    """Makes a call; gives its place and the signal that told this process to end, or 0."""
+    gc.enable()
     try:
         _WORKER.is_busy = True
         if not _WORKER.told_by:
