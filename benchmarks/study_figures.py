@@ -33,6 +33,7 @@ def draw_studies(folder: Path) -> None:
         "information": draw_information(),
         "movie_pictures": draw_pictures(),
         "forecasting": draw_forecasts(),
+        "scaling": draw_scaling(),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
@@ -238,3 +239,49 @@ def draw_forecasts() -> Figure:
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return figure
+
+
+def draw_scaling() -> Figure:
+    """Accuracy in new animals against parameters, with no label of theirs and with two a class."""
+    chances = {"rdk": 1 / 6, "texture": 1 / 8}
+    summary = read_table("scaling", "summary")
+    parameters = read_table("scaling", "chosen").set_index("width")["parameters"].to_dict()
+    figure, all_axes = plt.subplots(1, 4, figsize=(10, 3.1), sharey=True, layout="constrained")
+    shades = {1: "#f5c396", 2: "#eb9a5a", 4: "#d55e00", 8: "#8a3d00"}
+    for pair, (sequence, chance) in zip(all_axes.reshape(2, 2), chances.items(), strict=True):
+        rows = summary[summary["sequence"] == sequence]
+        networks = rows[rows["width"] > 0].assign(parameters=rows["width"].map(parameters))
+        of_none, of_two = (networks[networks["labels"] == n] for n in (0, 2))
+        for number, part in of_none.groupby("sources"):
+            draw_sizes(pair[0], part, f"{number} other animals", shades[number])
+        draw_sizes(pair[1], of_two[of_two["what"] == "pretrained"], "8 other animals", shades[8])
+        draw_sizes(pair[1], of_two[of_two["what"] == "scratch"], "scratch", "#e69f00")
+        for axes, labels in zip(pair, (0, 2), strict=True):
+            closed = rows[(rows["width"] == 0) & (rows["labels"] == labels)]
+            best = closed[closed["sources"] == closed["sources"].max()]["mean"].item()
+            axes.axhline(best, color=CLOSED, linewidth=1.2, label="closed form, 8 other animals")
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle="--")
+            axes.set_title(f"{sequence}, {labels} own labels a class", fontsize=9, loc="left")
+            axes.set_xscale("log")
+            axes.set_xlabel("parameters", fontsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
+    all_axes[0].set_ylabel("share right (dashed: chance)", fontsize=8)
+    handles = {
+        label: handle
+        for axes in all_axes[:2]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def draw_sizes(axes: Axes, rows: pd.DataFrame, label: str, colour: str) -> None:
+    """A line over sizes with intervals over recordings."""
+    rows = rows.sort_values("parameters")
+    axes.errorbar(
+        rows["parameters"], rows["mean"], rows["interval"], label=label, color=colour,
+        marker="o", markersize=4, linewidth=1.5, elinewidth=0.7,
+    )  # fmt: skip
