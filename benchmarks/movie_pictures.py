@@ -198,7 +198,7 @@ def kept(folder: Path, fit: Fit | SimulatedFit) -> dict:
 def fit_one(fit: Fit | SimulatedFit) -> tuple[ps.FittedDecoder, ps.Divided]:
     """A decoder, and the recording that it is fitted on, divided."""
     divided = fit.divided()
-    decoder, _ = ARMS[fit.arm].fit(setting_of(divided, fit.task, 0))
+    decoder = ARMS[fit.arm].fit(setting_of(divided, fit.task, 0))
     return decoder, divided
 
 

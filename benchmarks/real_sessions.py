@@ -119,7 +119,7 @@ def score(fit: Fit, test_on: list[Path] | None) -> dict:
         seed=fit.fold or 0,
         labels=1.0,
     )
-    decoder, curves = ARMS[fit.arm].fit(setting)
+    decoder = ARMS[fit.arm].fit(setting)
     scored = list(divided) if test_on is None else ps.load_recordings(test_on)
     scores = ps.evaluate(decoder, scored)
     return {
@@ -129,7 +129,7 @@ def score(fit: Fit, test_on: list[Path] | None) -> dict:
         "fold": fit.fold,
         "arm": fit.arm,
         "accuracy": round(float(scores.mean()["accuracy"]), 4),
-        "steps": int(curves["step"].max()) if len(curves) else 0,
+        "steps": 0 if decoder.fit is None else int(decoder.fit.curves["step"].max()),
     }
 
 

@@ -71,12 +71,11 @@ def make_question(task: Task, recording: Recording, answers: int) -> Question:
 
 
 def make_teacher(recording: Recording, num_scores: int, rng: np.random.Generator) -> LinearReadout:
-    shape = (NUM_BINS, recording.num_units, num_scores)
-    return LinearReadout(
+    return LinearReadout.from_coefficients(
+        0.01 * rng.standard_normal((num_scores, NUM_BINS * recording.num_units)),
+        intercept=np.zeros(num_scores),
+        center=np.zeros(NUM_BINS * recording.num_units),
         unit_ids=recording.unit_ids.tolist(),
-        weights=0.01 * rng.standard_normal(shape, dtype=np.float32),
-        center=np.zeros(shape[:2], dtype=np.float32),
-        intercept=np.zeros(num_scores, dtype=np.float32),
     )
 
 

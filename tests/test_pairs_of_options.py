@@ -224,5 +224,5 @@ def test_pairs_that_make_sense_are_pretrained_and_fitted(choice, days, tmp_path)
         pretrained=lambda: encoder,
         earlier=experiment.earlier,
     )
-    decoder, _ = config.all_arms[ARM].fit(setting)
+    decoder = config.all_arms[ARM].fit(setting)
     assert np.isfinite(decoder.predict(later, np.arange(4))).all()

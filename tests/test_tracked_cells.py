@@ -173,7 +173,7 @@ def test_a_day_of_tracked_cells_alone_is_answered_by_exactly_their_weights(fitte
     columns = [readout.unit_ids.index("d"), readout.unit_ids.index("c")]
     expected = (means - readout.center[0, columns]) @ readout.weights[0, columns]
     found = decoder.predict(day, FIRST)
-    assert np.allclose(found, expected + readout.intercept, atol=1e-4)
+    assert np.allclose(found, expected + readout.intercepts.mean(axis=0), atol=1e-4)
 
 
 @pytest.mark.parametrize("arm", ["ridge", "ridge, time bins"])

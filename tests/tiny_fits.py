@@ -81,7 +81,7 @@ def setting_of(
 
 def fit_arm(arm: str, setting: Setting) -> FittedDecoder:
     arms = {**ARMS, "pretrained": network_arm("pretrained", is_pretrained=True)}
-    return arms[arm].fit(setting)[0]
+    return arms[arm].fit(setting)
 
 
 def with_units_in_order(recording: Recording, order: np.ndarray) -> Recording:

@@ -85,14 +85,14 @@ def images_found(decoder, setting) -> float:
 
 
 def test_a_movie_is_told_without_a_showing_of_its_own(setting):
-    decoder, _ = ARMS["aligned frame"].fit(setting)
-    control, _ = ARMS["aligned frame, shuffled"].fit(setting)
+    decoder = ARMS["aligned frame"].fit(setting)
+    control = ARMS["aligned frame, shuffled"].fit(setting)
     assert images_found(decoder, setting) > 0.6
     assert images_found(control, setting) < 0.4
 
 
 def test_it_is_saved_and_loaded(setting, tmp_path):
-    decoder, _ = ARMS["aligned frame"].fit(setting)
+    decoder = ARMS["aligned frame"].fit(setting)
     decoder.save(tmp_path)
     [divided] = setting.population.divided
     first = np.arange(800, 880)
@@ -114,14 +114,14 @@ def test_nothing_that_is_tested_is_learned_from(setting):
     )
     population = ps.Population(changed, {"n": list(recording.unit_ids)})
     one, other = (
-        ARMS["aligned frame"].fit(s)[0].templates
+        ARMS["aligned frame"].fit(s).templates
         for s in (setting, replace(setting, population=population))
     )
     assert np.array_equal(one.loadings, other.loadings)
 
 
 def test_a_unit_of_two_recordings_has_the_mean_place(setting):
-    templates = ARMS["aligned frame"].fit(setting)[0].templates
+    templates = ARMS["aligned frame"].fit(setting).templates
     moved = replace(templates, loadings=templates.loadings + 2.0, rest=templates.rest + 4.0)
     merged = PlacedTemplates.merge([templates, moved])
     assert merged.placed_ids == templates.placed_ids

@@ -191,7 +191,7 @@ def accuracy(animals) -> dict[str, float]:
     setting = setting_of(new, animals.divided)
     found = {}
     for arm in ("aligned", "aligned, shuffled", "ridge, aligned", "ridge, aligned, shuffled"):
-        decoder, _ = ARMS[arm].fit(setting)
+        decoder = ARMS[arm].fit(setting)
         windows = new.divided.windows(new.divided[0], setting.task, "test", setting.num_timesteps)
         scores = decoder.predict(new.divided.recordings[0], windows.first_timestep)
         found[arm] = float((np.asarray(scores).argmax(1) == windows.target).mean())
@@ -206,7 +206,7 @@ def test_labels_of_other_animals_decode_a_new_one(accuracy):
 
 def test_no_label_and_no_test_sample_of_its_own_changes_the_aligned_weights(animals):
     def weights_of(recording: Recording) -> np.ndarray:
-        readout = ARMS["aligned"].fit(setting_of(populate([recording]), animals.divided))[0].readout
+        readout = ARMS["aligned"].fit(setting_of(populate([recording]), animals.divided)).readout
         return readout.weights
 
     recording = animal("n")

@@ -65,6 +65,22 @@ def test_every_kind_of_task_has_its_arms(task, expected):
     assert arms_for(task, NETWORKS, ALL) == expected
 
 
+@pytest.mark.parametrize(
+    ("task", "arm"), [("direction", a) for a in LINEAR] + [("movie", "ridge to pixels")]
+)
+def test_windows_of_fewer_samples_than_bins_are_resolved_by_sample(
+    tiny_recording, split_config, task, arm
+):
+    """At 10 Hz a window of 0.3 s has three samples, and reference decoders ask for five bins."""
+    divided = divide([tiny_recording], [f"{task},window_length=0.3"], split_config)
+    [task] = divided.tasks.values()
+    population = Population(divided, {"tiny": list(tiny_recording.unit_ids)})
+    setting = replace(setting_of(population, task), encoder=replace(ENCODER, patch_length=0.1))
+    assert setting.num_timesteps == 3
+    decoder = fit_arm(arm, setting)
+    assert np.isfinite(decoder.predict(tiny_recording, np.array([0, 5]))).all()
+
+
 def test_reference_decoders_are_there_even_without_any_network():
     assert arms_for(DIRECTION, ()) == list(LINEAR)
     assert arms_for(DIRECTION, ("scratch",))[-1] == "scratch"

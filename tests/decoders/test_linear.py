@@ -9,12 +9,14 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
 from poyo_ssl.decoders.linear import (
     ALPHAS,
     FEW_LABELS_ALPHA,
+    NEVER_SHOWN,
     LinearReadout,
     choose_penalty,
     fit_logistic,
     fit_ridge,
     leave_one_out_error,
 )
+from poyo_ssl.decoders.value_decoders import fit_value_ridge
 
 UNITS = ["a", "b", "c", "d"]
 
@@ -81,12 +83,50 @@ def test_merged_recordings_without_common_units_keep_their_own_scores(rng):
     one = fit_ridge(features, target, 3, UNITS)
     two = fit_ridge(-2 * features[::-1], target, 3, ["e", "f", "g", "h"])
     # balanced classes: both intercepts are the class frequencies
-    assert np.allclose(one.intercept, two.intercept, atol=1e-6)
+    assert np.allclose(one.intercepts, two.intercepts, atol=1e-6)
     merged = LinearReadout.merge([one, two])
     assert merged.unit_ids == ["a", "b", "c", "d", "e", "f", "g", "h"]
     for readout in (one, two):
         expected = readout.scores(features, readout.unit_ids)
         assert np.allclose(merged.scores(features, readout.unit_ids), expected, atol=1e-5)
+
+
+def test_merged_recordings_of_unlike_means_keep_their_own_values(rng):
+    """Running speed about 5 in one mouse and about -2,500 (in other units) in another."""
+    features = rng.standard_normal((50, 4))
+    speeds = [features @ rng.standard_normal(4) + mean for mean in (5.0, -2500.0)]
+    readouts = [
+        fit_value_ridge(features, speed, units)
+        for speed, units in zip(speeds, (UNITS, ["e", "f", "g", "h"]), strict=True)
+    ]
+    merged = LinearReadout.merge(readouts)
+    for readout in readouts:
+        expected = readout.scores(features, readout.unit_ids)
+        assert np.allclose(merged.scores(features, readout.unit_ids), expected, atol=1e-3)
+
+
+def test_the_intercept_is_that_of_the_recordings_whose_units_are_asked(rng):
+    features = rng.standard_normal((50, 4))
+    one, two = (
+        fit_value_ridge(features, features[:, 0] + mean, units)
+        for mean, units in ((3.0, UNITS), (9.0, ["d", "x", "y", "z"]))
+    )
+    merged = LinearReadout.merge([one, two])
+    for unit_ids, expected in ((["a"], 3.0), (["x", "y"], 9.0), (["d"], 6.0), (["c", "d"], 5.0)):
+        centers = merged.center[:, [merged.unit_ids.index(u) for u in unit_ids]]
+        assert merged.scores(centers, unit_ids)[0, 0] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_class_that_no_recording_of_the_units_showed_stays_unlikely_however_scaled(rng):
+    features, target = separable(rng)
+    without_2 = target < 2
+    one = fit_logistic(features[without_2], target[without_2], 3, UNITS, seed=0)
+    two = fit_logistic(features, target, 3, ["e", "f", "g", "h"], seed=0)
+    merged = LinearReadout.merge([one, two]).scaled(0.01)
+    assert (merged.scores(features, UNITS)[:, 2] == NEVER_SHOWN).all()
+    assert merged.shown_to(UNITS).tolist() == [True, True, False]
+    assert merged.shown_to(["e"]).all()
+    assert (merged.scores(features, two.unit_ids)[:, 2] > NEVER_SHOWN).all()
 
 
 def test_a_unit_of_two_recordings_gets_its_mean_weights(rng):
@@ -111,7 +151,7 @@ def test_ridge_is_the_textbook_ridge_at_the_penalty_of_least_leave_one_out_error
     weights = np.linalg.solve(x.T @ x + alpha * np.eye(4), x.T @ y)
     readout = fit_ridge(features, target, 3, UNITS)
     assert np.allclose(readout.weights[0], weights, atol=1e-6)
-    assert np.allclose(readout.intercept, onehot.mean(axis=0), atol=1e-6)
+    assert np.allclose(readout.intercepts[0], onehot.mean(axis=0), atol=1e-6)
     assert np.allclose(readout.center[0], center, atol=1e-6)
 
 

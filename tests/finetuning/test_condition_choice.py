@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from poyo_ssl.decoders.class_scores import load_scores, save_scores
 from poyo_ssl.decoders.condition_posterior import ConditionReadout, ConditionResponses
-from poyo_ssl.decoders.network import teacher_of, teacher_state
 from poyo_ssl.finetuning.condition_choice import (
     ConditionOptions,
     Conditions,
@@ -115,7 +115,7 @@ def test_one_label_a_class_is_a_mean_a_class():
 def test_what_is_saved_scores_the_same():
     setting = setting_with(watching_a_drum())
     readout = condition_posterior(setting).scaled(2.0)
-    again = teacher_of(*teacher_state(readout))
+    again = load_scores(*save_scores(readout))
     features = np.random.default_rng(1).normal(size=(5, readout.num_bins * UNITS))
     unit_ids = readout.conditions.unit_ids
     np.testing.assert_array_equal(
@@ -128,7 +128,8 @@ def test_without_others_it_is_linear_discriminant_analysis():
     [divided] = setting.population.divided
     windows = setting.training_windows(divided)
     features = setting.features(divided, windows, 1)
-    readout = Conditions.of(setting, ()).responses(setting, divided, 1).readout(0.3, 0.0)
+    [responses] = Conditions.of(setting, ()).responses(setting, 1)
+    readout = responses.readout(0.3, 0.0)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(features, windows.target)
     weights = readout.weights[0].T * len(features) / (len(features) - 3)  # ours: free ones
     np.testing.assert_allclose(
@@ -171,3 +172,24 @@ def test_sums_of_effects_stand_in_for_means_of_few_windows():
     )
     own, summed = responses.readout(1.0, 0.0), responses.readout(1.0, 1.0)
     np.testing.assert_allclose(own.weights, summed.weights, atol=1e-6)
+
+
+def test_conditions_of_a_thousand_units_are_told_apart():
+    """Log-likelihoods of many units lie far below any that stands for what was never shown."""
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((4, 1000))
+    condition = np.tile(np.arange(4), 5)
+    features = means[condition] + 0.3 * rng.standard_normal((20, 1000))
+    responses = ConditionResponses(
+        features=features,
+        condition=condition,
+        properties=np.arange(5)[:, None],  # the last is never shown
+        unit_ids=[f"u{n}" for n in range(1000)],
+    )
+    readout = ConditionReadout(
+        conditions=responses.readout(0.1, 0.0), class_of=np.arange(5), num_classes=5
+    )
+    fresh = means[condition] + 0.3 * rng.standard_normal((20, 1000))
+    scores = readout.scores(fresh.astype(np.float32), responses.unit_ids)
+    assert (scores.argmax(axis=1) == condition).all()
+    assert np.isfinite(scores).all()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poyo_ssl.decoders.linear import NEVER_SHOWN, LinearReadout
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.finetuning import teacher_choice
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.teacher_choice import BLENDS, choose_blend, choose_teacher, weigh
@@ -141,7 +141,7 @@ def taught_by(teacher: LinearReadout, setting):
 def test_a_teacher_that_says_the_same_of_all_windows_leaves_the_network_alone(setting):
     """Blind to what all units share, a ridge on one unit has no weight left."""
     nothing = knowing_nothing(setting)
-    decoder = taught_by(replace(nothing, intercept=np.zeros_like(nothing.intercept)), setting)
+    decoder = taught_by(replace(nothing, intercepts=np.zeros_like(nothing.intercepts)), setting)
     activity = setting.population.activity["tiny"]
     first = setting.training_windows(setting.population.divided[0]).first_timestep
     answer, alone = decoder.answer(activity, first), decoder.network_scores(activity, first)
@@ -162,5 +162,5 @@ def test_an_answer_without_a_label_does_not_quieten_the_teacher(setting, monkeyp
 
     assert 0 in target
     monkeypatch.setattr(type(setting.population.divided), "windows", without_class_0)
-    intercept = np.where(np.arange(len(teacher.intercept)) == 0, NEVER_SHOWN, teacher.intercept)
-    assert taught_by(replace(teacher, intercept=intercept), setting).spread[0] < 2 * spread
+    is_shown = np.arange(teacher.num_scores)[None] > 0
+    assert taught_by(replace(teacher, is_shown=is_shown), setting).spread[0] < 2 * spread

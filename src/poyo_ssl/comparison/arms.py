@@ -8,9 +8,8 @@ from functools import partial
 from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 
-from poyo_ssl.decoders.condition_posterior import LabelScores
+from poyo_ssl.decoders.class_scores import LabelScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.frame_decoders import (
     AlignedFrame,
@@ -19,13 +18,13 @@ from poyo_ssl.decoders.frame_decoders import (
     NearestFrame,
 )
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.reference_decoders import LabelReadout, MeanFrame, PixelReadout
-from poyo_ssl.decoders.value_decoders import (
-    KernelReadout,
+from poyo_ssl.decoders.reference_decoders import (
+    LabelReadout,
+    MeanFrame,
+    PixelReadout,
     ValueReadout,
-    fit_kernel_ridge,
-    fit_value_ridge,
 )
+from poyo_ssl.decoders.value_decoders import KernelReadout, fit_kernel_ridge, fit_value_ridge
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.condition_choice import condition_posterior
 from poyo_ssl.finetuning.finetune import finetune
@@ -46,55 +45,35 @@ from poyo_ssl.finetuning.teachers import (
     transferred_ridge,
 )
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
-from poyo_ssl.model.fit import NO_CURVES
 from poyo_ssl.windows.answers import ANSWERS
 from poyo_ssl.windows.tasks import Task, presentation_period
 
-Curves = pd.DataFrame
 
-
-Fitted = tuple[FittedDecoder, Curves]
-
-
-def fit_ridge_arm(setting: Setting) -> Fitted:
-    """Ridge on the mean activity of the window."""
-    return LabelReadout(setting.question("ridge"), ridge_readout(setting, 1)), NO_CURVES
-
-
-def fit_binned_ridge_arm(setting: Setting) -> Fitted:
-    """Ridge on the activity in five time bins of the window."""
-    decoder = LabelReadout(setting.question("ridge, time bins"), ridge_readout(setting, NUM_BINS))
-    return decoder, NO_CURVES
-
-
-def fit_logistic_arm(setting: Setting) -> Fitted:
-    """Multinomial logistic regression on the mean activity of the window."""
-    return LabelReadout(setting.question("logistic"), logistic_readout(setting)), NO_CURVES
-
-
-def fit_mean_frame_arm(setting: Setting) -> Fitted:
+def fit_mean_frame_arm(setting: Setting) -> FittedDecoder:
     """The mean of the pictures shown in training, whatever the activity."""
     targets = [
         setting.training_windows(divided).target
         for divided in setting.population.divided.learning(setting.task)
     ]
     mean = setting.pictures()[np.unique(np.concatenate(targets))].mean(axis=0)
-    return MeanFrame(setting.question("mean frame"), mean), NO_CURVES
+    return MeanFrame(setting.question("mean frame"), mean)
 
 
-def fit_frame_arm(setting: Setting, *, name: str, kind: type[NearestFrame]) -> Fitted:
+def fit_frame_arm(setting: Setting, *, name: str, kind: type[NearestFrame]) -> FittedDecoder:
     """Look-up of the movie frame that evokes such activity."""
     templates = frame_templates(setting, kind.TEMPLATES)
-    return kind(setting.question(name), templates, _pictures_to_show(setting)), NO_CURVES
+    return kind(setting.question(name), templates, _pictures_to_show(setting))
 
 
-def fit_aligned_frame_arm(setting: Setting, *, name: str, is_shuffled: bool = False) -> Fitted:
+def fit_aligned_frame_arm(
+    setting: Setting, *, name: str, is_shuffled: bool = False
+) -> FittedDecoder:
     """Look-up in what the movie evoked in other animals."""
     templates = aligned_templates(setting, is_shuffled=is_shuffled)
-    return AlignedFrame(setting.question(name), templates, _pictures_to_show(setting)), NO_CURVES
+    return AlignedFrame(setting.question(name), templates, _pictures_to_show(setting))
 
 
-def fit_frame_filter_arm(setting: Setting) -> Fitted:
+def fit_frame_filter_arm(setting: Setting) -> FittedDecoder:
     """The same, knowing from the windows before where the movie was."""
     templates = frame_templates(setting, FrameFilter.TEMPLATES)
     recording = setting.population.divided.learning(setting.task)[0].recording
@@ -105,55 +84,58 @@ def fit_frame_filter_arm(setting: Setting) -> Fitted:
         _pictures_to_show(setting),
         pace=1 / (period * recording.sampling_rate),
     )
-    return decoder, NO_CURVES
+    return decoder
 
 
 def _pictures_to_show(setting: Setting) -> np.ndarray | None:
     return setting.pictures() if setting.task.answer.needs_pictures else None
 
 
-def fit_ridge_to_pixels_arm(setting: Setting) -> Fitted:
+def fit_ridge_to_pixels_arm(setting: Setting) -> FittedDecoder:
     """Ridge to the principal components of the training pictures."""
     pixels = picture_teacher(setting).pixels
-    return PixelReadout(setting.question("ridge to pixels"), pixels), NO_CURVES
+    return PixelReadout(setting.question("ridge to pixels"), pixels)
 
 
-def fit_value_ridge_arm(setting: Setting) -> Fitted:
+def fit_value_ridge_arm(setting: Setting) -> FittedDecoder:
     """Ridge of a number on the mean activity of the window."""
     readouts = []
     for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, 1)
         readouts.append(fit_value_ridge(features, windows.target, setting.unit_ids(divided)))
-    return ValueReadout(setting.question("ridge"), LinearReadout.merge(readouts)), NO_CURVES
+    return ValueReadout(setting.question("ridge"), LinearReadout.merge(readouts))
 
 
-def fit_kernel_ridge_arm(setting: Setting) -> Fitted:
+def fit_kernel_ridge_arm(setting: Setting) -> FittedDecoder:
     """Ridge of a number with a Gaussian kernel on the mean activity of the window."""
     models = []
     for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
         features = setting.features(divided, windows, 1)
         models.append(fit_kernel_ridge(features, windows.target, setting.unit_ids(divided)))
-    return KernelReadout(setting.question("kernel ridge"), models), NO_CURVES
+    return KernelReadout(setting.question("kernel ridge"), models)
 
 
-def fit_ridge_of_any_arm(setting: Setting) -> Fitted:
+def fit_ridge_of_any_arm(setting: Setting) -> FittedDecoder:
     """Ridge on the mean activity of the window, to one-hot labels or to a number."""
-    has_classes = setting.task.answer.has_budget
-    return (fit_ridge_arm if has_classes else fit_value_ridge_arm)(setting)
+    if not setting.task.answer.has_budget:
+        return fit_value_ridge_arm(setting)
+    return fit_closed_form_arm(
+        setting, name="ridge", fit_readout=partial(ridge_readout, num_bins=1)
+    )
 
 
 def fit_closed_form_arm(
     setting: Setting, *, name: str, fit_readout: Callable[[Setting], LabelScores]
-) -> Fitted:
+) -> FittedDecoder:
     """What scores labels in closed form."""
-    return LabelReadout(setting.question(name), fit_readout(setting)), NO_CURVES
+    return LabelReadout(setting.question(name), fit_readout(setting))
 
 
 def fit_network_arm(
     setting: Setting, *, name: str, is_pretrained: bool = False, teacher: str | None = None
-) -> Fitted:
+) -> FittedDecoder:
     """The network from fresh weights or the pretrained encoder, on labels alone or with a teacher.
 
     With a teacher, label tasks learn from labels and from its answers, and the network is added
@@ -177,9 +159,9 @@ def fit_network(
     arm: str,
     encoder: Encoder | EncoderConfig,
     teacher: AnyTeacher | None = None,
-) -> Fitted:
+) -> FittedDecoder:
     """Fine-tunes a network in the given setting."""
-    decoder = finetune(
+    return finetune(
         setting.population,
         setting.task,
         encoder,
@@ -189,15 +171,13 @@ def fit_network(
         labels=setting.labels,
         teacher=teacher,
     )
-    assert decoder.fit is not None
-    return decoder, decoder.fit.curves
 
 
 @dataclass(frozen=True)
 class Arm:
     """A way to answer tasks of some kinds."""
 
-    fit: Callable[[Setting], Fitted]
+    fit: Callable[[Setting], FittedDecoder]
     kinds: tuple[str, ...]
     """Kinds of task that it can answer."""
     is_reference: bool = True
@@ -226,40 +206,32 @@ def network_arm(name: str, *, is_pretrained: bool = False, teacher: str | None =
     )
 
 
-def _closed_form_arm(
-    name: str, fit_readout: Callable[[Setting], LabelScores], **options: bool
-) -> Arm:
-    fit = partial(fit_closed_form_arm, name=name, fit_readout=fit_readout)
-    return Arm(fit, ("labels",), **options)
+_CLOSED_FORMS: dict[str, tuple[Callable[[Setting], LabelScores], dict[str, bool]]] = {
+    "ridge, time bins": (partial(ridge_readout, num_bins=NUM_BINS), {"is_seeded": False}),
+    "ridge, semi-supervised": (semi_supervised_ridge, {"is_seeded": False}),
+    "ridge, transferred": (transferred_ridge, {"is_seeded": False, "needs_tuning": True}),
+    "ridge, transferred, shuffled": (shuffled_ridge, {"needs_tuning": True}),
+    "aligned": (aligned, {"is_seeded": False, "needs_alignment": True}),
+    "aligned, shuffled": (partial(aligned, is_shuffled=True), {"needs_alignment": True}),
+    "ridge, aligned": (aligned_ridge, {"is_seeded": False, "needs_alignment": True}),
+    "ridge, aligned, shuffled": (
+        partial(aligned_ridge, is_shuffled=True), {"needs_alignment": True}
+    ),
+    "logistic": (logistic_readout, {}),
+    "condition posterior": (condition_posterior, {"is_seeded": False}),
+}  # fmt: skip
+"""Name to what fits a closed form of labels, and options of its arm."""
 
 
 ARMS = {
     "ridge": Arm(fit_ridge_of_any_arm, ("labels", "values"), is_seeded=False),
     "kernel ridge": Arm(fit_kernel_ridge_arm, ("values",), is_seeded=False),
-    "ridge, time bins": Arm(fit_binned_ridge_arm, ("labels",), is_seeded=False),
-    "ridge, semi-supervised": _closed_form_arm(
-        "ridge, semi-supervised", semi_supervised_ridge, is_seeded=False
-    ),
-    "ridge, transferred": _closed_form_arm(
-        "ridge, transferred", transferred_ridge, is_seeded=False, needs_tuning=True
-    ),
-    "ridge, transferred, shuffled": _closed_form_arm(
-        "ridge, transferred, shuffled", shuffled_ridge, needs_tuning=True
-    ),
-    "aligned": _closed_form_arm("aligned", aligned, is_seeded=False, needs_alignment=True),
-    "aligned, shuffled": _closed_form_arm(
-        "aligned, shuffled", partial(aligned, is_shuffled=True), needs_alignment=True
-    ),
-    "ridge, aligned": _closed_form_arm(
-        "ridge, aligned", aligned_ridge, is_seeded=False, needs_alignment=True
-    ),
-    "ridge, aligned, shuffled": _closed_form_arm(
-        "ridge, aligned, shuffled", partial(aligned_ridge, is_shuffled=True), needs_alignment=True
-    ),
-    "logistic": Arm(fit_logistic_arm, ("labels",)),
-    "condition posterior": _closed_form_arm(
-        "condition posterior", condition_posterior, is_seeded=False
-    ),
+    **{
+        name: Arm(
+            partial(fit_closed_form_arm, name=name, fit_readout=fit_readout), ("labels",), **options
+        )
+        for name, (fit_readout, options) in _CLOSED_FORMS.items()
+    },
     "mean frame": Arm(fit_mean_frame_arm, ("images",), is_seeded=False),
     **{
         name: Arm(

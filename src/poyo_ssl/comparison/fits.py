@@ -86,7 +86,7 @@ def fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
         pretrained=lambda: load_encoder(experiment.pretrained_directory(fit.arm, fit.seed)),
         earlier=experiment.earlier,
     )
-    decoder, curves = experiment.config.all_arms[fit.arm].fit(setting)
+    decoder = experiment.config.all_arms[fit.arm].fit(setting)
     seconds = time.perf_counter() - started
     pictures = population.divided.pictures(task).numpy() if task.answer.needs_pictures else None
     decoder.origin = Origin.of(fit.units, fit.labels, fit.seed, experiment.config.splits)
@@ -110,4 +110,5 @@ def fit_and_score(experiment: Experiment, fit: PlannedFit) -> None:
         if shown is not None:
             films[recording.recording_id] = Film.of(evaluation, task, shown)
     decoder.save(directory)
+    curves = NO_CURVES if decoder.fit is None else decoder.fit.curves
     save_fit(directory, curves, evaluations, rows, pictures, films)

@@ -9,7 +9,7 @@ probability of an answer is the sum over the conditions that have it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -54,8 +54,9 @@ class ConditionReadout:
         Returns:
             (num_windows, num_classes).
         """
+        is_shown = self.conditions.shown_to(unit_ids)
         likelihood = self.conditions.scores(features, unit_ids)
-        is_shown = self.conditions.intercept > NEVER_SHOWN
+        likelihood -= likelihood[:, is_shown].max(axis=1, keepdims=True, initial=-np.inf)
         scores = np.full((len(features), self.num_classes), NEVER_SHOWN, dtype=likelihood.dtype)
         for label in np.unique(self.class_of[is_shown]):
             own = likelihood[:, is_shown & (self.class_of == label)]
@@ -75,28 +76,21 @@ class ConditionReadout:
         """The same decoder, whose scores are a factor larger."""
         return replace(self, sharpness=self.sharpness * factor)
 
-    @staticmethod
-    def merge(readouts: Sequence[ConditionReadout]) -> ConditionReadout:
-        """One readout for several recordings, of the same conditions."""
-        merged = LinearReadout.merge([readout.conditions for readout in readouts])
-        return replace(readouts[0], conditions=merged)
-
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Settings (JSON-ready) and tensors, beside those of :attr:`conditions`."""
-        settings = {"num_classes": self.num_classes, "sharpness": self.sharpness}
-        return {"conditions": settings}, {"class_of": torch.from_numpy(self.class_of)}
+        """Settings (JSON-ready) and tensors."""
+        settings, tensors = self.conditions.state()
+        own = {"num_classes": self.num_classes, "sharpness": self.sharpness}
+        class_of = torch.from_numpy(self.class_of)
+        return {**settings, "conditions": own}, {**tensors, "class_of": class_of}
 
     @classmethod
-    def of(
-        cls, conditions: LinearReadout, settings: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> Self:
+    def of(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Inverse of :meth:`state`."""
-        class_of = tensors["class_of"].numpy()
-        return cls(conditions=conditions, class_of=class_of, **settings["conditions"])
-
-
-LabelScores = LinearReadout | ConditionReadout
-"""What scores labels in closed form."""
+        return cls(
+            conditions=LinearReadout.of(settings, tensors),
+            class_of=tensors["class_of"].numpy(),
+            **settings["conditions"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +109,7 @@ class ConditionResponses:
     unit_ids: list[str]
 
     def readout(self, shrinkage: float, additivity: float) -> LinearReadout:
-        """Log-likelihoods of conditions; those never shown score ``NEVER_SHOWN``.
+        """Log-likelihoods of conditions, up to a constant of the window.
 
         Args:
             shrinkage: From the covariance that was measured, 0, to a multiple of the identity, 1.
@@ -127,9 +121,12 @@ class ConditionResponses:
         weights = self._noise.divide(own, shrinkage)
         num_conditions, center = len(self.properties), self.features.mean(axis=0)
         coefficients = np.zeros((num_conditions, len(center)))
-        intercept = np.full(num_conditions, NEVER_SHOWN)
+        intercept, is_shown = np.zeros(num_conditions), np.zeros(num_conditions, dtype=bool)
         coefficients[shown], intercept[shown] = weights, -0.5 * (weights * own).sum(axis=1)
-        return LinearReadout.from_coefficients(coefficients, intercept, center, self.unit_ids)
+        is_shown[shown] = True
+        return LinearReadout.from_coefficients(
+            coefficients, intercept, center, self.unit_ids, is_shown
+        )
 
     @cached_property
     def _centred(self) -> np.ndarray:

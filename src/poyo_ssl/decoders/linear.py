@@ -7,13 +7,17 @@ into one, and a fitted decoder can be asked about any recording that shares unit
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifierCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from torch import Tensor
 
 ALPHAS = np.logspace(0, 4, 9)
 """Ridge penalties tried; features are binned signed square roots of z-scores, all of one scale."""
@@ -25,7 +29,7 @@ FEW_LABELS_C = 10.0
 """Inverse penalty of logistic regression for so few labels: 0.01 to 1 told fewer of the other
 training windows of the real gratings session."""
 NEVER_SHOWN = -1e3
-"""Logistic score of an answer that a recording never showed in training."""
+"""Score of an answer that no recording showed in training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +37,8 @@ class LinearReadout:
     """Scores that are linear in the binned activity of units.
 
     ``scores = intercept + sum over units and bins of (activity - center) * weights``
+
+    Units may be those of several recordings, which have an intercept each.
     """
 
     unit_ids: list[str]
@@ -40,13 +46,22 @@ class LinearReadout:
     """(num_bins, num_units, num_scores)."""
     center: np.ndarray
     """Mean activity over the training windows, (num_bins, num_units)."""
-    intercept: np.ndarray
-    """(num_scores,)."""
+    intercepts: np.ndarray
+    """(num_recordings, num_scores)."""
+    is_shown: np.ndarray
+    """Whether the recording showed in training what is scored, (num_recordings, num_scores)."""
+    is_unit_of: np.ndarray
+    """Whether the recording has the unit, (num_recordings, num_units)."""
 
     @property
     def num_bins(self) -> int:
         """Equal bins that a window is averaged in."""
         return self.weights.shape[0]
+
+    @property
+    def num_scores(self) -> int:
+        """Scores of a window."""
+        return self.weights.shape[2]
 
     def scores(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
         """Scores of windows in which some of the units were recorded.
@@ -58,16 +73,32 @@ class LinearReadout:
             unit_ids: Units of the features, all known to this readout.
 
         Returns:
-            (num_windows, num_scores).
+            (num_windows, num_scores); ``NEVER_SHOWN`` where :meth:`shown_to` says so.
         """
-        columns: slice | list[int] = slice(None)  # a list would copy all weights
-        if unit_ids != self.unit_ids:
-            position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
-            columns = [position[unit_id] for unit_id in unit_ids]
+        columns = self._columns(unit_ids)
         centred = features.reshape(len(features), self.num_bins, -1) - self.center[:, columns]
-        weights = self.weights[:, columns].reshape(-1, self.weights.shape[-1])
-        result: np.ndarray = centred.reshape(len(features), -1) @ weights + self.intercept
+        weights = self.weights[:, columns].reshape(-1, self.num_scores)
+        share = self._share(columns)
+        intercept = np.where(share.any(axis=0), (share * self.intercepts).sum(axis=0), NEVER_SHOWN)
+        result: np.ndarray = centred.reshape(len(features), -1) @ weights + intercept
         return result
+
+    def shown_to(self, unit_ids: list[str]) -> np.ndarray:
+        """Whether a recording that has one of the units showed what is scored, (num_scores,)."""
+        is_shown: np.ndarray = np.any(self._share(self._columns(unit_ids)), axis=0)
+        return is_shown
+
+    def _columns(self, unit_ids: list[str]) -> slice | list[int]:
+        if unit_ids == self.unit_ids:
+            return slice(None)  # a list would copy all weights
+        position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        return [position[unit_id] for unit_id in unit_ids]
+
+    def _share(self, columns: slice | list[int]) -> np.ndarray:
+        """Of every recording in an intercept, by its part in the units, (num_recordings, K)."""
+        counts = self.is_unit_of[:, columns].sum(axis=1)[:, None] * self.is_shown
+        share: np.ndarray = counts / np.maximum(counts.sum(axis=0), 1)
+        return share.astype(np.float32)
 
     def unit_importance(self, unit_ids: list[str]) -> np.ndarray:
         """Sum of the absolute weights of units over bins and scores, (num_units,).
@@ -87,26 +118,41 @@ class LinearReadout:
 
     def scaled(self, factor: float) -> LinearReadout:
         """The same decoder, whose scores are a factor larger."""
-        return replace(self, weights=self.weights * factor, intercept=self.intercept * factor)
+        return replace(self, weights=self.weights * factor, intercepts=self.intercepts * factor)
 
     @staticmethod
     def from_coefficients(
-        coefficients: np.ndarray, intercept: np.ndarray, center: np.ndarray, unit_ids: list[str]
+        coefficients: np.ndarray,
+        intercept: np.ndarray,
+        center: np.ndarray,
+        unit_ids: list[str],
+        is_shown: np.ndarray | None = None,
     ) -> LinearReadout:
-        """Reshapes a linear model on centred features, coefficients (num_scores, num_features)."""
-        num_units = len(unit_ids)
+        """Reshapes a linear model of one recording on centred features.
+
+        Args:
+            coefficients: (num_scores, num_features).
+            intercept: (num_scores,).
+            center: Mean features, (num_features,).
+            unit_ids: Units of the features.
+            is_shown: Whether training showed what is scored, (num_scores,); None: all of it.
+        """
+        num_units, num_scores = len(unit_ids), len(coefficients)
+        is_shown = np.ones(num_scores, dtype=bool) if is_shown is None else is_shown
         return LinearReadout(
             unit_ids=unit_ids,
-            weights=coefficients.T.reshape(-1, num_units, len(coefficients)).astype(np.float32),
+            weights=coefficients.T.reshape(-1, num_units, num_scores).astype(np.float32),
             center=center.reshape(-1, num_units).astype(np.float32),
-            intercept=np.asarray(intercept, dtype=np.float32),
+            intercepts=np.asarray(intercept, dtype=np.float32)[None],
+            is_shown=is_shown[None],
+            is_unit_of=np.ones((1, num_units), dtype=bool),
         )
 
     @staticmethod
-    def merge(readouts: list[LinearReadout]) -> LinearReadout:
+    def merge(readouts: Sequence[LinearReadout]) -> LinearReadout:
         """One readout for several recordings; a unit seen in several gets its mean weights.
 
-        An answer that some recordings never showed is known from the others alone.
+        An answer that some recordings of a unit never showed is known from the others alone.
         """
         unit_ids = list(dict.fromkeys(u for r in readouts for u in r.unit_ids))
         position = {unit_id: i for i, unit_id in enumerate(unit_ids)}
@@ -114,24 +160,38 @@ class LinearReadout:
         weights = np.zeros((num_bins, len(unit_ids), num_scores), dtype=np.float32)
         center = np.zeros((num_bins, len(unit_ids)), dtype=np.float32)
         count = np.zeros(len(unit_ids), dtype=np.float32)
-        num_knowing = np.zeros((len(unit_ids), num_scores), dtype=np.float32)
+        num_showing = np.zeros((len(unit_ids), num_scores), dtype=np.float32)
+        memberships = []
         for readout in readouts:
             columns = [position[unit_id] for unit_id in readout.unit_ids]
             weights[:, columns] += readout.weights
             center[:, columns] += readout.center
             count[columns] += 1
-            num_knowing[columns] += readout.intercept > NEVER_SHOWN
-        intercepts = np.stack([readout.intercept for readout in readouts])
-        is_known = intercepts > NEVER_SHOWN
-        total = np.where(is_known, intercepts, 0).sum(axis=0)
+            num_showing[columns] += readout.is_shown.any(axis=0)
+            memberships.append(np.zeros((len(readout.intercepts), len(unit_ids)), dtype=bool))
+            memberships[-1][:, columns] = readout.is_unit_of
         return LinearReadout(
             unit_ids=unit_ids,
-            weights=weights / np.maximum(num_knowing, 1),
+            weights=weights / np.maximum(num_showing, 1),
             center=center / count,
-            intercept=np.where(
-                is_known.any(0), total / np.maximum(is_known.sum(0), 1), NEVER_SHOWN
-            ),
+            intercepts=np.concatenate([readout.intercepts for readout in readouts]),
+            is_shown=np.concatenate([readout.is_shown for readout in readouts]),
+            is_unit_of=np.concatenate(memberships),
         )
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Settings (JSON-ready) and tensors."""
+        tensors = {f"readout.{name}": torch.from_numpy(getattr(self, name)) for name in _ARRAYS}
+        return {"readout_unit_ids": self.unit_ids}, tensors
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Inverse of :meth:`state`."""
+        arrays = {name: tensors[f"readout.{name}"].numpy() for name in _ARRAYS}
+        return cls(unit_ids=settings["readout_unit_ids"], **arrays)
+
+
+_ARRAYS = ("weights", "center", "intercepts", "is_shown", "is_unit_of")
 
 
 def fit_ridge(
@@ -205,9 +265,10 @@ def fit_logistic(
             model = LogisticRegression(C=FEW_LABELS_C, class_weight="balanced", max_iter=200)
             model.fit(features - center, index)
     coefficients = np.zeros((num_classes, features.shape[1]))
-    intercept = np.full(num_classes, NEVER_SHOWN)
+    intercept, is_shown = np.zeros(num_classes), np.zeros(num_classes, dtype=bool)
+    is_shown[present] = True
     if len(present) == 2:
         coefficients[present[1]], intercept[present] = model.coef_[0], [0, model.intercept_[0]]
     else:
         coefficients[present], intercept[present] = model.coef_, model.intercept_
-    return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids)
+    return LinearReadout.from_coefficients(coefficients, intercept, center, unit_ids, is_shown)

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poyo_ssl.decoders.condition_posterior import LabelScores
+from poyo_ssl.decoders.class_scores import ClassScores, load_scores, save_scores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
-from poyo_ssl.decoders.frame_templates import FrameTemplates, GaussianTemplates
 from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
-from poyo_ssl.decoders.reference_decoders import scores_of, scores_state
 from poyo_ssl.model.checkpoints import (
     build_encoder,
     encoder_settings,
@@ -26,9 +24,6 @@ from poyo_ssl.windows.activity import Activity, Windows
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
-
-ClassTeacher = LabelScores | FrameTemplates
-"""What scores classes in closed form, movie frames among them."""
 
 
 class NetworkDecoder(FittedDecoder):
@@ -52,7 +47,7 @@ class NetworkDecoder(FittedDecoder):
         self,
         question: Question,
         networks: Sequence[LabelDecoder | MovieDecoder],
-        teacher: ClassTeacher | None = None,
+        teacher: ClassScores | None = None,
         blend: float = 0.0,
         spread: tuple[float, float] = (1.0, 1.0),
     ) -> None:
@@ -152,7 +147,7 @@ class NetworkDecoder(FittedDecoder):
         }
         tensors = member_tensors(self.networks)
         if self.teacher is not None:
-            taught, teacher_tensors = teacher_state(self.teacher)
+            taught, teacher_tensors = save_scores(self.teacher)
             settings["teacher"] = {**taught, "blend": self.blend, "spread": list(self.spread)}
             tensors.update(teacher_tensors)
         return settings, tensors
@@ -181,7 +176,7 @@ class NetworkDecoder(FittedDecoder):
         if "teacher" not in settings:
             return cls(question, networks)
         taught = settings["teacher"]
-        teacher = teacher_of(taught, tensors)
+        teacher = load_scores(taught, tensors)
         return cls(question, networks, teacher, taught["blend"], tuple(taught["spread"]))
 
 
@@ -207,29 +202,13 @@ def members_of(tensors: dict[str, Tensor], settings: dict[str, Any]) -> list[dic
     ]
 
 
-def teacher_state(teacher: ClassTeacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A teacher as settings (JSON-ready) and tensors."""
-    if not isinstance(teacher, FrameTemplates):
-        return scores_state(teacher)
-    settings, tensors = teacher.state()
-    return {**settings, "templates": type(teacher).__name__}, tensors
-
-
-def teacher_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> ClassTeacher:
-    """Inverse of :func:`teacher_state`."""
-    if "templates" not in settings:
-        return scores_of(settings, tensors)
-    kinds = {kind.__name__: kind for kind in (FrameTemplates, GaussianTemplates)}
-    return kinds[settings["templates"]].of(settings, tensors)
-
-
 def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:
     """Windows in groups that are predicted at once."""
     return np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
 
 
 def teacher_scores(
-    teacher: ClassTeacher, activity: Activity, first_timestep: np.ndarray, num_timesteps: int
+    teacher: ClassScores, activity: Activity, first_timestep: np.ndarray, num_timesteps: int
 ) -> np.ndarray:
     """A teacher's scores, centred over the classes, (num_windows, num_classes)."""
     features = activity.binned(first_timestep, num_timesteps, teacher.num_bins)

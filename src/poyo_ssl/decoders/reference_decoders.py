@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poyo_ssl.decoders.condition_posterior import ConditionReadout, LabelScores
+from poyo_ssl.decoders.class_scores import LabelScores, load_scores, save_scores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import PictureReadout
@@ -25,7 +25,7 @@ class LabelReadout(FittedDecoder):
         self.readout = readout
 
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Scores, (num_windows, num_classes); for frames the likeliest, (num_windows,)."""
+        """Scores, (num_windows, num_classes)."""
         num_timesteps = self.question.num_timesteps
         features = activity.binned(first_timestep, num_timesteps, self.readout.num_bins)
         return self.readout.scores(features, activity.unit_ids)
@@ -36,12 +36,22 @@ class LabelReadout(FittedDecoder):
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout."""
-        return scores_state(self.readout)
+        return save_scores(self.readout)
 
     @classmethod
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
-        return cls(question, scores_of(settings, tensors))
+        return cls(question, load_scores(settings, tensors))
+
+
+class ValueReadout(LabelReadout):
+    """A number that is linear in binned activity."""
+
+    KIND = "value readout"
+
+    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
+        """Values, (num_windows,)."""
+        return super().answer(activity, first_timestep)[:, 0]
 
 
 class PixelReadout(FittedDecoder):
@@ -66,7 +76,7 @@ class PixelReadout(FittedDecoder):
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The readout, the mean picture and the components."""
-        settings, tensors = readout_state(self.pixels.readout)
+        settings, tensors = self.pixels.readout.state()
         tensors["mean_picture"] = torch.from_numpy(self.pixels.mean_picture)
         tensors["components"] = torch.from_numpy(self.pixels.components)
         return settings, tensors
@@ -75,7 +85,7 @@ class PixelReadout(FittedDecoder):
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the readout."""
         pixels = PictureReadout(
-            readout=readout_of(settings, tensors),
+            readout=LinearReadout.of(settings, tensors),
             mean_picture=tensors["mean_picture"].numpy(),
             components=tensors["components"].numpy(),
         )
@@ -103,36 +113,3 @@ class MeanFrame(FittedDecoder):
     def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Rebuilds the picture."""
         return cls(question, tensors["mean_picture"].numpy())
-
-
-def readout_state(readout: LinearReadout) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A linear readout as settings (JSON-ready) and tensors."""
-    tensors = {
-        f"readout.{name}": torch.from_numpy(getattr(readout, name))
-        for name in ("weights", "center", "intercept")
-    }
-    return {"readout_unit_ids": readout.unit_ids}, tensors
-
-
-def readout_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> LinearReadout:
-    """Inverse of :func:`readout_state`."""
-    return LinearReadout(
-        unit_ids=settings["readout_unit_ids"],
-        **{name: tensors[f"readout.{name}"].numpy() for name in ("weights", "center", "intercept")},
-    )
-
-
-def scores_state(readout: LabelScores) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The same of whatever scores labels."""
-    if isinstance(readout, LinearReadout):
-        return readout_state(readout)
-    (linear, of_linear), (settings, tensors) = readout_state(readout.conditions), readout.state()
-    return linear | settings, of_linear | tensors
-
-
-def scores_of(settings: dict[str, Any], tensors: dict[str, Tensor]) -> LabelScores:
-    """Inverse of :func:`scores_state`."""
-    linear = readout_of(settings, tensors)
-    if "conditions" not in settings:
-        return linear
-    return ConditionReadout.of(linear, settings, tensors)

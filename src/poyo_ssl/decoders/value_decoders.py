@@ -18,7 +18,6 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.decoders.network import member_tensors, members_of
-from poyo_ssl.decoders.reference_decoders import readout_of, readout_state
 from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, restore
 from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import RecordingError
@@ -48,35 +47,6 @@ def fit_value_ridge(features: np.ndarray, target: np.ndarray, unit_ids: list[str
     return LinearReadout.from_coefficients(
         model.coef_[None], np.atleast_1d(model.intercept_), center, unit_ids
     )
-
-
-class ValueReadout(FittedDecoder):
-    """Ridge on binned activity."""
-
-    KIND = "value readout"
-
-    def __init__(self, question: Question, readout: LinearReadout) -> None:
-        super().__init__(question)
-        self.readout = readout
-
-    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Values, (num_windows,)."""
-        num_bins = self.readout.num_bins
-        features = activity.binned(first_timestep, self.question.num_timesteps, num_bins)
-        return self.readout.scores(features, activity.unit_ids)[:, 0]
-
-    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Absolute weights."""
-        return self.readout.unit_importance(activity.unit_ids)
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The readout."""
-        return readout_state(self.readout)
-
-    @classmethod
-    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Rebuilds the readout."""
-        return cls(question, readout_of(settings, tensors))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poyo_ssl.decoders.class_scores import ClassScores
 from poyo_ssl.decoders.condition_posterior import ConditionReadout
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import PictureReadout
-from poyo_ssl.decoders.network import ClassTeacher, NetworkDecoder, teacher_scores
+from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
 from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import (
@@ -89,7 +90,7 @@ class Lesson:
     config: FinetuningConfig
     labelled: list[WindowSource]
     valid: list[WindowSource]
-    teacher: ClassTeacher | PictureTeacher | None
+    teacher: ClassScores | PictureTeacher | None
 
     @property
     def num_timesteps(self) -> int:
@@ -285,7 +286,7 @@ def _labelled_batches(
     ]
 
 
-def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[TrainingSteps]:
+def _label_batches(lesson: Lesson, teacher: ClassScores | None) -> list[TrainingSteps]:
     """Labelled windows and, with a teacher, unlabelled ones that it has answered."""
     training = lesson.config.training
     num_taught = 0
@@ -318,7 +319,7 @@ def _label_batches(lesson: Lesson, teacher: ClassTeacher | None) -> list[Trainin
     ]
 
 
-def _teacher_scores(teacher: ClassTeacher, source: WindowSource) -> np.ndarray:
+def _teacher_scores(teacher: ClassScores, source: WindowSource) -> np.ndarray:
     windows = source.windows
     return teacher_scores(teacher, source.activity, windows.first_timestep, windows.num_timesteps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poyo_ssl.decoders.condition_posterior import ConditionReadout, ConditionResponses
+from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.finetuning.teacher_choice import likeliest, smallest_class
 from poyo_ssl.windows.divide import DividedRecording
@@ -53,6 +54,7 @@ class Conditions:
     """Columns beside the one that is asked about."""
     known: pd.MultiIndex
     """Class, and values of the others, of every condition; sorted."""
+    num_classes: int
 
     @classmethod
     def of(cls, setting: Setting, others: tuple[str, ...]) -> Conditions:
@@ -61,14 +63,30 @@ class Conditions:
             _shown(setting, divided, setting.training_windows(divided), others)
             for divided in setting.population.divided.learning(setting.task)
         ]
-        return cls(
-            others, pd.MultiIndex.from_frame(pd.concat(shown).drop_duplicates()).sort_values()
+        known = pd.MultiIndex.from_frame(pd.concat(shown).drop_duplicates()).sort_values()
+        return cls(others, known, len(setting.population.divided.classes(setting.task)))
+
+    def responses(self, setting: Setting, num_bins: int) -> list[ConditionResponses]:
+        """What they evoke in the training windows of every recording."""
+        return [
+            self._responses(setting, divided, num_bins)
+            for divided in setting.population.divided.learning(setting.task)
+        ]
+
+    def readout(
+        self, responses: Sequence[ConditionResponses], options: ConditionOptions
+    ) -> ConditionReadout:
+        """One decoder of all recordings, told by what conditions evoke in each."""
+        of_each = [one.readout(options.shrinkage, options.additivity) for one in responses]
+        return ConditionReadout(
+            conditions=LinearReadout.merge(of_each),
+            class_of=self.known.get_level_values(0).to_numpy(dtype=np.int64, copy=True),
+            num_classes=self.num_classes,
         )
 
-    def responses(
+    def _responses(
         self, setting: Setting, divided: DividedRecording, num_bins: int
     ) -> ConditionResponses:
-        """What they evoke in the training windows of one recording."""
         windows = setting.training_windows(divided)
         shown = _shown(setting, divided, windows, self.others)
         return ConditionResponses(
@@ -77,11 +95,6 @@ class Conditions:
             properties=np.stack([np.asarray(codes) for codes in self.known.codes], axis=1),
             unit_ids=setting.unit_ids(divided),
         )
-
-    @property
-    def class_of(self) -> np.ndarray:
-        """(num_conditions,)."""
-        return self.known.get_level_values(0).to_numpy(dtype=np.int64, copy=True)
 
 
 def condition_posterior(setting: Setting) -> ConditionReadout:
@@ -92,49 +105,36 @@ def condition_posterior(setting: Setting) -> ConditionReadout:
         likelihoods = _try_out(setting, num_folds)
         chosen = max(likelihoods, key=lambda options: likelihoods[options])
     conditions = Conditions.of(setting, chosen.others)
-    readouts = [
-        ConditionReadout(
-            conditions=conditions.responses(setting, divided, chosen.num_bins).readout(
-                chosen.shrinkage, chosen.additivity
-            ),
-            class_of=conditions.class_of,
-            num_classes=len(setting.population.divided.classes(setting.task)),
-        )
-        for divided in setting.population.divided.learning(setting.task)
-    ]
-    return ConditionReadout.merge(readouts)
+    return conditions.readout(conditions.responses(setting, chosen.num_bins), chosen)
 
 
 def _try_out(setting: Setting, num_folds: int) -> dict[ConditionOptions, float]:
     """Mean log-likelihood of left-out labels for all options, at its best sharpness."""
     scores: dict[ConditionOptions, list[np.ndarray]] = {}
     targets = []
+    learning = setting.population.divided.learning(setting.task)
     possible = list(possible_others(setting))
-    num_classes = len(setting.population.divided.classes(setting.task))
     for without in setting.leaving_out(num_folds):
+        left = [without.left_out_windows(divided) for divided in learning]
+        targets += [windows.target for windows in left]
         conditions_of = {others: Conditions.of(without, others) for others in possible}
-        for divided in setting.population.divided.learning(setting.task):
-            left = without.left_out_windows(divided)
-            targets.append(left.target)
-            for others, num_bins in product(possible, _possible_bins(setting)):
-                conditions = conditions_of[others]
-                responses = conditions.responses(without, divided, num_bins)
-                features = without.features(divided, left, num_bins)
-                for shrinkage, additivity in product(
-                    SHRINKAGES, ADDITIVITIES if others else (0.0,)
-                ):
-                    readout = ConditionReadout(
-                        conditions=responses.readout(shrinkage, additivity),
-                        class_of=conditions.class_of,
-                        num_classes=num_classes,
-                    )
-                    options = ConditionOptions(others, num_bins, shrinkage, additivity)
-                    told = readout.scores(features, responses.unit_ids)
-                    scores.setdefault(options, []).append(told)
+        for others, num_bins in product(possible, _possible_bins(setting)):
+            conditions = conditions_of[others]
+            responses = conditions.responses(without, num_bins)
+            features = [
+                without.features(*pair, num_bins) for pair in zip(learning, left, strict=True)
+            ]
+            for shrinkage, additivity in product(SHRINKAGES, ADDITIVITIES if others else (0.0,)):
+                options = ConditionOptions(others, num_bins, shrinkage, additivity)
+                readout = conditions.readout(responses, options)
+                scores.setdefault(options, []).extend(
+                    readout.scores(x, setting.unit_ids(divided))
+                    for x, divided in zip(features, learning, strict=True)
+                )
     target = np.concatenate(targets)
     return {
-        options: float(likeliest(np.concatenate(told), target)[0].mean())
-        for options, told in scores.items()
+        options: float(likeliest(np.concatenate(of_options), target)[0].mean())
+        for options, of_options in scores.items()
     }
 
 

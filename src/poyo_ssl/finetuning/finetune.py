@@ -14,8 +14,9 @@ from torch import Tensor
 
 from poyo_ssl.alignment.responses import require_unscored
 from poyo_ssl.alignment.shared_response import Loadings
+from poyo_ssl.decoders.class_scores import ClassScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
-from poyo_ssl.decoders.network import ClassTeacher, NetworkDecoder
+from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
@@ -45,7 +46,7 @@ def finetune(
     seed: int = 0,
     labels: LabelBudget | float = 1.0,
     left_out: LeftOut | None = None,
-    teacher: ClassTeacher | PictureTeacher | None = None,
+    teacher: ClassScores | PictureTeacher | None = None,
     checkpoint_directory: Path | None = None,
     log_directory: Path | None = None,
     show_progress: bool = False,
@@ -198,7 +199,7 @@ def prepare_lesson(
     config: FinetuningConfig,
     labels: LabelBudget | float,
     left_out: LeftOut | None,
-    teacher: ClassTeacher | PictureTeacher | None,
+    teacher: ClassScores | PictureTeacher | None,
     seed: int,
 ) -> Lesson:
     """The encoders that fine-tuning starts from, and the windows that they learn from.

@@ -79,6 +79,10 @@ class Setting:
         activity = self.population.activity[divided.recording.recording_id]
         return activity.binned(windows.first_timestep, windows.num_timesteps, num_bins)
 
+    def num_bins(self, wanted: int) -> int:
+        """So many bins, or as many as a window has imaging samples."""
+        return min(wanted, self.num_timesteps)
+
     def unit_ids(self, divided: DividedRecording) -> list[str]:
         """Chosen units of a recording in column order."""
         return self.population.activity[divided.recording.recording_id].unit_ids

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import sem
 
-from poyo_ssl.decoders.condition_posterior import LabelScores
+from poyo_ssl.decoders.class_scores import LabelScores
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
 from poyo_ssl.finetuning.answering import PictureTeacher

@@ -17,7 +17,7 @@ from poyo_ssl.decoders.aligned import (
     fit_aligned_templates,
     fit_ridge_towards,
 )
-from poyo_ssl.decoders.condition_posterior import LabelScores
+from poyo_ssl.decoders.class_scores import LabelScores
 from poyo_ssl.decoders.frame_templates import (
     FrameTemplates,
     Kind,
@@ -60,7 +60,8 @@ WINDOWS_PER_LENGTH = 20
 
 
 def ridge_readout(setting: Setting, num_bins: int) -> LinearReadout:
-    """Ridge to one-hot labels, fitted per recording and merged."""
+    """Ridge to one-hot labels, fitted per recording and merged; of no more bins than samples."""
+    num_bins = setting.num_bins(num_bins)
     num_classes = len(setting.population.divided.classes(setting.task))
 
     def fit(divided: DividedRecording) -> LinearReadout:
@@ -96,7 +97,7 @@ def label_teacher(setting: Setting) -> LinearReadout:
     Time bins are taken when their leave-one-out error on the training windows, averaged over
     recordings, is at most ``BINS_MAY_COST`` times that of the mean activity.
     """
-    most = min(NUM_BINS, setting.num_timesteps)
+    most = setting.num_bins(NUM_BINS)
     errors = dict.fromkeys((1, most), 0.0)
     for divided in setting.population.divided.learning(setting.task):
         windows = setting.training_windows(divided)
@@ -116,14 +117,15 @@ def picture_teacher(setting: Setting) -> PictureTeacher:
         for d in population.divided.learning(task)
     }
     components = find_components(pictures, np.concatenate([w.target for w in windows.values()]))
+    num_bins = setting.num_bins(NUM_BINS)
     fitted, scores = [], {}
     for divided in population.divided.learning(task):
         name = divided.recording.recording_id
         valid = population.divided.windows(divided, task, "valid", setting.num_timesteps)
         pixels, scores[name] = fit_ridge_to_pixels(
-            setting.features(divided, windows[name], NUM_BINS),
+            setting.features(divided, windows[name], num_bins),
             windows[name].target,
-            setting.features(divided, valid, NUM_BINS),
+            setting.features(divided, valid, num_bins),
             valid.target,
             pictures,
             components,
