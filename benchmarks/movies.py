@@ -285,8 +285,8 @@ def networks(
     scores = {}
     for number, name in ((1, "one network"), (config.members, f"{config.members} networks")):
         members = decoder.networks[:number]
-        alone = ps.NetworkDecoder(decoder.question, members)
-        added = ps.NetworkDecoder(decoder.question, members, templates, config.teacher.blend)
+        alone = ps.FrameNetwork(decoder.question, members)
+        added = ps.FrameNetwork(decoder.question, members, templates, config.teacher.blend)
         scores[f"{name}, {variant}"] = found(alone, scored)
         scores[f"look-up + {name}, {variant}"] = found(balance(added, windows), scored)
     return scores

@@ -30,7 +30,7 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_decoders import FrameFilter, NearestFrame
 from poyo_ssl.decoders.frame_templates import FrameTemplates, Showings, TemplateOptions
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.network import ClassNetwork, FrameNetwork, PictureNetwork
 from poyo_ssl.decoders.streaming import StreamingDecoder
 from poyo_ssl.model.encoder import Encoder, EncoderConfig
 from poyo_ssl.model.readouts import LabelDecoder, MovieDecoder
@@ -109,20 +109,20 @@ def make_networks(recording: Recording, num_classes: int, members: int) -> list[
 
 def direction(
     recording: Recording, rng: np.random.Generator, members: int = MEMBERS
-) -> NetworkDecoder:
+) -> ClassNetwork:
     question = make_question(DIRECTION, recording, NUM_DIRECTIONS)
-    return NetworkDecoder(question, make_networks(recording, NUM_DIRECTIONS, members))
+    return ClassNetwork(question, make_networks(recording, NUM_DIRECTIONS, members))
 
 
-def direction_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+def direction_with_teacher(recording: Recording, rng: np.random.Generator) -> ClassNetwork:
     alone = direction(recording, rng)
-    return NetworkDecoder(
+    return ClassNetwork(
         alone.question, alone.networks, make_teacher(recording, NUM_DIRECTIONS, rng), blend=0.5
     )
 
 
-def movie_frame_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
-    return NetworkDecoder(
+def movie_frame_with_teacher(recording: Recording, rng: np.random.Generator) -> FrameNetwork:
+    return FrameNetwork(
         make_question(MOVIE_FRAME, recording, NUM_MOVIE_FRAMES),
         make_networks(recording, NUM_MOVIE_FRAMES, MEMBERS),
         make_templates(recording, rng),
@@ -130,7 +130,7 @@ def movie_frame_with_teacher(recording: Recording, rng: np.random.Generator) -> 
     )
 
 
-def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> NetworkDecoder:
+def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> PictureNetwork:
     networks = [
         MovieDecoder(
             make_encoder(recording)[0],
@@ -141,7 +141,7 @@ def picture_with_teacher(recording: Recording, rng: np.random.Generator) -> Netw
         for _ in range(MEMBERS)
     ]
     question = make_question(MOVIE_HELD_OUT, recording, NUM_MOVIE_FRAMES)
-    return NetworkDecoder(question, networks, make_teacher(recording, NUM_COMPONENTS, rng))
+    return PictureNetwork(question, networks, make_teacher(recording, NUM_COMPONENTS, rng))
 
 
 def movie_frame_looked_up(recording: Recording, rng: np.random.Generator) -> NearestFrame:

@@ -32,7 +32,7 @@ from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.alignment.responses import SharedStimulus
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.network import NetworkDecoder
+from poyo_ssl.decoders.network import ClassNetwork
 from poyo_ssl.decoders.reference_decoders import LabelReadout
 from poyo_ssl.finetuning.answering import balance
 from poyo_ssl.finetuning.placing import place_decoder
@@ -99,14 +99,14 @@ def with_steps(config: ps.FinetuningConfig, max_steps: int, lr: float) -> ps.Fin
 
 def learn_of_others(
     divided: ps.Divided, task: str, config: ps.FinetuningConfig = OTHERS
-) -> NetworkDecoder:
+) -> ClassNetwork:
     """A network of recordings whose units are placed."""
     population = of_all_units(divided)
     torch.manual_seed(0)
     encoder = ps.Encoder(ENCODER, population.sampling_rate)
     encoder.placement = Placement.fit(population, SHARED, NUM_DIMENSIONS)
     decoder = ps.finetune(population, task, encoder, config)
-    assert isinstance(decoder, NetworkDecoder)
+    assert isinstance(decoder, ClassNetwork)
     return decoder
 
 
@@ -159,7 +159,7 @@ def score(
 
 
 def answer_without(
-    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+    population: ps.Population, task: str, decoder: ClassNetwork, taught: ps.Divided, draw: int
 ) -> dict[str, FittedDecoder]:
     """Decoders that know no label of the recording."""
     setting = setting_of(population, task, taught, draw)
@@ -170,7 +170,7 @@ def answer_without(
 
 
 def answer_with_labels(
-    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+    population: ps.Population, task: str, decoder: ClassNetwork, taught: ps.Divided, draw: int
 ) -> dict[str, FittedDecoder]:
     """Decoders that know the labels of some repeats."""
     setting = setting_of(population, task, taught, draw)
@@ -195,24 +195,22 @@ def answer_with_labels(
     return answers
 
 
-def blended(network: NetworkDecoder, teacher: LinearReadout, blend: float) -> NetworkDecoder:
+def blended(network: ClassNetwork, teacher: LinearReadout, blend: float) -> ClassNetwork:
     """The same network, so many of its standard deviations added to those of a teacher."""
-    return NetworkDecoder(network.question, network.networks, teacher, blend, network.spread)
+    return ClassNetwork(network.question, network.networks, teacher, blend, network.spread)
 
 
-def added(
-    network: NetworkDecoder, teacher: LinearReadout, population: ps.Population
-) -> NetworkDecoder:
+def added(network: ClassNetwork, teacher: LinearReadout, population: ps.Population) -> ClassNetwork:
     """A network that learned from labels alone, added to a teacher."""
     question = network.question
     sources = population.labelled_sources(
         network.networks[0].encoder, question.task, "train", question.num_timesteps
     )
-    return balance(NetworkDecoder(question, network.networks, teacher, 0.5), sources)
+    return balance(ClassNetwork(question, network.networks, teacher, 0.5), sources)
 
 
 def answer_longer_without(
-    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+    population: ps.Population, task: str, decoder: ClassNetwork, taught: ps.Divided, draw: int
 ) -> dict[str, FittedDecoder]:
     """The network of others, and the same after twice the steps."""
     longer = learn_of_others(taught, task, with_steps(OTHERS, 300, OTHERS.training.lr))
@@ -223,7 +221,7 @@ def answer_longer_without(
 
 
 def answer_longer_with_labels(
-    population: ps.Population, task: str, decoder: NetworkDecoder, taught: ps.Divided, draw: int
+    population: ps.Population, task: str, decoder: ClassNetwork, taught: ps.Divided, draw: int
 ) -> dict[str, FittedDecoder]:
     """Networks from scratch that learn for longer, slower, and with attention to single units."""
     fit = partial(ps.finetune, population, task, seed=draw)

@@ -15,9 +15,12 @@ from .decoders.fitted_decoder import Question as Question
 from .decoders.frame_templates import FrameTemplates as FrameTemplates
 from .decoders.linear import LinearReadout as LinearReadout
 from .decoders.loading import load_decoder as load_decoder
+from .decoders.network import ClassNetwork as ClassNetwork
+from .decoders.network import FrameNetwork as FrameNetwork
 from .decoders.network import NetworkDecoder as NetworkDecoder
+from .decoders.network import PictureNetwork as PictureNetwork
+from .decoders.network import ValueNetwork as ValueNetwork
 from .decoders.streaming import StreamingDecoder as StreamingDecoder
-from .decoders.value_decoders import ValueNetwork as ValueNetwork
 from .estimators.decoders import PoyoClassifier as PoyoClassifier
 from .estimators.decoders import PoyoRegressor as PoyoRegressor
 from .estimators.encoder import PoyoEncoder as PoyoEncoder

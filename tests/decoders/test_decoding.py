@@ -114,7 +114,7 @@ def test_a_linear_teacher_and_its_network_are_added_in_units_of_their_spread(
 ):
     together = fitted("direction", "scratch + teacher")
     assert isinstance(together, NetworkDecoder)
-    alone = NetworkDecoder(together.question, together.networks)
+    alone = type(together)(together.question, together.networks)
     [taught_spread, network_spread] = together.spread
     unit_ids = together.question.known_units(tiny_recording)
     activity = Activity.of(tiny_recording, unit_ids, together.question.scale)

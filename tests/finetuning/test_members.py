@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from poyo_ssl.decoders.loading import load_decoder
-from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.teachers import label_teacher, picture_teacher
@@ -86,7 +85,7 @@ def test_members_are_four_separate_fits(
 def test_members_answer_by_the_mean_of_their_log_probabilities(tiny_recording, split_config):
     population = population_of(tiny_recording, split_config, DIRECTION)
     together = finetune(population, DIRECTION, ENCODER, config_of(3), seed=SEED)
-    alone = [NetworkDecoder(together.question, [network]) for network in together.networks]
+    alone = [type(together)(together.question, [network]) for network in together.networks]
     logits = [torch.from_numpy(decoder.predict(tiny_recording, FIRST)) for decoder in alone]
     expected = torch.stack([values.log_softmax(1) for values in logits]).mean(0)
     expected -= expected.mean(1, keepdim=True)

@@ -219,7 +219,8 @@ class FittedDecoder(Shareable, ABC):
     """``KIND`` to class: every kind of decoder that a module in this package defines."""
 
     def __init_subclass__(cls) -> None:
-        cls.kinds[cls.KIND] = cls
+        if "KIND" in vars(cls):  # a class that several kinds share has none
+            cls.kinds[cls.KIND] = cls
 
     def __init__(self, question: Question) -> None:
         self.question = question

@@ -38,7 +38,7 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
     if kind is None:
         raise CheckpointError(
             f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
-            "Give a directory that 'poyo-ssl finetune' or 'run' wrote."
+            "Give a directory that 'poyo-ssl finetune' or 'run' of this version wrote."
         )
     try:
         decoder = kind.of(Question.of(settings, tensors), settings, tensors)

@@ -1,8 +1,7 @@
-"""Decoders of numbers: ridge, kernel ridge and the network."""
+"""Closed forms of numbers: ridge and kernel ridge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,13 +14,9 @@ from sklearn.model_selection import GridSearchCV, KFold
 from torch import Tensor
 
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
-from poyo_ssl.decoders.inside_networks import gradient_times_input, mean_latents
 from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
-from poyo_ssl.decoders.network import member_tensors, members_of
-from poyo_ssl.model.checkpoints import build_encoder, encoder_settings, restore
-from poyo_ssl.model.readouts import LabelDecoder
 from poyo_ssl.recordings.recording import RecordingError
-from poyo_ssl.windows.activity import Activity, Windows
+from poyo_ssl.windows.activity import Activity
 
 BATCH_SIZE = 128
 """Windows predicted at once."""
@@ -149,74 +144,3 @@ class KernelReadout(FittedDecoder):
             for i, saved in enumerate(settings["models"])
         ]
         return cls(question, models)
-
-
-class ValueNetwork(FittedDecoder):
-    """Trained networks that answer with a number, the mean of theirs.
-
-    Args:
-        question: What is asked.
-        networks: Encoder, query and a readout of one number; one at least, of the same units.
-        mean: Mean of the training values.
-        sd: Their standard deviation.
-    """
-
-    KIND = "value network"
-
-    def __init__(
-        self, question: Question, networks: Sequence[LabelDecoder], mean: float, sd: float
-    ) -> None:
-        super().__init__(question)
-        self.networks = [network.eval() for network in networks]
-        self.mean = mean
-        self.sd = sd
-
-    @torch.inference_mode()
-    def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Values, (num_windows,)."""
-        units = self.networks[0].encoder.unit_rows(activity.unit_ids)
-        parts = np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
-        num_timesteps = self.question.num_timesteps
-        out = []
-        for part in parts:
-            windows = Windows(activity.windows(part, num_timesteps), units)
-            each = [network(windows)[:, 0] for network in self.networks]
-            out.append(torch.stack(each).mean(0))
-        values: np.ndarray = self.mean + self.sd * torch.cat(out).double().numpy()
-        return values
-
-    def unit_importance(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Gradient times input of the value, by the first network."""
-        network, num_timesteps = self.networks[0], self.question.num_timesteps
-        return gradient_times_input(
-            network, activity, first_timestep, num_timesteps, lambda values: values[:, 0]
-        )
-
-    def latents(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """What the first network's encoder makes of windows, (num_windows, D)."""
-        encoder = self.networks[0].encoder
-        return mean_latents(encoder, activity, first_timestep, self.question.num_timesteps)
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Networks, vocabulary and the scale of the values."""
-        network = self.networks[0]
-        settings = {
-            "query_time": network.reader.query_time,
-            "members": len(self.networks),
-            "value_mean": self.mean,
-            "value_sd": self.sd,
-            **encoder_settings(network.encoder),
-        }
-        return settings, member_tensors(self.networks)
-
-    @classmethod
-    def of(cls, question: Question, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Rebuilds the networks."""
-        networks = []
-        for weights in members_of(tensors, settings):
-            network = LabelDecoder(
-                build_encoder(settings), num_classes=1, query_time=settings["query_time"]
-            )
-            restore(network, weights)
-            networks.append(network)
-        return cls(question, networks, settings["value_mean"], settings["value_sd"])

@@ -14,8 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from poyo_ssl.decoders.linear import LinearReadout
-from poyo_ssl.decoders.network import NetworkDecoder
-from poyo_ssl.decoders.value_decoders import ValueNetwork
+from poyo_ssl.decoders.network import ClassNetwork, NetworkDecoder
 from poyo_ssl.estimators.base import SAMPLING_RATE, TrialEstimator, require_units
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
@@ -30,7 +29,7 @@ class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
 
     kind: ClassVar[str]
     """What is answered, a name of ``ANSWERS``."""
-    decoder_: NetworkDecoder | ValueNetwork
+    decoder_: NetworkDecoder
 
     def __init__(
         self,
@@ -128,7 +127,7 @@ class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
         trials: np.ndarray,
         answers: np.ndarray,
         encoder: Encoder | EncoderConfig | None,
-        decoder: NetworkDecoder | ValueNetwork | None,
+        decoder: NetworkDecoder | None,
         config: FinetuningConfig,
     ) -> Self:
         """Fits a decoder that starts from an encoder, or from the decoder that it is of."""
@@ -153,7 +152,7 @@ class TrialDecoder(TrialEstimator, metaclass=ABCMeta):
             teacher=self._teacher(setting),
             show_progress=self.verbose,
         )
-        assert isinstance(fitted, NetworkDecoder | ValueNetwork)
+        assert isinstance(fitted, NetworkDecoder)
         self.decoder_, self.animal_ = fitted, animal
         return self
 
@@ -258,7 +257,7 @@ class PoyoClassifier(ClassifierMixin, TrialDecoder):
         With a teacher, the weighted geometric mean of its probabilities and the network's.
         """
         scores, decoder = self._answer(X), self.decoder_
-        assert isinstance(decoder, NetworkDecoder)
+        assert isinstance(decoder, ClassNetwork)
         if decoder.teacher is not None:  # what its scores, and the network's, are divided by
             taught, learned = decoder.spread
             scores /= self._config.teacher.temperature / taught + decoder.blend / learned

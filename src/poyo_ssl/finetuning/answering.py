@@ -17,8 +17,13 @@ from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.frame_templates import FrameTemplates
 from poyo_ssl.decoders.linear import LinearReadout
 from poyo_ssl.decoders.movie_reference import PictureReadout
-from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
-from poyo_ssl.decoders.value_decoders import ValueNetwork
+from poyo_ssl.decoders.network import (
+    ClassNetwork,
+    FrameNetwork,
+    PictureNetwork,
+    ValueNetwork,
+    teacher_scores,
+)
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.modules import (
     FrameDecoding,
@@ -115,7 +120,7 @@ def learn_labels(lesson: Lesson) -> Learning:
     Raises:
         TypeError: If the teacher is not one of labels.
     """
-    return _learn_classes(lesson, LabelDecoding, (LinearReadout, ConditionReadout))
+    return _learn_classes(lesson, LabelDecoding, ClassNetwork, (LinearReadout, ConditionReadout))
 
 
 def learn_frames(lesson: Lesson) -> Learning:
@@ -126,12 +131,14 @@ def learn_frames(lesson: Lesson) -> Learning:
     """
     shown = lesson.population.divided.learning(lesson.task)[0].recording
     period = presentation_period(shown, lesson.task)
-    return _learn_classes(lesson, partial(FrameDecoding, frame_period=period), (FrameTemplates,))
+    module = partial(FrameDecoding, frame_period=period)
+    return _learn_classes(lesson, module, FrameNetwork, (FrameTemplates,))
 
 
 def _learn_classes(
     lesson: Lesson,
     module: Callable[[LabelDecoder, FinetuningConfig, LearningRates], LabelDecoding],
+    kind: type[ClassNetwork],
     teaching: tuple[type, ...],
 ) -> Learning:
     teacher = lesson.teacher
@@ -144,7 +151,7 @@ def _learn_classes(
     networks = _label_networks(lesson, len(lesson.population.divided.classes(lesson.task)))
 
     def finish(question: Question) -> FittedDecoder:
-        decoder = NetworkDecoder(question, networks, teacher, lesson.config.teacher.blend)
+        decoder = kind(question, networks, teacher, lesson.config.teacher.blend)
         return decoder if teacher is None else balance(decoder, lesson.labelled)
 
     return Learning(
@@ -201,9 +208,7 @@ def learn_pictures(lesson: Lesson) -> Learning:
         modules=modules,
         batches=_labelled_batches(lesson, labelled, jitter),
         valid=valid,
-        finish=lambda question: NetworkDecoder(
-            question, networks, readout, lesson.config.teacher.blend
-        ),
+        finish=lambda question: PictureNetwork(question, networks, readout),
     )
 
 
@@ -324,7 +329,7 @@ def _teacher_scores(teacher: ClassScores, source: WindowSource) -> np.ndarray:
     return teacher_scores(teacher, source.activity, windows.first_timestep, windows.num_timesteps)
 
 
-def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDecoder:
+def balance(decoder: ClassNetwork, labelled: list[WindowSource]) -> ClassNetwork:
     """Measures the spread of teacher and network on training windows, so that they add fairly.
 
     That of a teacher is over the classes that have labels: what it says of others, such as
@@ -337,9 +342,7 @@ def balance(decoder: NetworkDecoder, labelled: list[WindowSource]) -> NetworkDec
         taught.append(_teacher_scores(decoder.teacher, source)[:, shown])
         learned.append(decoder.network_scores(source.activity, source.windows.first_timestep))
     spread = _spread(taught), _spread(learned)
-    return NetworkDecoder(
-        decoder.question, decoder.networks, decoder.teacher, decoder.blend, spread
-    )
+    return type(decoder)(decoder.question, decoder.networks, decoder.teacher, decoder.blend, spread)
 
 
 def _spread(scores: list[np.ndarray]) -> float:

@@ -17,7 +17,6 @@ from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.class_scores import ClassScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
 from poyo_ssl.decoders.network import NetworkDecoder
-from poyo_ssl.decoders.value_decoders import ValueNetwork
 from poyo_ssl.finetuning.answering import LEARNING, Lesson, Member, PictureTeacher
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.kinds_of_arguments import require_kind
@@ -39,7 +38,7 @@ _DEFAULT = FinetuningConfig()
 def finetune(
     population: Population,
     task: Task | str,
-    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None = None,
+    encoder: Encoder | EncoderConfig | NetworkDecoder | None = None,
     config: FinetuningConfig = _DEFAULT,
     *,
     arm: str = "",
@@ -127,7 +126,7 @@ class Start:
 
 
 def find_starts(
-    encoder: Encoder | EncoderConfig | NetworkDecoder | ValueNetwork | None,
+    encoder: Encoder | EncoderConfig | NetworkDecoder | None,
     task: Task,
     classes: np.ndarray,
 ) -> list[Start]:
@@ -138,7 +137,7 @@ def find_starts(
         task: What is asked.
         classes: Every answer that may be given, (num_classes,).
     """
-    if not isinstance(encoder, NetworkDecoder | ValueNetwork):
+    if not isinstance(encoder, NetworkDecoder):
         start = Start(encoder=starting_encoder(encoder))
         taught = start.encoder.taught if isinstance(start.encoder, Encoder) else None
         if taught is not None and taught.suits(task.name, classes):

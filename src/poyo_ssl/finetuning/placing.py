@@ -46,4 +46,4 @@ def place_decoder(
     for network in networks:
         network.encoder.place_units(placed)
     scale = placement.centred(population, placed).scale
-    return NetworkDecoder(replace(decoder.question, arm=arm, scale=scale), networks)
+    return decoder.of_networks(replace(decoder.question, arm=arm, scale=scale), networks)

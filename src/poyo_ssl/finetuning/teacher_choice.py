@@ -14,7 +14,7 @@ from scipy.stats import sem
 
 from poyo_ssl.decoders.class_scores import LabelScores
 from poyo_ssl.decoders.frame_templates import FrameTemplates
-from poyo_ssl.decoders.network import NetworkDecoder, teacher_scores
+from poyo_ssl.decoders.network import ClassNetwork, teacher_scores
 from poyo_ssl.finetuning.answering import PictureTeacher
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting
@@ -116,7 +116,7 @@ def choose_blend(
         left_out=without.left_out,
         teacher=fit_teacher(without),
     )
-    assert isinstance(decoder, NetworkDecoder)
+    assert isinstance(decoder, ClassNetwork)
     assert decoder.teacher is not None
     taught, learned, targets = [], [], []
     for divided in setting.population.divided.learning(setting.task):
