@@ -14,6 +14,7 @@ import poyo_ssl as ps
 from poyo_ssl.windows.held_out_values import HeldOutValues
 from poyo_ssl.windows.intervals import begin_inside
 from poyo_ssl.windows.splits import SplitConfig, SplitError
+from poyo_ssl.windows.tasks import split_task
 from poyo_ssl.windows.trial_splits import split_by_value
 
 law = settings(max_examples=60, deadline=None)
@@ -105,6 +106,31 @@ def test_values_are_listed_as_text_or_numbers(column):
         splits = divided.splits["gratings_which"]
         onsets = recording.stimulus("gratings")["start"].to_numpy()
         assert begin_inside(onsets, splits.test).tolist() == [True, False, False] * 8
+
+
+def test_values_that_are_one_answer_to_a_task_are_held_out_together():
+    shown = np.tile(np.arange(0.0, 361.0, 90.0), 4)  # 0 and 360 are one direction
+    recording = session(3.0 * np.arange(20), orientation=shown, contrast=np.arange(20) % 2)
+    config = SplitConfig(
+        held_out_column="orientation", held_out_values=(360,), valid_fraction=0.0, guard=0.0
+    )
+    direction = ps.Task(stimulus="gratings", column="orientation", name="direction", period=360)
+    axis = replace(direction, name="axis", period=180)
+    contrast = ps.Task(stimulus="gratings", column="contrast", name="contrast")
+    for tasks, tested in (
+        ([direction], {0, 360}),
+        ([contrast], {360}),
+        ([contrast, direction], {0, 360}),
+        ([direction, axis], {0, 180, 360}),
+    ):
+        [divided] = ps.divide([recording], tasks, config)
+        for splits in divided.splits.values():
+            assert set(shown[begin_inside(3.0 * np.arange(20), splits.test)]) == tested
+            assert not tested & set(shown[begin_inside(3.0 * np.arange(20), splits.train)])
+    alone = split_task(recording, direction, config)
+    assert set(shown[begin_inside(3.0 * np.arange(20), alone.test)]) == {0, 360}
+    with pytest.raises(SplitError, match=r"periods of 360, 100.*one of these tasks at a time"):
+        ps.divide([recording], [direction, replace(axis, period=100)], config)
 
 
 def test_wrong_columns_and_values_are_refused_with_those_that_are_there():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
@@ -262,7 +262,7 @@ def _require_pictures(recording: Recording, task: Task) -> None:
 
 
 def _find_held_out(
-    recordings: list[Recording], tasks: Iterable[Task], config: SplitConfig
+    recordings: list[Recording], tasks: Collection[Task], config: SplitConfig
 ) -> HeldOutValues | None:
     """The values that are held out in all recordings alike; None where no column is named."""
     if not config.held_out_column or not recordings:
@@ -281,7 +281,8 @@ def _find_held_out(
             f"out values of (found: {', '.join(found)}). Correct held_out_column of the splits, or "
             "that of earlier_splits where these recordings are only pretrained on."
         )
-    values = HeldOutValues.draw(tables, config)
+    asked = [task.answer for task in tasks if task.column == config.held_out_column]
+    values = HeldOutValues.draw(tables, config, asked)
     logger.info("Held out wherever it is shown: %s", values)
     return values
 

@@ -332,7 +332,8 @@ def split_task(
     if part is not None:
         return whole_recording_as(recording, task.stimulus, part)
     if table is not None and config.held_out_column in table:
-        values = held_out or HeldOutValues.draw([table], config)
+        asked = [task.answer] if task.column == config.held_out_column else []
+        values = held_out or HeldOutValues.draw([table], config, asked)
         return split_by_value(recording, task.stimulus, config, values)
     return SPLITS[task.split](recording, task.stimulus, config)
 
