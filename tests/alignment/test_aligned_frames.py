@@ -97,6 +97,7 @@ def test_it_is_saved_and_loaded(setting, tmp_path):
     [divided] = setting.population.divided
     first = np.arange(800, 880)
     answers = [d.predict(divided.recording, first) for d in (decoder, load_decoder(tmp_path))]
+    assert decoder.predict(divided.recording, first[:0]).shape == (0,)
     np.testing.assert_array_equal(*answers)
 
 

@@ -58,6 +58,9 @@ def test_a_saved_decoder_predicts_the_same_bit_for_bit(fitted, tiny_recording, t
 @pytest.mark.parametrize(("task", "arm"), KINDS)
 def test_answers_have_the_shape_that_their_task_asks_for(fitted, tiny_recording, task, arm):
     answers = fitted(task, arm).predict(tiny_recording, FIRST)
+    none = fitted(task, arm).predict(tiny_recording, FIRST[:0])
+    assert none.shape == (0, *answers.shape[1:])
+    assert none.dtype == answers.dtype
     if TASKS[task].kind == "labels":
         assert answers.shape == (len(FIRST), 4)
     elif TASKS[task].kind == "frames":

@@ -57,6 +57,16 @@ def test_a_filter_multiplies_likelihoods_of_windows_that_follow_each_other(movie
     assert np.allclose(found[1], expected / expected.sum(), atol=1e-5)
 
 
+def test_a_movie_shorter_than_a_window_may_go_on_anywhere(movie_filter, activity):
+    length = movie_filter.question.num_timesteps
+    num_frames = movie_filter.templates.responses.shape[-1]
+    pace = 1.5 * num_frames / length
+    fast = FrameFilter(movie_filter.question, movie_filter.templates, movie_filter.pictures, pace)
+    likelihood = FramePosterior.posterior(fast, activity, np.array([length]))
+    found = fast.posterior(activity, np.array([length]))  # a look before it is gone through, too
+    assert np.allclose(found, likelihood, atol=1e-5)
+
+
 def test_a_filter_begins_anew_after_a_gap(movie_filter, activity):
     length, first = movie_filter.question.num_timesteps, np.array([95])
     parted = replace(activity, segments=np.array([[0, 90], [90, len(activity.values)]]))

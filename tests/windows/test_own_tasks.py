@@ -160,6 +160,9 @@ def test_a_number_is_decoded_by_ridge_kernel_ridge_and_the_network(tmp_path, mon
     [divided] = ps.divide([recording], "running_speed")
     again = ps.evaluate(decoder, [divided]).mean()
     assert again["r2"] == pytest.approx(scores["kernel ridge", "r2"], abs=1e-6)
+    for folder in tmp_path.glob("decoders/running_speed/all/*/*/seed-0"):
+        answers = ps.load_decoder(folder).predict(recording, np.empty(0, dtype=int))
+        assert answers.shape == (0,)
 
 
 def test_variance_explained_is_one_for_the_truth_and_zero_for_the_mean():

@@ -240,7 +240,8 @@ class FittedDecoder(Shareable, ABC):
 
         Args:
             recording: Any recording that shares units with the decoder.
-            first_timestep: First sample of every window, (num_windows,).
+            first_timestep: First sample of every window, integers of shape (num_windows,); there
+                may be no window.
 
         Returns:
             Label tasks: scores, (num_windows, num_classes), larger is likelier. Value tasks: the

@@ -146,9 +146,10 @@ class FrameFilter(FramePosterior):
 
     def _move_on(self, posterior: np.ndarray) -> np.ndarray:
         """Probabilities one look later, before it is seen, (num_windows, num_frames)."""
-        step = round(self.pace * self.question.num_timesteps)
+        num_frames = posterior.shape[1]
+        step = min(round(self.pace * self.question.num_timesteps), num_frames)
         moved = np.zeros_like(posterior)
-        moved[:, step:] = (1 - JUMP) * posterior[:, : posterior.shape[1] - step]
+        moved[:, step:] = (1 - JUMP) * posterior[:, : num_frames - step]
         return moved + (1 - moved.sum(axis=1, keepdims=True)) * self._anywhere()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -76,11 +76,12 @@ class LinearReadout:
             (num_windows, num_scores); ``NEVER_SHOWN`` where :meth:`shown_to` says so.
         """
         columns = self._columns(unit_ids)
-        centred = features.reshape(len(features), self.num_bins, -1) - self.center[:, columns]
+        by_bin = features.reshape(len(features), self.num_bins, len(unit_ids))
+        centred = by_bin - self.center[:, columns]
         weights = self.weights[:, columns].reshape(-1, self.num_scores)
         share = self._share(columns)
         intercept = np.where(share.any(axis=0), (share * self.intercepts).sum(axis=0), NEVER_SHOWN)
-        result: np.ndarray = centred.reshape(len(features), -1) @ weights + intercept
+        result: np.ndarray = centred.reshape(features.shape) @ weights + intercept
         return result
 
     def shown_to(self, unit_ids: list[str]) -> np.ndarray:

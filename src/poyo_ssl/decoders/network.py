@@ -342,8 +342,8 @@ def members_of(tensors: dict[str, Tensor], settings: dict[str, Any]) -> list[dic
 
 
 def in_batches(first_timestep: np.ndarray) -> list[np.ndarray]:
-    """Windows in groups that are predicted at once."""
-    return np.array_split(first_timestep, -(-len(first_timestep) // BATCH_SIZE))
+    """Windows in groups that are predicted at once; no windows are one group of none."""
+    return np.array_split(first_timestep, max(1, -(-len(first_timestep) // BATCH_SIZE)))
 
 
 def teacher_scores(

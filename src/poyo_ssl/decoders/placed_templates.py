@@ -39,8 +39,9 @@ class PlacedTemplates(FrameTemplates):
     def _similarity(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
         position = {unit_id: i for i, unit_id in enumerate(self.placed_ids)}
         columns = [position[unit_id] for unit_id in unit_ids]
-        by_bin = features.reshape(len(features) * self.num_bins, -1) - self.rest[columns]
-        projected = (by_bin @ self.loadings[columns]).reshape(len(features), -1)
+        by_bin = features.reshape(-1, len(columns)) - self.rest[columns]
+        num_features = self.num_bins * self.loadings.shape[1]
+        projected = (by_bin @ self.loadings[columns]).reshape(-1, num_features)
         return super()._similarity(projected, self.unit_ids)
 
     @classmethod

@@ -18,8 +18,6 @@ from poyo_ssl.decoders.linear import ALPHAS, LinearReadout
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.activity import Activity
 
-BATCH_SIZE = 128
-"""Windows predicted at once."""
 KERNEL_ALPHAS = (0.01, 0.1, 1.0, 10.0)
 """Penalties of kernel ridge that are tried."""
 KERNEL_WIDTHS = (0.25, 1.0, 4.0)
@@ -63,6 +61,8 @@ class KernelModel:
     def values(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
         """Values of windows, (num_windows,); a unit that was not recorded counts as its mean."""
         position = {unit_id: i for i, unit_id in enumerate(self.unit_ids)}
+        if not len(features):
+            return np.empty(0)  # scikit-learn's kernel wants a window at least
         shared = [i for i, unit_id in enumerate(unit_ids) if unit_id in position]
         known = [position[unit_ids[i]] for i in shared]
         centred = np.zeros((len(features), len(self.unit_ids)))

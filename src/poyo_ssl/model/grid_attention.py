@@ -178,7 +178,8 @@ class GainCrossAttention(UnnormalisedAttention):
         dim, inner = self.to_key.in_features, self.to_key.out_features
         of_tokens = dim * (num_samples + 2 * num_latents * self.num_heads)
         shared = num_latents * inner + 2 * dim * inner / num_times
-        combined = (num_samples + 1) * (num_latents * self.num_heads + inner + shared / num_windows)
+        shared /= max(1, num_windows)  # no windows are read like one
+        combined = (num_samples + 1) * (num_latents * self.num_heads + inner + shared)
         return of_tokens > SPEED_OF_TOKENS * (combined + num_latents * inner)
 
 
