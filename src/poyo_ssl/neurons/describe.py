@@ -150,7 +150,7 @@ def describe_neurons(
     require_kind(divided, Divided, MADE_BY)
     described = {}
     for d in divided:
-        if d.whole in ("valid", "test") or not len(_longest(d)):
+        if d.is_held_out or not len(_longest(d)):
             continue  # nobody is judged there
         columns = np.flatnonzero(partition.is_decodable(d.recording))
         if not len(columns):

@@ -81,16 +81,16 @@ class Partition:
         In a recording that validates or tests as a whole nobody is judged: its units are those
         that were chosen in another one.
         """
-        is_judged = {d.recording.recording_id: d.whole not in ("valid", "test") for d in divided}
         chosen = {
-            r.recording_id: list(r.unit_ids[self.select(r, group)])
-            for r in divided.recordings
-            if is_judged[r.recording_id]
+            d.recording.recording_id: list(d.recording.unit_ids[self.select(d.recording, group)])
+            for d in divided
+            if not d.is_held_out
         }
         known = {unit_id for ids in chosen.values() for unit_id in ids}
-        for r in divided.recordings:
-            if not is_judged[r.recording_id]:
-                chosen[r.recording_id] = [u for u in r.unit_ids.tolist() if u in known]
+        for d in divided:
+            if d.is_held_out:
+                unit_ids = d.recording.unit_ids.tolist()
+                chosen[d.recording.recording_id] = [u for u in unit_ids if u in known]
         return chosen
 
     def population(self, divided: Divided, group: str) -> Population:

@@ -53,6 +53,11 @@ class DividedRecording:
     whole: Part | None = None
     """The part that the whole recording is; None where it was divided."""
 
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the whole recording validates or tests: nothing is measured or learned there."""
+        return self.whole in ("valid", "test")
+
     @cached_property
     def training(self) -> np.ndarray:
         """Time that neither validates nor tests any task, seconds, (n, 2)."""
@@ -325,7 +330,7 @@ def require_training_time(divided: Sequence[DividedRecording]) -> None:
     """Refuses recordings of which nothing is left to train on, and says which tasks took it."""
     problems = []
     for d in divided:
-        if d.whole in ("valid", "test") or d.recording.is_inside(d.training).any():
+        if d.is_held_out or d.recording.is_inside(d.training).any():
             continue
         shares = {name: d.recording.is_inside(s.withheld).mean() for name, s in d.splits.items()}
         takers = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share > 0)

@@ -69,7 +69,7 @@ class Population:
         self.scale = UnitScale.merge(
             UnitScale.measure(d.recording, d.training, chosen[d.recording.recording_id])
             for d in self.divided
-            if d.whole not in ("valid", "test")
+            if not d.is_held_out
         )
         for d in self.divided:  # nothing of a held-out recording is measured
             name = d.recording.recording_id
