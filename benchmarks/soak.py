@@ -198,7 +198,9 @@ def adapt_and_stream(encoder: Path, recording: ps.Recording, directory: Path, se
     )
     decoder.save(directory / "decoder")
     stream = ps.StreamingDecoder(
-        ps.load_decoder(directory / "decoder"), recording.unit_ids.tolist()
+        ps.load_decoder(directory / "decoder"),
+        recording.unit_ids.tolist(),
+        sampling_rate=recording.sampling_rate,
     )
     for sample in recording.df_over_f[:NUM_STREAMED]:
         stream.push(sample)

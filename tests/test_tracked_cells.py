@@ -214,17 +214,20 @@ def test_cells_of_other_mice_are_not_missed(days, split_config):
     stranger = replace(days["monday"], recording_id="stranger")
     stranger = replace(stranger, units=pd.DataFrame({"unit_id": ["p", "q", "r", "s"]}))
     population = population_of([days["monday"], days["tuesday"], stranger], split_config)
-    frame = fit_arm("ridge", setting_of(population, DIRECTION)).question
+    question = fit_arm("ridge", setting_of(population, DIRECTION)).question
     # learned from: what was learned there
-    assert frame.missing_units(days["monday"]) == []
-    assert frame.missing_units(with_units_in_order(days["monday"], np.array([3, 0]))) == ["b", "c"]
+    assert question.missing_units(days["monday"]) == []
+    assert question.missing_units(with_units_in_order(days["monday"], np.array([3, 0]))) == [
+        "b",
+        "c",
+    ]
     # new: what the days that share a cell know
     wednesday = days["wednesday"]
-    assert frame.missing_units(wednesday) == []
+    assert question.missing_units(wednesday) == []
     a_and_f = with_units_in_order(wednesday, np.array([0, 5]))
-    assert frame.missing_units(a_and_f) == ["b", "c", "d", "e"]
+    assert question.missing_units(a_and_f) == ["b", "c", "d", "e"]
     only_f = with_units_in_order(wednesday, np.array([5]))
-    assert frame.missing_units(only_f) == ["c", "d", "e"]
+    assert question.missing_units(only_f) == ["c", "d", "e"]
 
 
 # one embedding -------------------------------------------------------------------------------

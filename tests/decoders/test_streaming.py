@@ -145,11 +145,11 @@ def test_a_recording_of_another_day_is_normalised_by_the_average_of_the_days_kno
     decoder = fitted("direction", "ridge")
     table = decoder.question.scale.tables["tiny"]
     louder = table.assign(mean=table["mean"] + 1, sd=3 * table["sd"])
-    frame = replace(
+    question = replace(
         decoder.question,
         scale=replace(decoder.question.scale, tables={"tiny": table, "louder": louder}),
     )
-    decoder = type(decoder)(frame, decoder.readout)
+    decoder = type(decoder)(question, decoder.readout)
     recording = stretch(tiny_recording, 40)
     new_day = replace(recording, recording_id="a new day")
     assert_streams_as_offline(decoder, new_day)
@@ -206,3 +206,10 @@ def test_a_stream_without_a_known_unit_is_refused(fitted):
 def test_units_that_are_named_twice_or_not_at_all_are_refused(fitted, unit_ids, found):
     with pytest.raises(RecordingError, match=rf"every incoming unit once: {found}.*in the order"):
         StreamingDecoder(fitted("direction", "ridge"), unit_ids)
+
+
+def test_a_stream_of_another_rate_is_refused(fitted, tiny_recording):
+    decoder, rate = fitted("direction", "ridge"), tiny_recording.sampling_rate
+    with pytest.raises(RecordingError, match=r"'tiny' is sampled at 2\d.\d+ Hz but .* fitted at"):
+        StreamingDecoder(decoder, ["tiny-0"], "tiny", sampling_rate=2 * rate)
+    StreamingDecoder(decoder, ["tiny-0"], "tiny", sampling_rate=rate)

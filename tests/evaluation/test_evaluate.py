@@ -26,8 +26,8 @@ class Oracle(FittedDecoder):
 
     KIND = "oracle"
 
-    def __init__(self, frame: Question, answers) -> None:
-        super().__init__(frame)
+    def __init__(self, question: Question, answers) -> None:
+        super().__init__(question)
         self.answers = answers
         self.asked = np.array([])
 
@@ -39,12 +39,12 @@ class Oracle(FittedDecoder):
         return {}, {}
 
     @classmethod
-    def of(cls, frame, settings, tensors):
+    def of(cls, question, settings, tensors):
         raise AssertionError("an oracle is never saved, so never loaded")
 
 
 def oracle(population: Population, task: Task, answers) -> Oracle:
-    frame = Question(
+    question = Question(
         arm="oracle",
         task=task,
         classes=population.divided.classes(task),
@@ -52,7 +52,7 @@ def oracle(population: Population, task: Task, answers) -> Oracle:
         sampling_rate=10.0,
         scale=population.scale,
     )
-    return Oracle(frame, answers)
+    return Oracle(question, answers)
 
 
 @pytest.fixture(scope="module")

@@ -80,16 +80,27 @@ class Question:
         :meth:`UnitScale.table_for`.
 
         Raises:
-            RecordingError: If there is none.
+            RecordingError: If there is none, or the recording is sampled at another rate.
         """
         shared = self.known_among(recording.unit_ids, recording.recording_id)
-        rate = recording.sampling_rate
-        if not is_one_rate(rate, self.sampling_rate):
+        self.require_rate(recording.sampling_rate, recording.recording_id)
+        return shared
+
+    def require_rate(self, sampling_rate: float, recording_id: str) -> None:
+        """Refuses a recording of another imaging rate.
+
+        Args:
+            sampling_rate: Of the recording, Hz.
+            recording_id: What it is called.
+
+        Raises:
+            RecordingError: If the decoder was fitted at another one.
+        """
+        if not is_one_rate(sampling_rate, self.sampling_rate):
             raise RecordingError(
-                f"Recording '{recording.recording_id}' is sampled at {rate:.2f} Hz but the decoder "
+                f"Recording '{recording_id}' is sampled at {sampling_rate:.2f} Hz but the decoder "
                 f"was fitted at {self.sampling_rate:.2f} Hz. Resample it first."
             )
-        return shared
 
     def known_among(self, unit_ids: np.ndarray, recording_id: str) -> list[str]:
         """Those of a recording's units that the decoder uses, in their order.
@@ -245,8 +256,8 @@ class FittedDecoder(Shareable, ABC):
 
         Returns:
             Label tasks: scores, (num_windows, num_classes), larger is likelier. Value tasks: the
-            value, (num_windows,). Frame tasks: the
-            movie frame, (num_windows,). Image tasks: pictures in [0, 1], (num_windows, 64, 128).
+            value, (num_windows,). Frame tasks: the movie frame, (num_windows,). Image tasks:
+            pictures in [0, 1], (num_windows, 64, 128).
 
         Raises:
             RecordingError: If no unit is shared or the sampling rates differ.
@@ -290,7 +301,7 @@ class FittedDecoder(Shareable, ABC):
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Settings (JSON-ready) and tensors beside those of the frame."""
+        """Settings (JSON-ready) and tensors beside those of the question."""
 
     @classmethod
     @abstractmethod

@@ -28,13 +28,20 @@ class StreamingDecoder:
         recording_id: The recording that the decoder was fitted on and that goes on now; its mean
             and standard deviation normalise the samples. None, or any other: the average over the
             fitted recordings that know the cell (:meth:`UnitScale.table_for`).
+        sampling_rate: Rate at which samples will come, Hz. None: it is not checked, and samples
+            must come at the rate that the decoder was fitted at.
 
     Raises:
-        RecordingError: If a unit is named twice or the decoder knows none of them.
+        RecordingError: If a unit is named twice, the decoder knows none of them, or it was fitted
+            at another rate.
     """
 
     def __init__(
-        self, decoder: FittedDecoder, unit_ids: Sequence[str], recording_id: str | None = None
+        self,
+        decoder: FittedDecoder,
+        unit_ids: Sequence[str],
+        recording_id: str | None = None,
+        sampling_rate: float | None = None,
     ) -> None:
         self.decoder = decoder
         self._num_incoming = len(unit_ids)
@@ -46,20 +53,22 @@ class StreamingDecoder:
                 f"given, of which {len(column)} differ. Name the units in the order in which "
                 "their samples come."
             )
-        frame = decoder.question
-        self.unit_ids = frame.known_among(np.array(list(column)), self._recording_id)
+        question = decoder.question
+        if sampling_rate is not None:
+            question.require_rate(sampling_rate, self._recording_id)
+        self.unit_ids = question.known_among(np.array(list(column)), self._recording_id)
         self._columns = np.array([column[unit_id] for unit_id in self.unit_ids])
-        self._mean, self._sd = frame.scale.statistics(self._recording_id, self.unit_ids)
-        self._rest = frame.scale.rest(self._recording_id, self.unit_ids)
-        self._num_kept = decoder.context + frame.num_timesteps
+        self._mean, self._sd = question.scale.statistics(self._recording_id, self.unit_ids)
+        self._rest = question.scale.rest(self._recording_id, self.unit_ids)
+        self._num_kept = decoder.context + question.num_timesteps
         self._samples = np.empty((2 * self._num_kept, len(self.unit_ids)), dtype=np.float32)
         self.reset()
         logger.info(
             "'%s' uses %d of %d incoming units; samples must come at %.2f Hz.",
-            frame.arm,
+            question.arm,
             len(self.unit_ids),
             self._num_incoming,
-            frame.sampling_rate,
+            question.sampling_rate,
         )
 
     def reset(self) -> None:
@@ -74,8 +83,8 @@ class StreamingDecoder:
                 unit that is not a number counts as its mean.
 
         Returns:
-            Label tasks: scores, (num_classes,). Frame tasks: the movie frame, (). Image tasks: a
-            picture, (64, 128). None until the first window is full.
+            Label tasks: scores, (num_classes,). Value tasks: the value, (). Frame tasks: the movie
+            frame, (). Image tasks: a picture, (64, 128). None until the first window is full.
 
         Raises:
             ValueError: If there is not one number for every unit.
