@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nwb_files import add_traces, new_session, write
+from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.comparison.config import PretrainingArm
 from poyo_ssl.comparison.run import run
 from poyo_ssl.comparison.run_directory import read_predictions
 from poyo_ssl.evaluation.saved_runs import evaluate_run
-from poyo_ssl.finetuning.adapt import AdaptationConfig
 from poyo_ssl.model.checkpoints import load_encoder
 from poyo_ssl.predictability.thresholds import PredictabilityConfig
 from poyo_ssl.recordings.loading import load_recordings

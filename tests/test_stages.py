@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.comparison.run import run
 from poyo_ssl.comparison.run_directory import read_predictions
 from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.evaluation.saved_runs import evaluate_run
-from poyo_ssl.finetuning.adapt import AdaptationConfig
 from poyo_ssl.model.checkpoints import CheckpointError, load_encoder, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.output_directory import OutputError, alone_in

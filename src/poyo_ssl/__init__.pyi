@@ -1,3 +1,6 @@
+from .adaptation.adapt import Adaptation as Adaptation
+from .adaptation.adapt import AdaptationConfig as AdaptationConfig
+from .adaptation.adapt import adapt as adapt
 from .alignment.placement import AlignmentConfig as AlignmentConfig
 from .alignment.placement import Placement as Placement
 from .comparison.config import PretrainingArm as PretrainingArm
@@ -37,9 +40,6 @@ from .export.pynapple_form import to_pynapple as to_pynapple
 from .export.saved_run import export_run as export_run
 from .export.suite2p import write_predictable as write_predictable
 from .export.xarray_form import to_xarray as to_xarray
-from .finetuning.adapt import Adaptation as Adaptation
-from .finetuning.adapt import AdaptationConfig as AdaptationConfig
-from .finetuning.adapt import adapt as adapt
 from .finetuning.answering import PictureTeacher as PictureTeacher
 from .finetuning.config import FinetuningConfig as FinetuningConfig
 from .finetuning.config import TeacherConfig as TeacherConfig

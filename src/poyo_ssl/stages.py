@@ -12,11 +12,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 
+from poyo_ssl.adaptation.adapt import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder
 from poyo_ssl.evaluation.evaluate import score_test_parts
 from poyo_ssl.evaluation.saved_runs import describe_splits
 from poyo_ssl.file_names import EXPERIMENT, PREDICTIONS, SPLITS
-from poyo_ssl.finetuning.adapt import Adaptation, AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import DecodingConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.setting import Setting

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import build, find_encoder, gather_lists, read_source
 from poyo_ssl.cli.short_help import outline
 from poyo_ssl.comparison.config import RunConfig
-from poyo_ssl.finetuning.adapt import AdaptationConfig
 from poyo_ssl.model.checkpoints import save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.activity_statistics import STATISTICS

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from poyo_ssl.adaptation.adapt import AdaptationConfig, adapt
 from poyo_ssl.alignment.placement import AlignmentConfig, Placement
 from poyo_ssl.alignment.responses import measure_responses
 from poyo_ssl.decoders.loading import load_decoder
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.decoders.streaming import StreamingDecoder
 from poyo_ssl.evaluation.evaluate import evaluate
-from poyo_ssl.finetuning.adapt import AdaptationConfig, adapt
 from poyo_ssl.finetuning.config import FinetuningConfig
 from poyo_ssl.finetuning.finetune import finetune
 from poyo_ssl.finetuning.placing import place_decoder

@@ -118,7 +118,7 @@ def _add_adapt(parser: ArgumentParser) -> None:
 
 
 def _adapt(options: Namespace) -> None:
-    from poyo_ssl.finetuning.adapt import AdaptationConfig
+    from poyo_ssl.adaptation.adapt import AdaptationConfig
     from poyo_ssl.stages import adapt_decoder
 
     say_reading(options.files)
@@ -285,7 +285,7 @@ COMMANDS = {
         "Brings a pretrained encoder to new recordings, and says how long it took. Units that the "
         "encoder knows keep their embeddings, new ones learn theirs.",
         reads_source=True,
-        config=ConfigClass("poyo_ssl.finetuning.adapt", "AdaptationConfig"),
+        config=ConfigClass("poyo_ssl.adaptation.adapt", "AdaptationConfig"),
         essentials=("units", "identify", "seed"),
         writes=DIRECTORY,
     ),

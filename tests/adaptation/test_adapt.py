@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from poyo_ssl.finetuning.adapt import AdaptationConfig, adapt
+from poyo_ssl.adaptation.adapt import AdaptationConfig, adapt
 from poyo_ssl.model.checkpoints import CheckpointError, network_tensors, save_encoder
 from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.thresholds import PredictabilityConfig

@@ -1,0 +1,1 @@
+"""A pretrained encoder meets new recordings: units, fit and score in one call."""
