@@ -22,8 +22,8 @@ from poyo_ssl.windows.population import Population
 ORDERED_COLUMNS = ("movie_frame", "segment")
 """Columns that say which part of a stimulus was shown, the same in every animal."""
 ROTATION_SEED = 0
-"""Of the one rotation from the shared space to embeddings; another would make saved encoders
-useless to new animals."""
+"""Seed of the one rotation from the shared space to embeddings; another seed would make saved
+encoders useless to new animals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class AlignmentConfig:
     """What all animals saw, as stimulus/column (natural_movie_one/movie_frame); empty: the first
     with a column movie_frame or segment that all recordings show and nothing is asked about."""
     num_dimensions: int | None = 8
-    """Of the space, up to 64; none: as many as tell held-out parts of the stimulus apart best."""
+    """Dimensions of the space, up to 64; none: as many as tell held-out parts of the stimulus
+    apart best."""
     bin_width: float = 0.25
     """Seconds; see ``SharedStimulus``."""
     smoothing: float = 0.6
@@ -95,7 +96,7 @@ class Placement:
         Args:
             population: At least two recordings that show the stimulus in their training time.
             shared: What all of them saw.
-            num_dimensions: Of the space; None chooses.
+            num_dimensions: Dimensions of the shared space; None chooses.
 
         Raises:
             RecordingError: If there are too few recordings, or one does not show the stimulus.

@@ -41,7 +41,7 @@ class Loadings:
         return result
 
     def shuffled(self, seed: int) -> Loadings:
-        """The same rows at other units: the control for whether the units carry them."""
+        """Permutes the weights among units: the control for whether the units carry them."""
         order = np.random.default_rng([seed, 0x5F1E]).permutation(len(self.weights))
         return Loadings(
             unit_ids=self.unit_ids,
@@ -56,7 +56,7 @@ class SharedSpace:
     """Time courses of a shared stimulus that every animal's units can be turned to."""
 
     bins: Bins
-    """Of the stimulus, (num_bins,)."""
+    """Which time bin of the stimulus each row of ``courses`` is, (num_bins,)."""
     courses: np.ndarray
     """(num_bins, num_dimensions)."""
 

@@ -74,7 +74,7 @@ def fit_aligned_frame_arm(
 
 
 def fit_frame_filter_arm(setting: Setting) -> FittedDecoder:
-    """The same, knowing from the windows before where the movie was."""
+    """Bayesian filter of movie frames: earlier windows tell where the movie was."""
     templates = frame_templates(setting, FrameFilter.TEMPLATES)
     recording = setting.population.divided.learning(setting.task)[0].recording
     period = presentation_period(recording, setting.task)

@@ -118,8 +118,8 @@ class RunConfig:
     splits: SplitConfig = field(default_factory=SplitConfig)
     """Train, valid and test parts."""
     earlier_splits: SplitConfig | None = None
-    """Those of recordings that are only pretrained on, of which training parts are learned from;
-    none: the same."""
+    """Parts of recordings that are only pretrained on, where training parts alone are learned from;
+    none: divided like the others, by ``splits``."""
     predictability: PredictabilityConfig = field(default_factory=PredictabilityConfig)
     """Which units count as predictable."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -179,7 +179,7 @@ class RunConfig:
             yield f"The baseline '{self.baseline}' is not fitted. Choose from: {', '.join(fitted)}."
 
     def beginning_with(self, encoder: str) -> RunConfig:
-        """The same with the arm ``pretrained`` beginning with an encoder, and all of its size.
+        """This config with the arm ``pretrained`` beginning with an encoder, and all of its size.
 
         Args:
             encoder: See :attr:`PretrainingArm.encoder`.

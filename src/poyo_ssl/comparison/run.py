@@ -125,7 +125,7 @@ def run_sweep(
     Raises:
         ValueError: If a combination is none of a run.
         RecordingError: If the recordings cannot answer the tasks of one of the runs.
-        OutputError: As ``run`` does, and so are other errors.
+        OutputError: For the reasons that ``run`` has, as are other errors.
     """
     from poyo_ssl.report.page import write_report  # plotly is large, and only for this
 
@@ -209,7 +209,7 @@ def prepare_run(
 
     Args:
         recordings: As for ``run``, and so are the other arguments.
-        directory: Of the run.
+        directory: Where the run is going to write.
         config: Every option.
         pretraining_recordings: Other recordings to pretrain encoders on.
 

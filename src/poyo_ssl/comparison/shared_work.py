@@ -34,7 +34,7 @@ class Claim:
     """The right to do a piece of work, which one process at a time has.
 
     Args:
-        directory: Of the piece.
+        directory: Where the piece of work writes.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -120,11 +120,11 @@ class _Windows:
     seeds: np.ndarray
     """Shape (num_seeds,)."""
     scores: list[np.ndarray]
-    """Of each recording, (num_seeds, num_windows)."""
+    """Main metric of every test window, a recording each, (num_seeds, num_windows)."""
     predicted: list[np.ndarray]
-    """Of each recording, (num_seeds, num_windows)."""
+    """What was decoded, a recording each, (num_seeds, num_windows)."""
     target: list[np.ndarray]
-    """Of each recording, (num_windows,)."""
+    """What was right, a recording each, (num_windows,)."""
 
     @staticmethod
     def of(rows: pd.DataFrame) -> _Windows:

@@ -26,7 +26,7 @@ from poyo_ssl.windows.task_windows import TaskWindows, find_windows
 from poyo_ssl.windows.tasks import Task, presentation_period
 
 NUM_DIMENSIONS = 8
-"""Of the shared space, where recordings saw bins enough."""
+"""Dimensions of the shared space; fewer where recordings saw too few bins."""
 OTHERS_SPREAD = 0.1
 """Standard deviation of the others' answers in :func:`fit_ridge_towards`, where one is right."""
 CENTER_WINDOWS = 6.0
@@ -117,7 +117,7 @@ class AlignedTemplates(InSharedSpace):
     """What a movie evokes in other animals, in a space that they share."""
 
     templates: FrameTemplates
-    """Of the dimensions of the space."""
+    """Templates whose units are the dimensions of the shared space."""
 
     def readout(self, loadings: Loadings) -> PlacedTemplates:
         """The look-up of a recording without any showing of its own."""
@@ -150,7 +150,7 @@ class AlignedAnimals(InSharedSpace):
             task: What is asked.
             classes: The possible answers, (num_classes,).
             shared: What all of them saw.
-            length: Of the windows that decoders are asked about, seconds; None: the task's.
+            length: Length of the windows to decode, seconds; None takes the task's.
 
         Raises:
             RecordingError: If fewer than two of them can be learned from.
@@ -208,7 +208,7 @@ def fit_aligned_decoder(
         task: What is asked.
         classes: The possible answers, (num_classes,).
         shared: What all of them saw.
-        length: Of the windows that decoders are asked about, seconds; None: the task's.
+        length: Length of the windows to decode, seconds; None takes the task's.
 
     Raises:
         RecordingError: If fewer than two of them can be learned from.
@@ -229,7 +229,7 @@ def fit_aligned_templates(
     shared: SharedStimulus,
     length: float | None = None,
 ) -> AlignedTemplates:
-    """The same of a movie: what its frames evoke in the shared space, in all animals together.
+    """Measures what each movie frame evokes in the shared space, in all animals together.
 
     The arguments and errors are those of :func:`fit_aligned_decoder`.
     """

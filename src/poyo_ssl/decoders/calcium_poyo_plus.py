@@ -67,7 +67,7 @@ class CalciumPOYOPlusDecoder(FittedDecoder):
     """One readout of a published network.
 
     Args:
-        question: As :func:`published_question` asks it.
+        question: What is asked, made by :func:`published_question`.
         network: With names of units and sessions. A unit is called ``<session>/<unit>``; a
             recording's unit is known by the recording's name and its own.
     """

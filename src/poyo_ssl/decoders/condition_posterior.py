@@ -22,7 +22,7 @@ from torch import Tensor
 from poyo_ssl.decoders.linear import NEVER_SHOWN, LinearReadout
 
 SMALLEST_VARIANCE = 1e-3
-"""Of a feature about the mean of its condition, where training shows none."""
+"""Smallest mean within-class variance of the features, where training windows do not vary."""
 MAX_NOISE_WINDOWS = 2000
 """Windows that noise is measured in, evenly spaced, where features are more than that."""
 
@@ -37,7 +37,7 @@ class ConditionReadout:
     """Class of every condition, (num_conditions,)."""
     num_classes: int
     sharpness: float = 1.0
-    """Factor of the scores."""
+    """Inverse temperature: a factor of the log-posterior."""
 
     @property
     def num_bins(self) -> int:
@@ -45,7 +45,9 @@ class ConditionReadout:
         return self.conditions.num_bins
 
     def scores(self, features: np.ndarray, unit_ids: list[str]) -> np.ndarray:
-        """Log-probabilities of classes up to a constant of the window, all alike before.
+        """Log-posterior of classes under a uniform prior, up to a constant of the window.
+
+        The prior is uniform over classes, and within a class over its conditions.
 
         Args:
             features: Binned activity, (num_windows, num_bins * len(unit_ids)), bins outermost.
@@ -97,7 +99,8 @@ class ConditionReadout:
 class ConditionResponses:
     """What the conditions evoked in one recording.
 
-    Its covariance about the means of the conditions is measured once, whatever it is shrunk by.
+    The within-class covariance (of activity about the mean of its condition) is measured once and
+    serves every shrinkage.
     """
 
     features: np.ndarray
@@ -112,9 +115,11 @@ class ConditionResponses:
         """Log-likelihoods of conditions, up to a constant of the window.
 
         Args:
-            shrinkage: From the covariance that was measured, 0, to a multiple of the identity, 1.
-            additivity: From means of the conditions themselves, 0, to sums of what each property
-                adds, 1, which a few windows tell better.
+            shrinkage: How far the within-class covariance is shrunk, from 0 (as measured) to 1 (a
+                multiple of the identity).
+            additivity: How far means of conditions are drawn to an additive model, from 0 (each
+                condition's own mean) to 1 (main effects of the properties, no interaction), which
+                takes fewer windows to estimate.
         """
         shown, means = self._means
         own = means + additivity * (self._sums_of_effects[shown] - means)
@@ -142,7 +147,10 @@ class ConditionResponses:
 
     @cached_property
     def _sums_of_effects(self) -> np.ndarray:
-        """Least squares of what the values of each property add, for every condition."""
+        """Means of conditions without interaction of properties, (num_conditions, num_features).
+
+        Main effects are fitted by least squares.
+        """
         design = np.hstack(
             [np.eye(values.max() + 1)[values] for values in self.properties.T]
         )  # (num_conditions, values of all properties)
@@ -152,27 +160,30 @@ class ConditionResponses:
 
     @cached_property
     def _noise(self) -> _Noise:
-        """About the conditions' means."""
+        """The within-class covariance, pooled over conditions."""
         shown, means = self._means
         noise = self._centred - means[np.searchsorted(shown, self.condition)]
         num_free = len(noise) - len(shown)
-        if num_free == 0:  # one window a condition: as if all were of one
+        if num_free == 0:  # one window a condition: the covariance about the mean of all
             noise, num_free = self._centred, max(1, len(noise) - 1)
         return _Noise.measure(noise * np.sqrt(len(noise) / num_free))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Noise:
-    """A covariance by its principal directions."""
+    """A covariance matrix as its eigenvalues and eigenvectors."""
 
     variances: np.ndarray
-    """(num_directions,), of those that are not 0."""
+    """Eigenvalues, (num_directions,); those of 0 may be left out."""
     directions: np.ndarray
-    """(num_features, num_directions), orthonormal."""
+    """Eigenvectors, (num_features, num_directions), orthonormal."""
 
     @classmethod
     def measure(cls, noise: np.ndarray) -> Self:
-        """Of mean squares, from noise (num_windows, num_features): the smaller way round."""
+        """Decomposes the covariance of noise of mean 0, shape (num_windows, num_features).
+
+        The smaller of the covariance over features and the Gram matrix over windows is decomposed.
+        """
         num_features = noise.shape[1]
         if num_features > MAX_NOISE_WINDOWS:
             noise = noise[:: -(-len(noise) // MAX_NOISE_WINDOWS)]
@@ -186,7 +197,7 @@ class _Noise:
         return cls(variances=np.maximum(variances, 0), directions=directions)
 
     def divide(self, rows: np.ndarray, shrinkage: float) -> np.ndarray:
-        """Rows (n, num_features) times the inverse of the covariance, shrunk to the identity."""
+        """Rows (n, num_features) times the inverse of the covariance after shrinkage."""
         size = max(self.variances.sum() / len(self.directions), SMALLEST_VARIANCE)
         elsewhere = shrinkage * size
         along = 1 / ((1 - shrinkage) * self.variances + elsewhere) - 1 / elsewhere

@@ -54,7 +54,7 @@ class Question:
 
         Args:
             population: Recordings divided for the task, and chosen units.
-            task: As the recordings were divided for it.
+            task: What is asked, as the recordings were divided for it.
             num_timesteps: Imaging samples in a window.
             arm: Name in results.
 
@@ -90,8 +90,8 @@ class Question:
         """Refuses a recording of another imaging rate.
 
         Args:
-            sampling_rate: Of the recording, Hz.
-            recording_id: What it is called.
+            sampling_rate: Imaging rate of the recording, Hz.
+            recording_id: Name of the recording, for the message.
 
         Raises:
             RecordingError: If the decoder was fitted at another one.
@@ -103,7 +103,7 @@ class Question:
             )
 
     def known_among(self, unit_ids: np.ndarray, recording_id: str) -> list[str]:
-        """Those of a recording's units that the decoder uses, in their order.
+        """The units of a recording that the decoder uses, in the order of the recording.
 
         Args:
             unit_ids: Units of the recording, (num_units,); at least one.
@@ -195,13 +195,13 @@ class Origin:
     labels: str = ""
     """Budget of labels, such as ``10%`` or ``5 per class``."""
     seed: int | None = None
-    """Of weights, batches and the choice of labels."""
+    """Seed of the initial weights, the batches and the choice of labels."""
     fold: int | None = None
     """The fold that it is tested on, where recordings were divided into folds."""
 
     @classmethod
     def of(cls, units: str, labels: LabelBudget | float, seed: int, splits: SplitConfig) -> Origin:
-        """That of a fit with these options."""
+        """Describes a fit with these options."""
         fold = None if splits.folds is None else splits.fold
         return cls(units=units, labels=LabelBudget.of(labels).text, seed=seed, fold=fold)
 

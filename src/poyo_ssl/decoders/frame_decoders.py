@@ -70,14 +70,17 @@ class NearestFrame(FittedDecoder):
 
 
 class AlignedFrame(NearestFrame):
-    """The same of what the movie evoked in other animals, in a space that they share."""
+    """Looks up the frame in what the movie evoked in other animals, in a space that all share."""
 
     KIND = "aligned frame"
     TEMPLATES: ClassVar[type[FrameTemplates]] = PlacedTemplates
 
 
 class FramePosterior(NearestFrame):
-    """The same by Bayes' rule, with gaussian noise; a picture is the mean of the posterior."""
+    """Posterior over movie frames under gaussian noise and a uniform prior over those shown.
+
+    For image tasks it answers with the mean picture under the posterior.
+    """
 
     KIND = "frame posterior"
     TEMPLATES: ClassVar[type[FrameTemplates]] = GaussianTemplates

@@ -224,15 +224,15 @@ class FrameTemplates:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianTemplates(FrameTemplates):
-    """The same with gaussian noise about every mean, shared by frames and correlated among units.
+    """Templates with gaussian noise whose covariance among units is the same for all movie frames.
 
-    A frame is as similar as the log-density of the activity at it, up to a constant of the window.
-    Bins count as independent; that they are not, the sharpness makes up for.
+    The similarity of a frame is the log-likelihood of the activity given the frame, up to a
+    constant of the window. Bins count as independent; the sharpness corrects for their not being.
     """
 
     noise: np.ndarray
-    """Covariance of the features about the responses, shrunk towards a multiple of
-    the identity (Ledoit & Wolf 2004), (num_units, num_units)."""
+    """Covariance of the features about the mean response to the frame shown, with Ledoit-Wolf
+    shrinkage (2004) towards a multiple of the identity, (num_units, num_units)."""
 
     ARRAYS: ClassVar[tuple[str, ...]] = (*FrameTemplates.ARRAYS, "noise")
 
@@ -261,7 +261,7 @@ class GaussianTemplates(FrameTemplates):
 
     @classmethod
     def merge(cls, templates: Sequence[Self]) -> Self:
-        """As of :class:`FrameTemplates`; noise of units never seen together is uncorrelated."""
+        """Merges the means; noise of units never recorded together counts as uncorrelated."""
         merged = super().merge(templates)
         noise = np.zeros((len(merged.unit_ids),) * 2)
         count = np.zeros(len(merged.unit_ids))

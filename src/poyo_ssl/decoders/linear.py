@@ -96,7 +96,7 @@ class LinearReadout:
         return [position[unit_id] for unit_id in unit_ids]
 
     def _share(self, columns: slice | list[int]) -> np.ndarray:
-        """Of every recording in an intercept, by its part in the units, (num_recordings, K)."""
+        """Weight of each recording in the intercepts: its share of units, (num_recordings, K)."""
         counts = self.is_unit_of[:, columns].sum(axis=1)[:, None] * self.is_shown
         share: np.ndarray = counts / np.maximum(counts.sum(axis=0), 1)
         return share.astype(np.float32)

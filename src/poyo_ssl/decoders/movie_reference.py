@@ -1,6 +1,6 @@
 """Reference decoder of pictures: a ridge to their principal components, in closed form.
 
-As :mod:`~poyo_ssl.decoders.linear`, it is fitted on one recording and keyed by unit.
+Like those of :mod:`~poyo_ssl.decoders.linear`, it is fitted on one recording and keyed by unit.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class NetworkDecoder(FittedDecoder):
 
     Args:
         question: What is asked.
-        networks: Of the same units, one at least.
+        networks: One or more trained networks that know the same units.
     """
 
     networks: Sequence[LabelDecoder | MovieDecoder]
@@ -56,7 +56,7 @@ class NetworkDecoder(FittedDecoder):
         """Answers of every network to windows, stacked, a batch of windows after the other.
 
         Args:
-            activity: Of one recording.
+            activity: Normalised activity of one recording.
             first_timestep: Where windows start, (num_windows,).
             known: What networks are told beside activity, (num_windows, ...) each.
 
@@ -82,7 +82,7 @@ class NetworkDecoder(FittedDecoder):
         return mean_latents(encoder, activity, first_timestep, self.question.num_timesteps)
 
     def facts(self) -> dict[str, str]:
-        """Those of every decoder, the networks, and what the encoder was pretrained on."""
+        """What the model card says: facts of every decoder, the networks, and their pretraining."""
         network = self.networks[0]
         facts = super().facts()
         facts["Networks"] = (
@@ -145,7 +145,7 @@ class ClassNetwork(NetworkDecoder):
         return centred
 
     def scores(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
-        """Of the networks, added to the teacher's where there is one, (n, K)."""
+        """Scores of the networks, added to the teacher's where there is one, (n, K)."""
         scores = self.network_scores(activity, first_timestep)
         if self.teacher is None:
             return scores
@@ -183,7 +183,7 @@ class ClassNetwork(NetworkDecoder):
 
 
 class FrameNetwork(ClassNetwork):
-    """The same of movie frames, of which the likeliest is the answer."""
+    """Networks that score every movie frame and answer with the likeliest."""
 
     KIND = "frame network"
 
@@ -278,7 +278,7 @@ class ValueNetwork(NetworkDecoder):
         self.sd = sd
 
     def of_networks(self, question: Question, networks: Sequence[Any]) -> Self:
-        """The same of other networks, whose numbers are on the same scale."""
+        """The same kind of decoder of other networks, with this mean and standard deviation."""
         return type(self)(question, networks, self.mean, self.sd)
 
     @torch.inference_mode()
@@ -308,7 +308,7 @@ class ValueNetwork(NetworkDecoder):
 def label_networks(
     num_classes: int, settings: dict[str, Any], tensors: dict[str, Tensor]
 ) -> list[LabelDecoder]:
-    """Those of a saved decoder."""
+    """Rebuilds the networks of a saved decoder, each with so many scores."""
     networks = []
     for weights in members_of(tensors, settings):
         network = LabelDecoder(

@@ -46,7 +46,7 @@ class PlacedTemplates(FrameTemplates):
 
     @classmethod
     def merge(cls, templates: Sequence[Self]) -> Self:
-        """The same templates for several recordings; a unit seen in several has the mean place."""
+        """Merges templates of several recordings; a unit in several gets its mean loadings."""
         ids = [unit_id for t in templates for unit_id in t.placed_ids]
         placed_ids = list(dict.fromkeys(ids))
         rows = np.array([placed_ids.index(unit_id) for unit_id in ids])

@@ -74,7 +74,7 @@ def fit_templates(
     """Templates of some recordings, with the options that tell left-out showings best.
 
     Args:
-        kind: Of templates.
+        kind: Class of the templates.
         showings: What to learn from.
         num_frames: Movie frames in all.
         merit: What the options are chosen by.

@@ -19,23 +19,24 @@ from poyo_ssl.windows.task_windows import TaskWindows
 from poyo_ssl.windows.tasks import presentations
 
 MAX_FOLDS = 3
-"""Parts that labelled windows are left out in; fewer where a class has fewer windows."""
+"""Folds of the cross-validation on labelled windows; fewer where a class has fewer windows."""
 BINS = (1, 3, 5)
 """Numbers of time bins of a window that are tried."""
 SHRINKAGES = (0.1, 0.3, 0.6)
-"""Of the covariance, that are tried."""
+"""Shrinkages of the within-class covariance that are tried, from 0 (none) to 1 (the identity)."""
 ADDITIVITIES = (0.0, 0.3, 0.6)
-"""Of the means, that are tried where conditions have more than one property."""
+"""Shares of the additive means (no interaction of properties) that are tried, from 0 to 1, where
+conditions have more than one property."""
 MOST_VALUES = 20
-"""Values of a column up to which it may be a property."""
+"""A column with more values than this is no property of a condition."""
 MOST_OTHERS = 2
-"""Properties beside the one that is asked about."""
+"""Most properties that a condition has beside the one that is asked about."""
 FEWEST_WINDOWS = 2
-"""Of a condition, in the mean, up from which it is one."""
+"""Training windows that conditions need on average, or their columns are not combined."""
 
 
 class ConditionOptions(NamedTuple):
-    """What is chosen; these where there are too few labels to choose by."""
+    """What cross-validation chooses; the defaults, where labels are too few for two folds."""
 
     others: tuple[str, ...] = ()
     """Columns beside the one that is asked about."""
@@ -58,7 +59,7 @@ class Conditions:
 
     @classmethod
     def of(cls, setting: Setting, others: tuple[str, ...]) -> Conditions:
-        """Of all recordings."""
+        """Finds the conditions that training windows of any recording show."""
         shown = [
             _shown(setting, divided, setting.training_windows(divided), others)
             for divided in setting.population.divided.learning(setting.task)
@@ -67,7 +68,7 @@ class Conditions:
         return cls(others, known, len(setting.population.divided.classes(setting.task)))
 
     def responses(self, setting: Setting, num_bins: int) -> list[ConditionResponses]:
-        """What they evoke in the training windows of every recording."""
+        """What the conditions evoke in the training windows of each recording."""
         return [
             self._responses(setting, divided, num_bins)
             for divided in setting.population.divided.learning(setting.task)
@@ -76,7 +77,7 @@ class Conditions:
     def readout(
         self, responses: Sequence[ConditionResponses], options: ConditionOptions
     ) -> ConditionReadout:
-        """One decoder of all recordings, told by what conditions evoke in each."""
+        """One decoder of all recordings, merged from one fitted on each."""
         of_each = [one.readout(options.shrinkage, options.additivity) for one in responses]
         return ConditionReadout(
             conditions=LinearReadout.merge(of_each),
@@ -98,7 +99,10 @@ class Conditions:
 
 
 def condition_posterior(setting: Setting) -> ConditionReadout:
-    """The conditions under which left-out training labels are likeliest, fitted on all labels."""
+    """Fits a condition posterior with the options that cross-validation on training labels chooses.
+
+    Those under which labels of the left-out folds are likeliest are fitted on all labels.
+    """
     num_folds = min(MAX_FOLDS, smallest_class(setting))
     chosen = ConditionOptions()
     if num_folds >= 2:
@@ -109,7 +113,7 @@ def condition_posterior(setting: Setting) -> ConditionReadout:
 
 
 def _try_out(setting: Setting, num_folds: int) -> dict[ConditionOptions, float]:
-    """Mean log-likelihood of left-out labels for all options, at its best sharpness."""
+    """Mean log-likelihood of left-out labels for all options, each at its best sharpness."""
     scores: dict[ConditionOptions, list[np.ndarray]] = {}
     targets = []
     learning = setting.population.divided.learning(setting.task)
@@ -143,7 +147,10 @@ def _possible_bins(setting: Setting) -> list[int]:
 
 
 def possible_others(setting: Setting) -> Iterator[tuple[str, ...]]:
-    """Columns that every recording has, with a few values in combinations that it shows often."""
+    """Sets of columns that may define conditions together with the one that is asked about.
+
+    Every recording has such columns, with few values each, and shows their combinations often.
+    """
     yield ()
     shown = []
     for divided in setting.population.divided.learning(setting.task):
@@ -167,7 +174,7 @@ def possible_others(setting: Setting) -> Iterator[tuple[str, ...]]:
 
 
 def _are_properties(shown: pd.DataFrame, columns: list[str]) -> bool:
-    """Whether the first column's values come with others that tell conditions apart, often."""
+    """Whether each further column tells conditions apart, with windows enough on average."""
     number = _num_conditions(shown, columns)
     without_one = [[name for name in columns if name != other] for other in columns[1:]]
     return len(shown) >= FEWEST_WINDOWS * number and all(
@@ -194,5 +201,5 @@ def _shown(
 
 
 def _text(values: pd.Series) -> pd.Series:
-    """Values that can be compared, whatever they are."""
+    """Values as text, so that numbers and words can be compared alike."""
     return values.astype(str)
