@@ -253,15 +253,9 @@ ARMS = {
     "scratch": network_arm("scratch"),
     "scratch + teacher": network_arm("scratch + teacher", teacher="ridge"),
     **{
-        name: network_arm(name, teacher=name.removeprefix("scratch + ").removesuffix(" teacher"))
-        for name in (
-            "scratch + semi-supervised teacher",
-            "scratch + transferred teacher",
-            "scratch + shuffled teacher",
-            "scratch + aligned teacher",
-            "scratch + look-up teacher",
-            "scratch + chosen teacher",
-        )
+        name: network_arm(name, teacher=teacher)
+        for teacher in TEACHERS
+        if (name := f"scratch + {teacher} teacher") != "scratch + ridge teacher"
     },
 }
 """Arms that need no pretraining; :func:`network_arm` makes the others."""

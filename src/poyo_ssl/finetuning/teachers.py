@@ -330,11 +330,11 @@ class Teacher:
 
 TEACHERS = {
     "ridge": Teacher(ridge_teacher, ("labels", "images")),
-    "chosen": Teacher(chosen_teacher, tuple(CHOSEN), is_weighed=True),
-    "look-up": Teacher(look_up_teacher, ("frames",)),
     "semi-supervised": Teacher(semi_supervised_ridge),
     "transferred": Teacher(transferred_ridge, needs_tuning=True),
     "shuffled": Teacher(shuffled_ridge, needs_tuning=True),
     "aligned": Teacher(aligned_ridge, needs_alignment=True),
+    "look-up": Teacher(look_up_teacher, ("frames",)),
+    "chosen": Teacher(chosen_teacher, tuple(CHOSEN), is_weighed=True),
 }
 """Name in ``PretrainingArm.teacher`` to teacher."""
