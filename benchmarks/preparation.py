@@ -149,7 +149,7 @@ Stage = Callable[[int, Callable[[int, int], None]], object]
 
 def prepare_all(raw: Path, prepared: Path) -> Stage:
     return lambda workers, on_progress: prepare(
-        raw, prepared, source=SourceConfig(), workers=workers, on_progress=on_progress
+        raw, prepared, source=SourceConfig(), jobs=workers, on_progress=on_progress
     )
 
 
@@ -159,7 +159,7 @@ def screen_all(prepared: Path) -> Stage:
         splits=SplitConfig(),
         predictability=PredictabilityConfig(),
         source=SourceConfig(),
-        workers=workers,
+        jobs=workers,
         on_progress=on_progress,
     )
 

@@ -173,10 +173,10 @@ def prepare_and_screen(
     files: list[Path], directory: Path, workers: int
 ) -> tuple[list[Path], ps.Partition]:
     source, prepared = ps.SourceConfig(), directory / "prepared"
-    ps.prepare(files, prepared, source=source, workers=workers)
+    ps.prepare(files, prepared, source=source, jobs=workers)
     stored = sorted(prepared.glob("*.h5"))
     screening = ps.screen(
-        stored, splits=SPLITS, predictability=PREDICTABILITY, source=source, workers=workers
+        stored, splits=SPLITS, predictability=PREDICTABILITY, source=source, jobs=workers
     )
     return stored, screening.partition
 

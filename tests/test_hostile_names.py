@@ -30,6 +30,7 @@ from poyo_ssl.report.page import write_report
 from poyo_ssl.stages import (
     FinetuneStage,
     PredictabilityStage,
+    AdaptStage,
     adapt_decoder,
     finetune_decoder,
     measure_predictability,
@@ -146,10 +147,10 @@ def test_every_command_stays_in_its_output_whatever_names_say(sessions, room):
         finetuning=few_steps(2),
     )  # fmt: skip
     finetune_decoder(files, output / "decoder", options, encoder)
-    adapting = AdaptationConfig(
+    adapting = AdaptStage(
         predictability=PREDICTABILITY, splits=SPLITS, finetuning=few_steps(2)
     )
-    adapt_decoder(files, output / "adapted", "direction", adapting, encoder)
+    adapt_decoder(files, output / "adapted", adapting, encoder)
     for saved in ("run", "decoder", "adapted"):
         rows = evaluate_run(output / saved, files, output / f"{saved}.json")
         assert {row["recording_id"] for row in rows} == set(names)

@@ -30,12 +30,14 @@ from poyo_ssl.stages import (
     FinetuneStage,
     PredictabilityStage,
     PretrainStage,
+    AdaptStage,
     adapt_decoder,
     finetune_decoder,
     measure_predictability,
     pretrain_encoder,
 )
 from poyo_ssl.training.window_module import WindowModule
+from poyo_ssl.windows.label_budget import LabelBudget
 from tiny_fits import ENCODER, few_steps, with_units_in_order
 from tiny_runs import SPLITS, tiny_observatory, tiny_run_config
 
@@ -414,7 +416,7 @@ def test_finetuning_that_was_stopped_goes_on_when_called_again(
 
 
 def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
-    options = replace(FINETUNE, with_teacher=True, label_fraction=0.5, seed=2)
+    options = replace(FINETUNE, with_teacher=True, labels=LabelBudget(fraction=0.5), seed=2)
     rows = finetune_decoder(files, tmp_path, options)
     assert {row["arm"] for row in rows} == {"scratch + teacher"}
     again = evaluate_run(tmp_path, files, tmp_path / "scores.json")
@@ -428,10 +430,10 @@ def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
 
 
 def test_adapting_from_files_writes_every_answer(files, encoder, tmp_path):
-    options = AdaptationConfig(
+    options = AdaptStage(
         splits=SPLITS, predictability=PREDICTABILITY, finetuning=few_steps(3)
     )
-    [row] = adapt_decoder(files[:1], tmp_path, "direction", options, encoder).scores
+    [row] = adapt_decoder(files[:1], tmp_path, options, encoder).scores
     answers = read_predictions(tmp_path / "predictions.csv", ["recording", "truth", "answer"])
     assert set(answers["recording"]) == {row["recording_id"]}
     is_right = answers["truth"] == answers["answer"]

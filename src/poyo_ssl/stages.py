@@ -92,14 +92,25 @@ class PretrainStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneStage(DecodingConfig):
-    """Options of ``poyo-ssl finetune``."""
+class OneTask:
+    """What the stages that fit one decoder are asked."""
 
     task: str = "direction"
-    """What to decode: direction, temporal_frequency, orientation, movie_frame, movie or
-    movie_held_out."""
-    label_fraction: float = 1.0
-    """Part of the training labels of every class to learn from."""
+    """Task to decode: a name, such as direction or movie_frame, or any column of any table as
+    stimulus/column, with options after commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptStage(AdaptationConfig, OneTask):
+    """Options of ``poyo-ssl adapt``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneStage(DecodingConfig, OneTask):
+    """Options of ``poyo-ssl finetune``."""
+
+    labels: LabelBudget = field(default_factory=LabelBudget)
+    """Labelled training windows to learn from."""
     with_teacher: bool = False
     """Label tasks: learn from a closed-form ridge teacher on unlabelled windows too."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -113,8 +124,8 @@ class FinetuneStage(DecodingConfig):
 
     @property
     def budget(self) -> LabelBudget:
-        """``label_fraction`` of the labels."""
-        return LabelBudget(fraction=self.label_fraction)
+        """``labels``."""
+        return self.labels
 
 
 def measure_predictability(
@@ -126,7 +137,7 @@ def measure_predictability(
     sensitivity_figure: Path | None = None,
     with_statistics: bool = False,
     source: SourceConfig = _DEFAULT_SOURCE,
-    workers: int = 1,
+    jobs: int = 1,
     address: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Partition:
@@ -143,7 +154,7 @@ def measure_predictability(
         sensitivity_figure: Where to draw who changes side when the thresholds move.
         with_statistics: Measure event rate, Fano factor, autocorrelation and noise level, too.
         source: What the files do not say about themselves.
-        workers: Recordings measured at a time; see ``map_in_parallel``.
+        jobs: Recordings measured at a time; see ``map_in_parallel``.
         address: A Ray cluster to run on.
         on_progress: Called with the recordings done and those in all.
 
@@ -156,7 +167,7 @@ def measure_predictability(
         predictability=options.predictability,
         source=source,
         activity=ActivityConfig() if with_statistics else None,
-        workers=workers,
+        jobs=jobs,
         address=address,
         on_progress=on_progress,
     )
@@ -272,8 +283,7 @@ def finetune_decoder(
 def adapt_decoder(
     files: list[Path],
     output: Path,
-    task: str,
-    options: AdaptationConfig,
+    options: AdaptStage,
     pretrained: str | Path,
     *,
     source: SourceConfig = _DEFAULT_SOURCE,
@@ -286,8 +296,7 @@ def adapt_decoder(
     Args:
         files: Recordings; see ``find_recording_files``.
         output: Directory of the decoder.
-        task: What to decode.
-        options: Units, way to transfer and training.
+        options: Task, units, way to transfer and training.
         pretrained: What ``Encoder.from_pretrained`` takes: the directory that ``poyo-ssl pretrain``
             wrote, a name, or a repository of the Hub.
         source: What the files do not say about themselves.
@@ -296,7 +305,7 @@ def adapt_decoder(
     decoder, adaptation = adapt(
         encoder,
         load_recordings(files, source),
-        task,
+        options.task,
         options,
         checkpoint_directory=output / "checkpoints",
         log_directory=output / "logs",

@@ -24,7 +24,7 @@ from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.activity_statistics import STATISTICS
 from poyo_ssl.recordings.simulation.simulator import SimulatorConfig
 from poyo_ssl.recordings.storage import save_recording
-from poyo_ssl.stages import FinetuneStage, PredictabilityStage, PretrainStage
+from poyo_ssl.stages import AdaptStage, FinetuneStage, PredictabilityStage, PretrainStage
 from tiny_fits import ENCODER
 from tiny_runs import tiny_observatory
 
@@ -34,7 +34,7 @@ OPTIONS_OF = {
     "predictability": PredictabilityStage,
     "pretrain": PretrainStage,
     "finetune": FinetuneStage,
-    "adapt": AdaptationConfig,
+    "adapt": AdaptStage,
 }
 
 TINY = [
@@ -306,7 +306,7 @@ def test_simulated_recordings_are_prepared_pretrained_finetuned_and_evaluated(ca
 
     status, out, _ = call(
         "finetune", prepared, "--output", decoder, "--pretrained", encoder, *TINY,
-        "--task=direction", "--units=all", "--label_fraction=0.5", "--seed=3",
+        "--task=direction", "--units=all", "--labels.fraction=0.5", "--seed=3",
         "--finetuning.training.max_steps=3", "--finetuning.training.batch_size=4",
         "--finetuning.transfer=units",
     )  # fmt: skip
@@ -470,7 +470,7 @@ def test_progress_and_log_leave_standard_output_to_results(call, tmp_path):
     status, out, err = call("prepare", tmp_path / "day1.npz", "--output", tmp_path / "o")
     assert status == 0
     assert out.count("\n") == 1
-    assert re.search(r"^recordings .* 1/1 ", err, flags=re.MULTILINE)
+    assert re.search(r"^recordings 1/1, 0:00:\d\d$", err, flags=re.MULTILINE)
 
 
 def test_download_lists_sessions_without_fetching_any(call):
@@ -596,6 +596,33 @@ def test_an_unknown_option_in_a_yaml_file_is_named(call, observatory, tmp_path):
     assert status == 2
     assert "tset_fraction" in complaint
     assert len(complaint.splitlines()) < 6  # not buried under a hundred options
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["run", "x.nwb", "--ouput", "o"], "output"),
+        (["run", "x.nwb", "--task", "direction"], "tasks, own_tasks"),
+        (["finetune", "x.nwb", "--tasks", "direction"], "task"),
+        (["finetune", "x.nwb", "--label_fraction", "0.1"], "labels.fraction"),
+        (["predictability", "x.nwb", "--workers", "2"], "jobs"),
+    ],
+)
+def test_an_option_that_is_misspelt_shortened_or_renamed_is_refused_with_what_it_is_called(
+    call, words, meant
+):
+    status, _, complaint = call(*words)
+    assert status == 2
+    assert complaint.endswith(f"Options of a name like it: {meant}\n")
+
+
+def test_an_option_that_several_commands_have_means_the_same_in_each():
+    said = {}
+    for command in COMMANDS:
+        for name, text in help_of(command).items():
+            said.setdefault(name, set()).add(text)
+    for name in ("files", "config", "source", "labels.fraction"):
+        assert len(said[name]) == 1, name
 
 
 def test_an_impossible_value_is_explained(call, observatory, tmp_path):

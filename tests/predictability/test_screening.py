@@ -72,7 +72,7 @@ def test_screening_files_equals_partitioning_recordings_in_memory(directory, spl
 
 def test_two_workers_find_what_one_finds(directory, split_config):
     one = screen_files(directory, split_config, activity=ActivityConfig())
-    two = screen_files(directory, split_config, activity=ActivityConfig(), workers=2)
+    two = screen_files(directory, split_config, activity=ActivityConfig(), jobs=2)
     assert_frame_equal(one.units, two.units)
     assert_frame_equal(one.activity, two.activity)
 

@@ -381,6 +381,6 @@ def test_workers_prepare_the_same_as_one_process(raw, tmp_path):
     shutil.copy(raw / "c.h5", raw / "a copy of c.h5")
     (raw / "broken.h5").write_bytes(b"nothing")
     alone = prepare(raw, tmp_path / "alone", source=SourceConfig())
-    together = prepare(raw, tmp_path / "together", source=SourceConfig(), workers=2)
+    together = prepare(raw, tmp_path / "together", source=SourceConfig(), jobs=2)
     assert_frame_equal(together.drop(columns="seconds"), alone.drop(columns="seconds"))
     assert _contents(tmp_path / "together") == _contents(tmp_path / "alone")

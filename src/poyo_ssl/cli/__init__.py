@@ -116,6 +116,7 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
             described.add_all_options(command)
             command.usage = _usage(name, command)
         commands.add_subcommand(name, command, help=described.text.split(". ")[0].rstrip("."))
+        command.prog = f"poyo-ssl {name}"  # as typed, in messages, too
     return parser
 
 

@@ -14,8 +14,10 @@ from poyo_ssl.cli.options import (
     Command,
     ConfigClass,
     add_files,
+    add_jobs,
+    add_output,
     add_pretrained,
-    add_workers,
+    add_run,
     build,
     find_encoder,
     read_source,
@@ -31,19 +33,19 @@ from poyo_ssl.progress_bars import item_progress
 
 def _add_predictability(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument("--output", type=Path, required=True, help="CSV, one row per unit")
-    parser.add_argument("--figure", type=Path, help="PNG or PDF of kurtosis against skewness")
+    add_output(parser, "CSV, one row per unit.")
+    parser.add_argument("--figure", type=Path, help="PNG or PDF of kurtosis against skewness.")
     parser.add_argument(
         "--sensitivity",
         type=Path,
-        help="PNG or PDF of who changes side when the thresholds move by 10 and 20 %",
+        help="PNG or PDF of who changes side when the thresholds move by 10 and 20 %.",
     )
     parser.add_argument(
         "--statistics",
         action="store_true",
-        help="measure event rate, Fano factor, autocorrelation and noise level, too",
+        help="Measure event rate, Fano factor, autocorrelation and noise level, too.",
     )
-    add_workers(parser)
+    add_jobs(parser)
 
 
 def _predictability(options: Namespace) -> None:
@@ -58,7 +60,7 @@ def _predictability(options: Namespace) -> None:
             sensitivity_figure=options.sensitivity,
             with_statistics=options.statistics,
             source=read_source(options),
-            workers=options.workers,
+            jobs=options.jobs,
             address=options.address,
             on_progress=report,
         )
@@ -71,7 +73,7 @@ def _predictability(options: Namespace) -> None:
 
 def _add_pretrain(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument("--output", type=Path, required=True, help="directory of the encoder")
+    add_output(parser, "Directory of the encoder.")
 
 
 def _pretrain(options: Namespace) -> None:
@@ -86,7 +88,7 @@ def _pretrain(options: Namespace) -> None:
 
 def _add_finetune(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
+    add_output(parser, "Directory of the decoder.")
     add_pretrained(parser, without="; none trains from scratch")
 
 
@@ -108,25 +110,17 @@ def _finetune(options: Namespace) -> None:
 def _add_adapt(parser: ArgumentParser) -> None:
     add_files(parser)
     add_pretrained(parser)
-    parser.add_argument("--output", type=Path, required=True, help="directory of the decoder")
-    parser.add_argument(
-        "--task",
-        default="direction",
-        help="what to decode: direction, temporal_frequency, orientation, movie_frame, movie or "
-        "movie_held_out",
-    )
+    add_output(parser, "Directory of the decoder.")
 
 
 def _adapt(options: Namespace) -> None:
-    from poyo_ssl.adaptation.adapt import AdaptationConfig
-    from poyo_ssl.stages import adapt_decoder
+    from poyo_ssl.stages import AdaptStage, adapt_decoder
 
     say_reading(options.files)
     adaptation = adapt_decoder(
         options.files,
         options.output,
-        options.task,
-        build(AdaptationConfig, options),
+        build(AdaptStage, options),
         find_encoder(options.pretrained),
         source=read_source(options),
     )
@@ -136,13 +130,11 @@ def _adapt(options: Namespace) -> None:
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "run", type=Path, help="directory that 'poyo-ssl run' or 'poyo-ssl finetune' wrote"
-    )
+    add_run(parser, may_be_a_decoder=True)
     add_files(parser)
-    parser.add_argument("--output", type=Path, required=True, help="JSON of the scores")
+    add_output(parser, "JSON of the scores.")
     parser.add_argument(
-        "--arm", nargs="+", default=[], help="decoders of these names alone, such as scratch"
+        "--arm", nargs="+", default=[], help="Decoders of these names alone, such as scratch."
     )
 
 
@@ -164,50 +156,53 @@ def _evaluate(options: Namespace) -> None:
 
 
 def _add_report(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
-    parser.add_argument("--output", type=Path, help="HTML page (default: RUN/report.html)")
+    add_run(parser)
+    add_output(parser, "HTML page; none: RUN/report.html.", required=False)
 
 
 def _report(options: Namespace) -> None:
     from poyo_ssl.report.page import write_report
 
+    say_reading([options.run])
     say(write_report(options.run, options.output))
 
 
 def _add_movie(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
-    parser.add_argument("--output", type=Path, required=True, help=".mp4 or .gif, replaced whole")
-    parser.add_argument("--task", help="about a movie (default: the first)")
-    parser.add_argument("--units", help="subset of units (default: unpredictable, if decoded from)")
-    parser.add_argument("--arm", help="what decoded (default: the best)")
-    parser.add_argument("--recording", help="id of a recording (default: the first)")
-    parser.add_argument("--seed", type=int, help="of the decoder (default: the lowest)")
-    parser.add_argument("--fps", type=float, help="pictures a second (default: as shown)")
+    add_run(parser)
+    add_output(parser, "File to write, .mp4 or .gif. It is replaced whole.")
+    parser.add_argument("--task", help="Task about a movie; none: the first.")
+    parser.add_argument("--units", help="Units decoded from; none: unpredictable, if they were.")
+    parser.add_argument("--arm", help="Decoder; none: the best.")
+    parser.add_argument("--recording", help="Id of a recording; none: the first.")
+    parser.add_argument("--seed", type=int, help="Seed of the decoder; none: the lowest.")
+    parser.add_argument("--fps", type=float, help="Pictures a second; none: as shown.")
 
 
 def _movie(options: Namespace) -> None:
     from poyo_ssl.report.movie_file import write_movie
 
     chosen = {name: options[name] for name in ("task", "units", "arm", "recording", "seed", "fps")}
-    say_on_the_way("Drawing the film")
-    say(write_movie(options.run, options.output, **chosen))
+    say_reading([options.run])
+    with item_progress("pictures") as report:
+        written = write_movie(options.run, options.output, **chosen, on_progress=report)
+    say(written)
 
 
 def _add_convert(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", type=Path, help="Lightning checkpoint of torch-brain's CalciumPOYOPlus"
+        "checkpoint", type=Path, help="Lightning checkpoint of torch-brain's CalciumPOYOPlus."
     )
-    parser.add_argument("--output", type=Path, required=True, help="directory of what it becomes")
+    add_output(parser, "Directory of network, encoder and decoders.")
     parser.add_argument(
         "--tasks",
         nargs="+",
-        help="tasks to write decoders for, such as direction (default: all that it learned)",
+        help="Tasks to write decoders for, such as direction; none: all that it learned.",
     )
     parser.add_argument(
         "--sampling_rate",
         type=float,
         default=30.0,
-        help="imaging rate in Hz of the recordings to decode",
+        help="Imaging rate in Hz of the recordings to decode.",
     )
 
 
@@ -215,12 +210,14 @@ def _convert(options: Namespace) -> None:
     from poyo_ssl.decoders.conversion import convert_checkpoint
 
     say_reading([options.checkpoint])
-    network = convert_checkpoint(
-        options.checkpoint,
-        options.output,
-        tasks=options.tasks,
-        sampling_rate=options.sampling_rate,
-    )
+    with item_progress("parts") as report:
+        network = convert_checkpoint(
+            options.checkpoint,
+            options.output,
+            tasks=options.tasks,
+            sampling_rate=options.sampling_rate,
+            on_progress=report,
+        )
     say(
         f"Network of {len(network.unit_ids)} units in {len(network.session_ids)} sessions, its "
         f"encoder and decoders written to {options.output}."
@@ -228,8 +225,8 @@ def _convert(options: Namespace) -> None:
 
 
 def _add_doctor(parser: ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="leave the self-test out")
-    parser.add_argument("--json", action="store_true", help="print JSON, for an issue or a script")
+    parser.add_argument("--quick", action="store_true", help="Leave the self-test out.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, for an issue or a script.")
 
 
 def _doctor(options: Namespace) -> None:
@@ -276,7 +273,7 @@ COMMANDS = {
         "Fits a decoder, from scratch or from a pretrained encoder.",
         reads_source=True,
         config=ConfigClass("poyo_ssl.stages", "FinetuneStage"),
-        essentials=("task", "units", "label_fraction", "with_teacher", "seed"),
+        essentials=("task", "units", "with_teacher", "seed"),
         writes=DIRECTORY,
     ),
     "adapt": Command(
@@ -285,8 +282,8 @@ COMMANDS = {
         "Brings a pretrained encoder to new recordings, and says how long it took. Units that the "
         "encoder knows keep their embeddings, new ones learn theirs.",
         reads_source=True,
-        config=ConfigClass("poyo_ssl.adaptation.adapt", "AdaptationConfig"),
-        essentials=("units", "identify", "seed"),
+        config=ConfigClass("poyo_ssl.stages", "AdaptStage"),
+        essentials=("task", "units", "identify", "seed"),
         writes=DIRECTORY,
     ),
     "evaluate": Command(

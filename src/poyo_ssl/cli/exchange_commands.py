@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from poyo_ssl.cli.options import FILE, Command, read_source
+from poyo_ssl.cli.options import FILE, Command, add_output, add_run, read_source
 from poyo_ssl.cli.terminal import print_frame, say, say_reading
+from poyo_ssl.progress_bars import byte_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
 
 def _add_export(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="directory that 'poyo-ssl run' wrote")
-    parser.add_argument("session", type=Path, help="one recording that the run decoded")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help=".nwb: a copy of the session with predictions and predictability; .npy: who is "
-        "predictable, for the rows of suite2p's F.npy",
+    add_run(parser, may_be_a_decoder=True)
+    parser.add_argument("session", type=Path, help="One recording that the run decoded.")
+    add_output(
+        parser,
+        "File to write. Ending in .nwb: a copy of the session with predictions and predictability; "
+        ".npy: who is predictable, for the rows of suite2p's F.npy.",
     )
     parser.add_argument(
         "--predictions",
         type=Path,
-        help="CSV that 'poyo-ssl evaluate' wrote (default: RUN/predictions.csv)",
+        help="CSV that 'poyo-ssl evaluate' wrote; none: RUN/predictions.csv.",
     )
     parser.add_argument(
         "--session_start_time",
-        help="when the session began, such as 2026-05-04T10:30 (for a session that is not NWB)",
+        help="When the session began, such as 2026-05-04T10:30, if it is not NWB.",
     )
     parser.add_argument(
         "--subject",
         type=dict[str, str],
         default={},
-        help="the animal, such as {species: Mus musculus, sex: F, age: P90D} (likewise)",
+        help="The animal, such as {species: Mus musculus, sex: F, age: P90D}, if the session is "
+        "not NWB.",
     )
     parser.add_argument(
-        "--may_replace", action="store_true", help="write over an .nwb that is there"
+        "--may_replace", action="store_true", help="Write over an .nwb that is there."
     )
 
 
@@ -47,16 +48,18 @@ def _export(options: Namespace) -> None:
     from poyo_ssl.export.saved_run import export_run
 
     say_reading([options.run, options.session])
-    written = export_run(
-        options.run,
-        options.session,
-        options.output,
-        predictions=options.predictions,
-        source=read_source(options),
-        session_start_time=_as_time(options.session_start_time),
-        subject=options.subject,
-        may_replace=options.may_replace,
-    )
+    with byte_progress() as report:
+        written = export_run(
+            options.run,
+            options.session,
+            options.output,
+            predictions=options.predictions,
+            source=read_source(options),
+            session_start_time=_as_time(options.session_start_time),
+            subject=options.subject,
+            may_replace=options.may_replace,
+            on_progress=partial(report, f"copying {options.session.name}"),
+        )
     say(f"Written to {written}.")
 
 
@@ -80,23 +83,26 @@ EXPORT = Command(
 
 
 def _add_events(parser: ArgumentParser) -> None:
-    parser.add_argument("log", type=Path, help="of pyControl, PsychoPy, Bpod or Bonsai")
+    parser.add_argument("log", type=Path, help="Log of pyControl, PsychoPy, Bpod or Bonsai.")
     parser.add_argument(
         "--stimulus",
-        help="regular expression for names of its events; named groups become columns, as in "
-        "'degrees_(?P<orientation>\\d+)'",
+        help="Regular expression for names of its events; named groups become columns, as in "
+        "'degrees_(?P<orientation>\\d+)'.",
     )
-    parser.add_argument("--output", type=Path, help="CSV of the presentations of the stimulus")
-    parser.add_argument("--columns", type=list[str], help="columns of the log to keep (all)")
-    parser.add_argument("--duration", type=float, help="seconds, where the log has no ends")
+    add_output(parser, "CSV of the presentations of the stimulus.", required=False)
+    parser.add_argument("--columns", type=list[str], help="Columns of the log to keep; none: all.")
     parser.add_argument(
-        "--onset", help="event that says when it was really there, such as that of a photodiode"
+        "--duration", type=float, help="Seconds of a presentation, where the log has no ends."
+    )
+    parser.add_argument(
+        "--onset",
+        help="Event that says when a presentation really began, such as that of a photodiode.",
     )
     parser.add_argument(
         "--zero",
         type=float | str,
         default=0.0,
-        help="first imaging frame on the log's clock: seconds, or the name of an event",
+        help="First imaging frame on the log's clock: seconds, or the name of an event.",
     )
 
 
@@ -113,6 +119,7 @@ def _events(options: Namespace) -> None:
         )
     if options.output is not None and options.output.resolve() == options.log.resolve():
         raise ValueError(f"'{options.output}' is the log itself. Write the table elsewhere.")
+    say_reading([options.log])
     log = read_event_log(options.log)
     if options.stimulus is None:
         found = log.groupby("name", sort=False)["start"].agg(["count", "min", "max"])

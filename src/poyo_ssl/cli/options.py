@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,9 @@ from poyo_ssl.output_directory import (
 )
 
 Config = TypeVar("Config")
+
+
+CONFIG_HELP = "YAML file with any option of this command."
 
 
 class ConfigClass(NamedTuple):
@@ -95,7 +99,7 @@ class Command(NamedTuple):
         self.add_options(parser)
         if self.reads_source:
             parser.add_class_arguments(SOURCE.load(), "source")
-        parser.add_argument("--config", action="config", help="YAML file with any of these options")
+        parser.add_argument("--config", action="config", help=CONFIG_HELP)
         if self.config is not None:
             config = self.config.load()
             parser.add_class_arguments(config)
@@ -112,13 +116,16 @@ class Command(NamedTuple):
 
 
 class Parser(ArgumentParser):
-    """A parser that reads sweeps, and whose complaint about an unknown option names its like."""
+    """A parser that reads sweeps, and whose complaint about an unknown option names its like.
+
+    Options have one name: none is shortened, since what is short today is ambiguous tomorrow.
+    """
 
     sweepable: type | None = None
     """A config dataclass of whose options files may give several values."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
         self._sweep: dict[str, list[Any]] = {}
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
@@ -149,11 +156,19 @@ class Parser(ArgumentParser):
         """Ends with the complaint."""
         unknown = _UNKNOWN.search(message)
         if unknown is not None and _SAME not in message:  # said already of a part
-            group, _, name = next(filter(None, unknown.groups())).rpartition(".")
-            same = [option for option in self._options() if option.rpartition(".")[2] == name]
-            same = [option for option in same if option.startswith(f"{group}.")] or same
-            message += f"\n{_SAME}{', '.join(same)}" if same else ""
+            message += self._like(next(filter(None, unknown.groups())))
         super().error(message, ex)
+
+    def _like(self, wanted: str) -> str:
+        """Lines about options that may be meant: of that name elsewhere, or of one like it."""
+        options = self._options()
+        group, _, name = wanted.rpartition(".")
+        same = [option for option in options if option.rpartition(".")[2] == name]
+        same = [option for option in same if option.startswith(f"{group}.")] or same
+        near = [] if same and group else get_close_matches(wanted, options)
+        near = [RENAMED[wanted]] if RENAMED.get(wanted) in options else near
+        lines = ((_SAME, same), (_NEAR, near))
+        return "".join(f"\n{text}{', '.join(found)}" for text, found in lines if found)
 
     def _options(self) -> list[str]:
         """Names of all options, also of the commands'."""
@@ -162,7 +177,10 @@ class Parser(ArgumentParser):
         return [action.dest for action in actions if action.option_strings]
 
 
+RENAMED = {"workers": "jobs", "label_fraction": "labels.fraction"}
+"""Names that options had, to those that they have."""
 _SAME = "Options of that name: "
+_NEAR = "Options of a name like it: "
 _UNKNOWN = re.compile(
     r"does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
     r"|unrecognized arguments: --([\w.]+)"
@@ -219,8 +237,9 @@ def add_pretrained(parser: ArgumentParser, without: str = "") -> None:
     parser.add_argument(
         "--pretrained",
         required=not without,
-        help="directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote, owner/name of a "
-        f"repository of the Hugging Face Hub, or simulated, which comes with the package{without}",
+        help="Encoder to begin with: directory that 'poyo-ssl pretrain' or 'poyo-ssl run' wrote, "
+        "owner/name of a repository of the Hugging Face Hub, or simulated, which comes with the "
+        f"package{without}.",
     )
 
 
@@ -252,15 +271,40 @@ def add_files(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="NWB files, prepared .h5 recordings, .npz arrays, suite2p folders, or directories "
-        "that are searched for them",
+        "that are searched for them.",
     )
 
 
-def add_workers(parser: ArgumentParser) -> None:
+def add_run(parser: ArgumentParser, *, may_be_a_decoder: bool = False) -> None:
+    """The run to read; some commands take what holds one decoder, too."""
+    also = " or 'poyo-ssl finetune'" * may_be_a_decoder
+    parser.add_argument("run", type=Path, help=f"Directory that 'poyo-ssl run'{also} wrote.")
+
+
+def add_output(
+    parser: ArgumentParser, what: str, *, required: bool = True, default: Path | None = None
+) -> None:
+    """Where results go; ``what`` says what is written there."""
+    parser.add_argument("--output", type=Path, required=required, default=default, help=what)
+
+
+def add_jobs(parser: ArgumentParser) -> None:
     """How many recordings are worked on at a time, and where."""
-    parser.add_argument("--workers", type=int, default=1, help="recordings at a time; 0: all cores")
     parser.add_argument(
-        "--address", help="Ray cluster to work on, such as auto or ray://head:10001"
+        "--jobs",
+        type=int,
+        default=1,
+        help="Recordings at a time, one CPU core each; 0 takes every core. More than one needs the "
+        "extra poyo-ssl[ray].",
+    )
+    add_address(parser)
+
+
+def add_address(parser: ArgumentParser, condition: str = "") -> None:
+    """The cluster that works; ``condition`` says what must be so on it."""
+    parser.add_argument(
+        "--address",
+        help=f"Ray cluster to work on, such as auto or ray://head:10001{condition}.",
     )
 
 

@@ -12,7 +12,8 @@ from poyo_ssl.cli.options import (
     Command,
     ConfigClass,
     add_files,
-    add_workers,
+    add_jobs,
+    add_output,
     build,
     read_source,
 )
@@ -24,7 +25,7 @@ from poyo_ssl.progress_bars import byte_progress, item_progress
 
 
 def _add_simulate(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
+    add_output(parser, "Directory for .h5 recordings.")
 
 
 def _simulate(options: Namespace) -> None:
@@ -41,20 +42,22 @@ def _simulate(options: Namespace) -> None:
 
 
 def _add_download(parser: ArgumentParser) -> None:
-    parser.add_argument("--stimulus_set", nargs="+", help="A, B, C or C2")
-    parser.add_argument("--session", nargs="+", help="ids of imaging sessions")
-    parser.add_argument("--subject", nargs="+", help="ids of mice")
-    parser.add_argument("--output", type=Path, help="directory for the sessions")
-    parser.add_argument("--list", action="store_true", help="show what is there, fetch nothing")
+    parser.add_argument("--stimulus_set", nargs="+", help="A, B, C or C2.")
+    parser.add_argument("--session", nargs="+", help="Ids of imaging sessions.")
+    parser.add_argument("--subject", nargs="+", help="Ids of mice.")
+    add_output(parser, "Directory for the sessions; without it, nothing is fetched.", required=False)
+    parser.add_argument("--list", action="store_true", help="Show each session, fetch nothing.")
     parser.add_argument(
         "--only_activity",
         action="store_true",
-        help="store ΔF/F, stimulus tables and behaviour as .h5, a part of the bytes; "
-        'needs pip install "poyo-ssl[remote]"',
+        help="Store ΔF/F, stimulus tables and behaviour as .h5, a part of the bytes; needs the "
+        "extra poyo-ssl[remote].",
     )
-    parser.add_argument("--connections", type=int, default=4, help="files fetched at a time")
-    parser.add_argument("--retries", type=int, default=5, help="attempts after a failure, in a row")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a byte")
+    parser.add_argument("--connections", type=int, default=4, help="Files fetched at a time.")
+    parser.add_argument(
+        "--retries", type=int, default=5, help="Attempts after a failure, in a row."
+    )
+    parser.add_argument("--timeout", type=float, default=30.0, help="Seconds without a byte.")
 
 
 def _download(options: Namespace) -> None:
@@ -116,7 +119,7 @@ def _add_inspect(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clock_pictures",
         type=Path,
-        help="directory for a picture of how each recording's activity fits its stimuli in time",
+        help="Directory for a picture of how each recording's activity fits its stimuli in time.",
     )
 
 
@@ -160,8 +163,8 @@ def _inspect(options: Namespace) -> None:
 
 def _add_prepare(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument("--output", type=Path, required=True, help="directory for .h5 recordings")
-    add_workers(parser)
+    add_output(parser, "Directory for .h5 recordings.")
+    add_jobs(parser)
 
 
 def _prepare(options: Namespace) -> None:
@@ -174,7 +177,7 @@ def _prepare(options: Namespace) -> None:
             options.files,
             options.output,
             source=read_source(options),
-            workers=options.workers,
+            jobs=options.jobs,
             address=options.address,
             on_progress=report,
         )

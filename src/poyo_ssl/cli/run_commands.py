@@ -15,62 +15,57 @@ from poyo_ssl.cli.options import (
     DIRECTORY,
     Command,
     ConfigClass,
+    add_address,
     add_files,
+    add_output,
     add_pretrained,
     build,
     find_encoder,
     read_source,
 )
 from poyo_ssl.cli.terminal import print_summary, print_sweep, say, say_on_the_way, say_reading
-from poyo_ssl.progress_bars import stage_progress
+from poyo_ssl.progress_bars import item_progress, stage_progress
 
 # What a command needs is imported when it is called: torch alone takes seconds.
 
 
 def _add_run(parser: ArgumentParser) -> None:
     add_files(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help="directory for results, checkpoints and report.html",
-    )
+    add_output(parser, "Directory for results, checkpoints and report.html.")
     parser.add_argument(
         "--pretrain_on",
         nargs="+",
         type=Path,
         default=[],
-        help="other recordings to pretrain encoders on, which are not decoded",
+        help="Other recordings to pretrain encoders on, which are not decoded.",
     )
     add_pretrained(parser, without="; none pretrains one here")
     parser.add_argument(
-        "--skip_broken", action="store_true", help="continue without recordings that cannot be read"
+        "--skip_broken",
+        action="store_true",
+        help="Continue without recordings that cannot be read.",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a trial: one seed, few steps, one part of the labels, scratch and its teacher",
+        help="A trial: one seed, few steps, one part of the labels, scratch and its teacher.",
     )
-    parser.add_argument(
-        "--address",
-        help="Ray cluster whose machines do the fits, such as auto or ray://head:10001; all must "
-        "see OUTPUT under the same path",
-    )
+    add_address(parser, "; all of its machines must see OUTPUT under the same path")
     parser.add_argument(
         "--part",
-        help="be one of several processes that share the run, such as 3/8; start the others "
-        "anywhere, and then the command without --part for the report",
+        help="Be one of several processes that share the run, such as 3/8; start the others "
+        "anywhere, and then the command without --part for the report.",
     )
     parser.add_argument(
-        "--pretrain_only", action="store_true", help="of a part: end when encoders are pretrained"
+        "--pretrain_only", action="store_true", help="Of a part: end when encoders are pretrained."
     )
     parser.add_argument(
         "--plan",
         choices=["slurm"],
-        help="run nothing, and write the scripts of a SLURM cluster to OUTPUT/slurm",
+        help="Run nothing, and write the scripts of a SLURM cluster to OUTPUT/slurm.",
     )
-    parser.add_argument("--parts", type=int, default=8, help="jobs of such a plan at a time")
-    parser.add_argument("--submit", action="store_true", help="submit such a plan with sbatch")
+    parser.add_argument("--parts", type=int, default=8, help="Jobs of such a plan at a time.")
+    parser.add_argument("--submit", action="store_true", help="Submit such a plan with sbatch.")
 
 
 def _run(options: Namespace) -> None:
@@ -179,13 +174,10 @@ def _words_of_run(words: list[str]) -> list[str]:
 
 
 def _add_demo(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/demo"),
-        help="directory for results and report.html",
+    add_output(
+        parser, "Directory for results and report.html.", required=False, default=Path("runs/demo")
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated observatory")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the simulated observatory.")
 
 
 def _demo(options: Namespace) -> None:
@@ -250,11 +242,9 @@ def _command() -> str:
 
 def _add_merge(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=Path, help="directories that 'poyo-ssl run' or its parts wrote"
+        "runs", nargs="+", type=Path, help="Directories that 'poyo-ssl run' or its parts wrote."
     )
-    parser.add_argument(
-        "--output", type=Path, help="directory of the merged run (default: the only RUN)"
-    )
+    add_output(parser, "Directory of the merged run; none: the only one of RUNS.", required=False)
 
 
 def _merge(options: Namespace) -> None:
@@ -263,7 +253,10 @@ def _merge(options: Namespace) -> None:
     if options.output is None and len(options.runs) > 1:
         raise ValueError(f"{len(options.runs)} runs are to be merged: say where with --output DIR.")
     directory = options.output or options.runs[0]
-    _show(merge(options.runs, directory, command=_command()))
+    say_reading(options.runs)
+    with item_progress("encoders and fits") as report:
+        page = merge(options.runs, directory, command=_command(), on_progress=report)
+    _show(page)
 
 
 DEMO = Command(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser
 
-from poyo_ssl.cli.options import Command, ConfigClass
+from poyo_ssl.cli.options import CONFIG_HELP, Command, ConfigClass
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,7 +34,7 @@ def short_help(name: str, command: Command, usage: str, parser: ArgumentParser) 
         if action.help != SUPPRESS and action.dest != "help"
     }
     fields = outline(command.config) if command.config else {}
-    options["--config FILE"] = "YAML file with any option of this command"
+    options["--config FILE"] = CONFIG_HELP
     options |= {f"--{field}": fields[field].text for field in command.essentials}
     groups = {field: found.text for field, found in fields.items() if found.is_group}
     if command.reads_source:
@@ -103,9 +103,11 @@ def outline(config: ConfigClass) -> dict[str, Outline]:
         for name in node.names
     }
     found: dict[str, Outline] = {}
-    for base in classes[config.name].bases:
-        if isinstance(base, ast.Name) and modules[base.id].startswith(PACKAGE.name):
-            found |= outline(ConfigClass(modules[base.id], base.id))
+    for base in reversed(classes[config.name].bases):  # as dataclasses do
+        if isinstance(base, ast.Name):
+            module = config.module if base.id in classes else modules[base.id]
+            if module.startswith(PACKAGE.name):
+                found |= outline(ConfigClass(module, base.id))
     for node, below in pairwise(classes[config.name].body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             assert isinstance(below, ast.Expr)

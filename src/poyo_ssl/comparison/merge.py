@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -28,7 +28,13 @@ _NUM_NAMED = 5  # fits that a message names
 _LAST = (*FIT, *ENCODER)
 
 
-def merge(runs: Sequence[str | Path], directory: str | Path, *, command: str = "") -> Path:
+def merge(
+    runs: Sequence[str | Path],
+    directory: str | Path,
+    *,
+    command: str = "",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
     """Brings runs of one experiment together, and writes its tables and report.
 
     Recordings and config must be the same; arms, seeds and numbers of labels may differ, and the
@@ -39,6 +45,7 @@ def merge(runs: Sequence[str | Path], directory: str | Path, *, command: str = "
         runs: Directories that ``run`` or its parts wrote.
         directory: Where the merged run goes; it may be one of ``runs``, and what it holds stays.
         command: The command line, for the record.
+        on_progress: Called with the encoders and fits that are there and those in all.
 
     Returns:
         Path of the report.
@@ -59,8 +66,10 @@ def merge(runs: Sequence[str | Path], directory: str | Path, *, command: str = "
             for name in DESCRIPTION:
                 _copy(sources[0] / name, directory / name)
         with naming_lost_output(directory / EXPERIMENT):
-            for name, origin in origins.items():
+            for done, (name, origin) in enumerate(origins.items()):
+                on_progress(done, len(origins))
                 _copy_whole(origin / name, directory / name)
+            on_progress(len(origins), len(origins))
             described = [source for source in sources if (source / NEURONS).is_file()]
             if described and not (directory / NEURONS).exists():
                 _copy(described[0] / NEURONS, directory / NEURONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def convert_checkpoint(
     *,
     tasks: Sequence[str] | None = None,
     sampling_rate: float = 30.0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CalciumPOYOPlus:
     """Writes a Calcium POYO+ checkpoint of torch-brain (0.1.2) in our forms; nothing in it is run.
 
@@ -70,6 +71,8 @@ def convert_checkpoint(
         tasks: What decoders are written for; None: every task that the checkpoint's
             hyperparameters say it learned, or where they say nothing, that it has a readout for.
         sampling_rate: Imaging rate in Hz of the recordings to decode.
+        on_progress: Called with the parts written, which are network, encoder and decoders, and
+            those in all.
 
     Returns:
         The network.
@@ -80,15 +83,19 @@ def convert_checkpoint(
     network, hyperparameters = read_calcium_poyo_plus(checkpoint)
     chosen = _learned_tasks(network, hyperparameters) if tasks is None else tasks
     questions = {task: published_question(network, task, sampling_rate) for task in chosen}
-    output = Path(output)
+    output, total = Path(output), 2 + len(questions)
+    on_progress(0, total)
     save_checkpoint(
         output / NETWORK,
         network_tensors(network),
         {"kind": "calcium_poyo_plus_network", **network_settings(network)},
     )
+    on_progress(1, total)
     save_encoder(as_encoder(network, sampling_rate), output / ENCODER)
-    for task, question in questions.items():
+    for done, (task, question) in enumerate(questions.items(), start=2):
+        on_progress(done, total)
         CalciumPOYOPlusDecoder(question, network).save(output / DECODERS / task)
+    on_progress(total, total)
     write_json(output / EXPERIMENT, {"recordings": {}})
     write_json(output / SPLITS, [])
     return network

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +35,7 @@ UNIT_COLUMNS = {
 }
 """Columns that the table of ROIs gets."""
 
+_BYTES_AT_A_TIME = 2**24
 _DEFAULT_SOURCE = SourceConfig()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -50,6 +50,7 @@ def write_nwb(
     session_start_time: datetime | None = None,
     subject: Mapping[str, str] = _NOTHING,
     may_replace: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Writes a session as NWB 2 with what was decoded and what is known of its units.
 
@@ -71,6 +72,7 @@ def write_nwb(
         subject: Fields of the animal for a new file, such as ``{"species": "Mus musculus", "sex":
             "F", "age": "P90D"}``; NWB wants these three.
         may_replace: Write over a file that is there.
+        on_progress: Called with the bytes of the session's file that are copied and those in all.
 
     Returns:
         ``path``.
@@ -108,7 +110,7 @@ def write_nwb(
             _add_predictions(session, tables)
             _write(session, partial)
         else:
-            _add_to_copy(recording, copied, partial, source, tables, columns)
+            _add_to_copy(recording, copied, partial, source, tables, columns, on_progress)
         publish(partial, path)
     return path
 
@@ -133,6 +135,7 @@ def _add_to_copy(
     source: SourceConfig,
     tables: list[TaskPredictions],
     columns: pd.DataFrame,
+    on_progress: Callable[[int, int], None],
 ) -> None:
     from pynwb import NWBHDF5IO
 
@@ -143,7 +146,7 @@ def _add_to_copy(
             f"'{copied}' has {len(rows)} units, but recording '{recording.recording_id}' has "
             f"{recording.num_units}. Give the source that it was read with."
         )
-    shutil.copyfile(copied, path)
+    _copy(copied, path, on_progress)
     with NWBHDF5IO(path, "a", load_namespaces=True) as io:
         session = _read(io, copied)
         if len(columns):
@@ -155,6 +158,15 @@ def _add_to_copy(
             )
         _add_predictions(session, tables)
         io.write(session)
+
+
+def _copy(source: Path, target: Path, on_progress: Callable[[int, int], None]) -> None:
+    total = source.stat().st_size
+    on_progress(0, total)
+    with source.open("rb") as read, target.open("xb") as written:
+        while part := read.read(_BYTES_AT_A_TIME):
+            written.write(part)
+            on_progress(written.tell(), total)
 
 
 def _read(io: Any, path: Path) -> Any:

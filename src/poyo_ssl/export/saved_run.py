@@ -36,6 +36,7 @@ class Found:
     session_start_time: datetime | None
     subject: Mapping[str, str]
     may_replace: bool
+    on_progress: Callable[[int, int], None]
 
 
 def export_run(
@@ -48,6 +49,7 @@ def export_run(
     session_start_time: datetime | None = None,
     subject: Mapping[str, str] = _NOTHING,
     may_replace: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Writes what a run found out about one of its sessions, in the form that ``output`` ends in.
 
@@ -65,6 +67,7 @@ def export_run(
         session_start_time: When the session began, for a new NWB file.
         subject: Fields of the animal, for a new NWB file.
         may_replace: Write over an NWB file that is there.
+        on_progress: Called with the bytes of an NWB session that are copied and those in all.
 
     Returns:
         ``output``.
@@ -97,6 +100,7 @@ def export_run(
         session_start_time=session_start_time,
         subject=subject,
         may_replace=may_replace,
+        on_progress=on_progress,
     )
     return WRITERS[output.suffix.lower()](found, output)
 
@@ -129,6 +133,7 @@ def _write_nwb(found: Found, output: Path) -> Path:
         session_start_time=found.session_start_time,
         subject=found.subject,
         may_replace=found.may_replace,
+        on_progress=found.on_progress,
     )
 
 

@@ -66,7 +66,7 @@ def screen(
     predictability: PredictabilityConfig,
     source: SourceConfig,
     activity: ActivityConfig | None = None,
-    workers: int = 1,
+    jobs: int = 1,
     address: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Screening:
@@ -83,7 +83,7 @@ def screen(
         predictability: Which units count as predictable.
         source: What the files do not say about themselves.
         activity: Measures event rate, Fano factor, autocorrelation and noise, too.
-        workers: Recordings measured at a time; see :func:`map_in_parallel`.
+        jobs: Recordings measured at a time; see :func:`map_in_parallel`.
         address: A Ray cluster to run on.
         on_progress: Called with the recordings done and those in all.
 
@@ -99,7 +99,7 @@ def screen(
         activity=activity,
     )
     outcomes = map_in_parallel(
-        measure, files, workers=workers, address=address, on_progress=on_progress
+        measure, files, workers=jobs, address=address, on_progress=on_progress
     )
     measured: dict[str, _Measured] = {}
     first_files: dict[str, Path] = {}

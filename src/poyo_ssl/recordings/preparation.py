@@ -45,7 +45,7 @@ def prepare(
     directory: str | Path,
     *,
     source: SourceConfig,
-    workers: int = 1,
+    jobs: int = 1,
     address: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def prepare(
         directory: Where ``<recording_id>.h5``, ``templates/`` and ``manifest.csv`` go. Sources
             inside it are left out. All workers must be able to write there.
         source: What the files do not say about themselves.
-        workers: Recordings prepared at a time; see :func:`map_in_parallel`. With more than one,
+        jobs: Recordings prepared at a time; see :func:`map_in_parallel`. With more than one,
             a file that crashes its reader costs that worker alone.
         address: A Ray cluster to run on.
         on_progress: Called with the sources done, at first those done before, and those in all.
@@ -93,7 +93,7 @@ def prepare(
             on_progress(done, len(sources))
         stage = partial(_stage, directory=directory, config=source)
         outcomes = iterate_in_parallel(
-            stage, [item.path for item in missing], workers=workers, address=address
+            stage, [item.path for item in missing], workers=jobs, address=address
         )
         with closing(outcomes):
             for item, outcome in zip(missing, outcomes, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def write_movie(
     recording: str | None = None,
     seed: int | None = None,
     fps: float | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """Writes the movie shown in the test part of a recording beside what was decoded of it.
 
@@ -54,6 +56,7 @@ def write_movie(
         recording: Id; the first one if not given.
         seed: The lowest one if not given.
         fps: Pictures a second; those of the real movie if not given, 30 at most.
+        on_progress: Called with the pictures written and those in all.
 
     Returns:
         What was written, in words.
@@ -76,7 +79,8 @@ def write_movie(
     fps = fps or min(30.0, 1 / film.seconds_apart)
     notes = "simulated data" if results.run["is_simulated"] else ""
     with partial_file(path) as partial:
-        WRITERS[path.suffix.lower()](partial, list(_draw(film, chosen.arm, notes)), fps)
+        pictures = _count(_draw(film, chosen.arm, notes), len(film.movie_frame), on_progress)
+        WRITERS[path.suffix.lower()](partial, pictures, fps)
         publish(partial, path)
     return (
         f"{chosen.task} of {chosen.recording_id}, {chosen.units} units, decoded by "
@@ -151,6 +155,16 @@ def _draw(film: Film, arm: str, notes: str) -> Iterator[Image.Image]:
         yield picture
 
 
+def _count(
+    pictures: Iterator[Image.Image], total: int, on_progress: Callable[[int, int], None]
+) -> Iterator[Image.Image]:
+    """The same pictures; each is reported once the next one is asked for."""
+    for done, picture in enumerate(pictures):
+        on_progress(done, total)
+        yield picture
+    on_progress(total, total)
+
+
 def _fit_in(text: str, font: ImageFont.FreeTypeFont) -> str:
     """A text of one line, shortened to the width of a picture."""
     text = " ".join(text.split())
@@ -161,31 +175,31 @@ def _fit_in(text: str, font: ImageFont.FreeTypeFont) -> str:
     return f"{text}…"
 
 
-def _write_gif(path: Path, pictures: list[Image.Image], fps: float) -> None:
+def _write_gif(path: Path, pictures: Iterator[Image.Image], fps: float) -> None:
     """An animation that starts again; its time is counted in hundredths of a second."""
     duration = max(20, 10 * round(100 / fps))  # players slow down what is shorter
     with path.open("xb") as handle:
-        pictures[0].save(
-            handle, format="GIF", save_all=True, append_images=pictures[1:], duration=duration,
-            loop=0,
-        )  # fmt: skip
+        next(pictures).save(
+            handle, format="GIF", save_all=True, append_images=pictures, duration=duration, loop=0
+        )
 
 
-def _write_mp4(path: Path, pictures: list[Image.Image], fps: float) -> None:
+def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: float) -> None:
     """H.264 with colours that every player knows."""
     instead = "Or let the output end in .gif, which needs nothing more."
     ffmpeg = import_extra("imageio_ffmpeg", "movie", "Writing .mp4", instead)
+    first = next(pictures)
     writer = ffmpeg.write_frames(
-        path, pictures[0].size, pix_fmt_in="gray", fps=fps, codec="libx264", quality=8,
+        path, first.size, pix_fmt_in="gray", fps=fps, codec="libx264", quality=8,
         macro_block_size=2, output_params=["-f", "mp4", "-movflags", "+faststart"],
     )  # fmt: skip
     writer.send(None)
-    for picture in pictures:
+    for picture in chain([first], pictures):
         writer.send(np.asarray(picture))
     writer.close()
 
 
-WRITERS: dict[str, Callable[[Path, list[Image.Image], float], None]] = {
+WRITERS: dict[str, Callable[[Path, Iterator[Image.Image], float], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
 }
