@@ -18,7 +18,6 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
@@ -42,7 +41,6 @@ toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-myst_fence_as_directive = ["mermaid"]
 
 nb_execution_mode = "cache"
 nb_execution_in_temp = True

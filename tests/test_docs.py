@@ -353,7 +353,7 @@ def slug(title: str) -> str:
 
 def test_there_are_blocks_of_every_kind():
     assert {"sh", "bash", "python", "yaml"} <= {block.language for block in BLOCKS}
-    known = {*SHELLS, "python", "yaml", "text", "mermaid", ""}
+    known = {*SHELLS, "python", "yaml", "text", ""}
     written = {block.language for block in BLOCKS if not block.language.startswith("{")}
     assert written <= known
 
