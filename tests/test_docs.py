@@ -169,8 +169,8 @@ def fit_two_steps(module, *batches, **options):
 
 
 def in_this_process(function):
-    return lambda *given, jobs, address, **options: function(
-        *given, jobs=1, address=None, **options
+    return lambda *given, workers, address, **options: function(
+        *given, workers=1, address=None, **options
     )
 
 

@@ -147,9 +147,7 @@ def test_every_command_stays_in_its_output_whatever_names_say(sessions, room):
         finetuning=few_steps(2),
     )  # fmt: skip
     finetune_decoder(files, output / "decoder", options, encoder)
-    adapting = AdaptStage(
-        predictability=PREDICTABILITY, splits=SPLITS, finetuning=few_steps(2)
-    )
+    adapting = AdaptStage(predictability=PREDICTABILITY, splits=SPLITS, finetuning=few_steps(2))
     adapt_decoder(files, output / "adapted", adapting, encoder)
     for saved in ("run", "decoder", "adapted"):
         rows = evaluate_run(output / saved, files, output / f"{saved}.json")

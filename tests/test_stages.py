@@ -430,9 +430,7 @@ def test_finetuned_decoders_are_scored_again_as_they_were(files, tmp_path):
 
 
 def test_adapting_from_files_writes_every_answer(files, encoder, tmp_path):
-    options = AdaptStage(
-        splits=SPLITS, predictability=PREDICTABILITY, finetuning=few_steps(3)
-    )
+    options = AdaptStage(splits=SPLITS, predictability=PREDICTABILITY, finetuning=few_steps(3))
     [row] = adapt_decoder(files[:1], tmp_path, options, encoder).scores
     answers = read_predictions(tmp_path / "predictions.csv", ["recording", "truth", "answer"])
     assert set(answers["recording"]) == {row["recording_id"]}

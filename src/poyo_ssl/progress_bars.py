@@ -77,7 +77,8 @@ def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]
         if name not in bars:
             bars[name], last_line[name] = progress.add_task(name, total=total), now
         progress.update(bars[name], completed=done)
-        if not is_watched and now - last_line[name] >= SECONDS_BETWEEN_LINES:
+        is_due = done < total and now - last_line[name] >= SECONDS_BETWEEN_LINES
+        if is_due and not is_watched:
             last_line[name] = now
             print_line(name)
 

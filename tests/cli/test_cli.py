@@ -616,6 +616,17 @@ def test_an_option_that_is_misspelt_shortened_or_renamed_is_refused_with_what_it
     assert complaint.endswith(f"Options of a name like it: {meant}\n")
 
 
+def test_what_must_be_given_is_named_as_it_is_typed(call):
+    _, _, complaint = call("run", "--quick", "--tasks", "direction", "session.nwb")
+    assert complaint.startswith("usage: poyo-ssl run FILES ... --output OUTPUT [options]")
+    assert "required: FILES, --output. Give them before options" in complaint
+
+
+def test_a_file_of_options_that_is_not_there_is_named(call):
+    _, _, complaint = call("inspect", "x.nwb", "--source", "sorce.yaml")
+    assert complaint.endswith("There is no file 'sorce.yaml'.\n")
+
+
 def test_an_option_that_several_commands_have_means_the_same_in_each():
     said = {}
     for command in COMMANDS:

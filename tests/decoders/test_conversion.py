@@ -37,7 +37,12 @@ READOUTS = {
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("published")
-    convert_checkpoint(CHECKPOINT, directory, sampling_rate=RATE)
+    done: list[tuple[int, int]] = []
+    convert_checkpoint(
+        CHECKPOINT, directory, sampling_rate=RATE, on_progress=lambda *counts: done.append(counts)
+    )
+    total = 2 + len(READOUTS)  # network, encoder and decoders
+    assert done == [(number, total) for number in range(total + 1)]
     return directory
 
 

@@ -204,6 +204,13 @@ def test_an_encoder_is_adapted_by_embeddings_alone(max_steps):
 # errors ----------------------------------------------------------------------------------------
 
 
+def test_units_first_is_refused_with_the_order_that_is_needed():
+    X = np.zeros((20, 30, 60), np.float32)
+    message = r"20 trials of .* = \(30, 60\), but y has 60 answers.*trials x timesteps x units"
+    with pytest.raises(ValueError, match=message):
+        ps.PoyoClassifier().fit(X, ["left", "right"] * 30)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     X, y = make_trials()
     with pytest.raises(ValueError, match="makes 35 features a trial, but X has 84"):

@@ -62,12 +62,15 @@ def session(tmp_path) -> Path:
 
 def test_a_copy_holds_the_session_and_what_was_found_out(session, tmp_path):
     [recording] = ps.load_recordings(session)
+    copied: list[tuple[int, int]] = []
     copy = ps.write_nwb(
         recording,
         tmp_path / "out" / "decoded.nwb",
         predictions=predictions_of(recording.recording_id),
         units=units_of(recording),
+        on_progress=lambda *counts: copied.append(counts),
     )
+    assert copied[-1] == (session.stat().st_size,) * 2
     before, after = contents_of(session), contents_of(copy)
     columns = before.pop("processing/ophys/ImageSegmentation/PlaneSegmentation@colnames")
     for name, value in before.items():

@@ -94,7 +94,11 @@ def test_films_of_different_movie_frames_are_refused(changed_run):
 
 
 def test_a_gif_shows_every_moment_of_the_best_arm_in_its_time(film_run, tmp_path):
-    said = write_movie(film_run, tmp_path / "decoded.gif")
+    done: list[tuple[int, int]] = []
+    said = write_movie(
+        film_run, tmp_path / "decoded.gif", on_progress=lambda *counts: done.append(counts)
+    )
+    assert done == [(number, NUM_MOMENTS) for number in range(NUM_MOMENTS + 1)]
     assert "decoded by nearest frame (seed 0): 12 pictures, 10 a second" in said
     with Image.open(tmp_path / "decoded.gif") as movie:
         assert movie.n_frames == NUM_MOMENTS

@@ -117,6 +117,8 @@ def build_parser(arguments: list[str]) -> ArgumentParser:
             command.usage = _usage(name, command)
         commands.add_subcommand(name, command, help=described.text.split(". ")[0].rstrip("."))
         command.prog = f"poyo-ssl {name}"  # as typed, in messages, too
+        if name == called:
+            parser.prog, parser.usage = command.prog, command.usage
     return parser
 
 

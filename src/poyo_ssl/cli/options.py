@@ -154,10 +154,22 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends with the complaint."""
+        if message.startswith(_REQUIRED):
+            message = self._name_required(message.removeprefix(_REQUIRED).split(", "))
+        absent = [word for word in _UNREAD.findall(message) if not Path(word).exists()]
+        message += f"\nThere is no file '{absent[0]}'." if absent else ""
         unknown = _UNKNOWN.search(message)
         if unknown is not None and _SAME not in message:  # said already of a part
             message += self._like(next(filter(None, unknown.groups())))
         super().error(message, ex)
+
+    def _name_required(self, missing: list[str]) -> str:
+        """What must be given, as it is typed."""
+        actions = {action.dest: action for action in self._all_actions()}
+        found = [actions[name.rpartition(".")[2]] for name in missing]
+        names = [next(iter(action.option_strings), action.dest.upper()) for action in found]
+        first = "" if all(action.option_strings for action in found) else _FIRST
+        return f"{_REQUIRED}{', '.join(names)}{first}"
 
     def _like(self, wanted: str) -> str:
         """Lines about options that may be meant: of that name elsewhere, or of one like it."""
@@ -171,14 +183,19 @@ class Parser(ArgumentParser):
         return "".join(f"\n{text}{', '.join(found)}" for text, found in lines if found)
 
     def _options(self) -> list[str]:
-        """Names of all options, also of the commands'."""
+        return [action.dest for action in self._all_actions() if action.option_strings]
+
+    def _all_actions(self) -> list[Any]:
+        """Those of the commands, too."""
         commands = self._subcommands_action._name_parser_map if self._subcommands_action else {}
-        actions = [action for parser in (self, *commands.values()) for action in parser._actions]
-        return [action.dest for action in actions if action.option_strings]
+        return [action for parser in (self, *commands.values()) for action in parser._actions]
 
 
 RENAMED = {"workers": "jobs", "label_fraction": "labels.fraction"}
 """Names that options had, to those that they have."""
+_REQUIRED = "the following arguments are required: "
+_FIRST = ". Give them before options: a list, such as --tasks, takes every word that follows"
+_UNREAD = re.compile(r"Unable to load config ['\"]([^'\"]+)['\"]")
 _SAME = "Options of that name: "
 _NEAR = "Options of a name like it: "
 _UNKNOWN = re.compile(

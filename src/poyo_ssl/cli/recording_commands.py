@@ -45,7 +45,9 @@ def _add_download(parser: ArgumentParser) -> None:
     parser.add_argument("--stimulus_set", nargs="+", help="A, B, C or C2.")
     parser.add_argument("--session", nargs="+", help="Ids of imaging sessions.")
     parser.add_argument("--subject", nargs="+", help="Ids of mice.")
-    add_output(parser, "Directory for the sessions; without it, nothing is fetched.", required=False)
+    add_output(
+        parser, "Directory for the sessions; without it, nothing is fetched.", required=False
+    )
     parser.add_argument("--list", action="store_true", help="Show each session, fetch nothing.")
     parser.add_argument(
         "--only_activity",

@@ -100,11 +100,16 @@ def _default_tasks(recordings: list[Recording]) -> list[Task]:
     ]
     if not names:
         found = sorted({name for r in recordings for name in r.stimuli})
+        remedy = (
+            "For another question name it in tasks, such as stimulus/column."
+            if found
+            else "Tables of what was shown are named in a source (--source)."
+        )
         raise RecordingError(
             f"None of {len(recordings)} recordings can answer any default task "
             f"({', '.join(DEFAULT_TASKS)}; found stimuli: {', '.join(found) or 'none'}). The "
             "tasks need drifting gratings, static gratings, or natural movie one with its "
-            "pictures. For another question name it in tasks, such as stimulus/column."
+            f"pictures. {remedy}"
         )
     return names
 

@@ -40,6 +40,12 @@ class TrialEstimator(BaseEstimator):
     def _read_first(self, X: Any, **answers: Any) -> tuple[np.ndarray, Any]:
         """Trials to learn from, (n_trials, n_timesteps, n_units), and what was given as ``y``."""
         flat, shape = self._flatten(X)
+        num_answers = len(y) if hasattr(y := answers.get("y"), "__len__") else len(flat)
+        if np.ndim(X) == 3 and num_answers != len(flat):
+            raise ValueError(
+                f"X has shape {np.shape(X)}, which is {len(flat)} trials of (n_timesteps, n_units) "
+                f"= {shape}, but y has {num_answers} answers. Give X as trials x timesteps x units."
+            )
         read = validate_data(self, flat, **answers, dtype=np.float32, ensure_min_samples=2)
         flat, y = read if answers else (read, None)
         num_timesteps, num_units = shape or (1, self.n_features_in_)

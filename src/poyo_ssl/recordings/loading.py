@@ -208,7 +208,11 @@ def load_recordings(
         recordings.append(_share_templates(recording, recordings))
         sources.append(file)
     if broken and not (skip_broken and recordings):
-        hint = "" if skip_broken else "\nSet skip_broken=True to continue with the others."
+        hint = (
+            "\nSet skip_broken=True (poyo-ssl run --skip_broken) to continue with the others."
+            if recordings
+            else ""
+        )
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)

@@ -223,13 +223,17 @@ def divide(
     for task in wanted:
         if not any(can_answer(recording, task) for recording in recordings):
             found = sorted({name for r in recordings for name in r.stimuli})
+            tables = [r.stimuli[task.stimulus] for r in recordings if task.stimulus in r.stimuli]
+            columns = sorted({str(name) for table in tables for name in table} - {"start", "end"})
             series = sorted({name for r in recordings for name in r.time_series})
             raise RecordingError(
                 f"None of {len(recordings)} recordings can answer the task '{task.name}', which "
                 f"needs {task.stimulus} with a column {task.column}"
                 f"{' and its pictures' if task.answer.needs_pictures else ''} "
                 f"(found: {', '.join(found) or 'no stimulus at all'}"
-                f"{'; time series ' if series else ''}{', '.join(series)}). Choose another task."
+                f"{f'; columns of {task.stimulus}: ' if columns else ''}{', '.join(columns)}"
+                f"{'; time series ' if series else ''}{', '.join(series)}). Choose another task, "
+                "such as stimulus/column, or name the table of what was shown in the source."
             )
     require_known_names(recordings, config)
     settled = {task.name: settle(task, recordings) for task in wanted}

@@ -245,6 +245,14 @@ def test_presentations_outside_the_traces_are_left_out_with_a_warning(tmp_path, 
     assert "2 of 5 presentations lie outside the traces (0.0 to 10.0 s)" in caplog.text
 
 
+def test_a_table_in_imaging_frames_is_asked_whether_it_is_in_seconds(tmp_path, caplog):
+    text = "start_time,stop_time,angle\n30,60,0\n300,330,90\n2000,2030,0\n"  # at 30 Hz
+    with caplog.at_level(logging.WARNING):
+        read_text(tmp_path, text, imaged=(0.0, 70.0))
+    assert "2 of 3 presentations lie outside" in caplog.text
+    assert "and not in imaging frames?" in caplog.text
+
+
 def test_a_table_of_another_clock_is_refused(tmp_path):
     text = "start_time,stop_time,angle\n11513,20013,0\n21513,30013,0\n"
     with pytest.raises(RecordingError, match=r"from 0\.0 to 820\.0 s \(it lists from 11513"):

@@ -75,6 +75,12 @@ def read_presentations(
     return shown
 
 
+_ASK_FOR_UNITS = (
+    " Most do. Are its times in seconds of the same clock, and not in imaging frames? These are "
+    "divided by the sampling rate."
+)
+
+
 def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> pd.DataFrame:
     """The presentations that at least touch the traces, in order of time.
 
@@ -94,12 +100,13 @@ def keep_imaged(table: pd.DataFrame, imaged: tuple[float, float], what: str) -> 
     if not keep.all():
         logger.warning(
             "%s: %d of %d presentations lie outside the traces (%.1f to %.1f s) or have no times; "
-            "left out.",
+            "left out.%s",
             what,
             (~keep).sum(),
             len(table),
             first,
             last,
+            _ASK_FOR_UNITS if keep.mean() < 0.5 else "",
         )
     return table[keep].sort_values("start", kind="stable", ignore_index=True)
 
