@@ -28,9 +28,9 @@ from poyo_ssl.recordings.recording import Recording
 from poyo_ssl.recordings.sources import SourceConfig
 from poyo_ssl.report.page import write_report
 from poyo_ssl.stages import (
+    AdaptStage,
     FinetuneStage,
     PredictabilityStage,
-    AdaptStage,
     adapt_decoder,
     finetune_decoder,
     measure_predictability,

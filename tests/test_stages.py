@@ -27,10 +27,10 @@ from poyo_ssl.recordings.loading import load_recordings
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.recordings.storage import save_recording
 from poyo_ssl.stages import (
+    AdaptStage,
     FinetuneStage,
     PredictabilityStage,
     PretrainStage,
-    AdaptStage,
     adapt_decoder,
     finetune_decoder,
     measure_predictability,

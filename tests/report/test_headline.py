@@ -54,7 +54,10 @@ def test_a_run_without_a_pretrained_arm_says_so(run_directory):
     summary[summary["arm"] != "pretrained"].to_csv(run_directory / "summary.csv", index=False)
     headline = compute_headlines(load_results(run_directory))[0]
     assert headline.verdict == "not compared"
-    assert headline.gain == "There is no pretrained network to compare with scratch."
+    assert headline.gain == (
+        "Ridge decodes above chance, p < 0.001. There is no pretrained network to compare with "
+        "scratch."
+    )
     assert "The best network (scratch + teacher, " in headline.against_reference
 
 

@@ -76,7 +76,7 @@ def hostile_page_path(hostile_run) -> Path:
     "expected",
     [
         "Does pretraining on predictable units help?",
-        "2026-01-31 14:05:12+00:00 · took 1 h 11 min · 3 seeds",
+        "2026-01-31 14:05:12 UTC · took 1 h 11 min · 3 seeds",
         "Pretraining helped: +0.056 [+0.035, +0.077] over scratch, p = 0.004.",
         # what was recorded
         "527745328-StimA 527550471 254 105 147 2 23 min 59 s",

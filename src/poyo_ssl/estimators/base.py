@@ -40,7 +40,7 @@ class TrialEstimator(BaseEstimator):
     def _read_first(self, X: Any, **answers: Any) -> tuple[np.ndarray, Any]:
         """Trials to learn from, (n_trials, n_timesteps, n_units), and what was given as ``y``."""
         flat, shape = self._flatten(X)
-        num_answers = len(y) if hasattr(y := answers.get("y"), "__len__") else len(flat)
+        num_answers = len(np.atleast_1d(answers["y"])) if "y" in answers else len(flat)
         if np.ndim(X) == 3 and num_answers != len(flat):
             raise ValueError(
                 f"X has shape {np.shape(X)}, which is {len(flat)} trials of (n_timesteps, n_units) "

@@ -162,13 +162,15 @@ def _gain_without_interval(pretrained: pd.Series, metric: str) -> str:
 
 def _without_pretraining(rows: pd.DataFrame, metric: str) -> str:
     """The best decoder against chance, where nothing was pretrained."""
+    absent = "There is no pretrained network to compare with scratch."
     tested = rows[rows["chance_p_value"].notna()]
-    if tested.empty or rows["arm"].eq(SCRATCH).any():
-        return "There is no pretrained network to compare with scratch."
+    if tested.empty:
+        return absent
     best = tested.sort_values("mean").iloc[-1]
     p_text = _p_text(best["chance_p_value"])
     verdict = "decodes above" if best["chance_p_value"] < 0.05 else "is not surely above"
-    return f"{best['arm']} {verdict} chance{p_text}."
+    sentence = f"{best['arm']} {verdict} chance{p_text}."
+    return f"{_capitalised(sentence)} {absent}" if rows["arm"].eq(SCRATCH).any() else sentence
 
 
 def _p_text(p_value: float) -> str:

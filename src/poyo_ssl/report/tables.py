@@ -287,7 +287,8 @@ def _score_cells(row: pd.Series, metric: str) -> list[str]:
             format_p_value(row["baseline_p_value"]),
         ]
     if "seconds" in row:
-        cells += [format_duration(row["pretraining_seconds"]), format_duration(row["seconds"])]
+        pretraining = row["pretraining_seconds"] or None  # 0: this arm has none
+        cells += [format_duration(pretraining), format_duration(row["seconds"])]
     return cells
 
 
