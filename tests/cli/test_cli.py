@@ -623,8 +623,8 @@ def test_what_must_be_given_is_named_as_it_is_typed(call):
 
 
 def test_a_file_of_options_that_is_not_there_is_named(call):
-    _, _, complaint = call("inspect", "x.nwb", "--source", "sorce.yaml")
-    assert complaint.endswith("There is no file 'sorce.yaml'.\n")
+    _, _, complaint = call("inspect", "x.nwb", "--source", "reading.yaml")
+    assert complaint.endswith("There is no file 'reading.yaml'.\n")
 
 
 def test_an_option_that_several_commands_have_means_the_same_in_each():

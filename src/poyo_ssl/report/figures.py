@@ -85,7 +85,11 @@ def draw_timeline(splits: list[dict[str, Any]]) -> go.Figure:
         height=120 + 40 * len(shown),
         barmode="overlay",
         legend={
-            "orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal",
+            "orientation": "h",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "x": 0,
+            "traceorder": "normal",
             "entrywidth": 7 * max(len(bar.name) for bar in figure.data),  # two in a phone's row
         },
     )
