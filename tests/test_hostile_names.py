@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nwb_files import add_traces, new_session, write
-from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.comparison.config import PretrainingArm
 from poyo_ssl.comparison.run import run
 from poyo_ssl.comparison.run_directory import read_predictions

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.comparison.run import run
 from poyo_ssl.comparison.run_directory import read_predictions
 from poyo_ssl.decoders.loading import load_decoder

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poyo_ssl.adaptation.adapt import AdaptationConfig
 from poyo_ssl.cli import build_parser, main
 from poyo_ssl.cli.commands import COMMANDS
 from poyo_ssl.cli.options import build, find_encoder, gather_lists, read_source
