@@ -253,7 +253,7 @@ def draw_scaling() -> Figure:
         networks = rows[rows["width"] > 0].assign(parameters=rows["width"].map(parameters))
         of_none, of_two = (networks[networks["labels"] == n] for n in (0, 2))
         for number, part in of_none.groupby("sources"):
-            draw_sizes(pair[0], part, f"{number} other animals", shades[number])
+            draw_sizes(pair[0], part, f"{number} other animal{'s' * (number > 1)}", shades[number])
         draw_sizes(pair[1], of_two[of_two["what"] == "pretrained"], "8 other animals", shades[8])
         draw_sizes(pair[1], of_two[of_two["what"] == "scratch"], "scratch", "#e69f00")
         for axes, labels in zip(pair, (0, 2), strict=True):
@@ -267,6 +267,7 @@ def draw_scaling() -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=8)
     all_axes[0].set_ylabel("share right (dashed: chance)", fontsize=8)
+    all_axes[0].set_ylim(0.1, 0.5)
     handles = {
         label: handle
         for axes in all_axes[:2]
