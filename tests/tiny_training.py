@@ -104,9 +104,11 @@ def make_source(seed: int, is_flipped: bool = False) -> WindowSource:
     )
 
 
-def make_batches(config: TrainingConfig, seed: int = 0) -> TrainingBatches:
+def make_batches(
+    config: TrainingConfig, seed: int = 0, source: WindowSource | None = None
+) -> TrainingBatches:
     return TrainingBatches(
-        [make_source(0)],
+        [make_source(0) if source is None else source],
         batch_size=config.batch_size,
         seed=seed,
         jitter=round(5 * config.jitter),
@@ -119,12 +121,13 @@ def run(
     *,
     seed: int = 0,
     batch_seed: int = 0,
+    train: WindowSource | None = None,
     valid: WindowSource | None = None,
     is_mixed: bool = False,
     **options: Any,
 ) -> Fit:
     config = module.training_config
-    batches: TrainingBatches | MixedBatches = make_batches(config, batch_seed)
+    batches: TrainingBatches | MixedBatches = make_batches(config, batch_seed, train)
     if is_mixed:
         half = replace(config, batch_size=config.batch_size // 2)
         batches = MixedBatches([make_batches(half), make_batches(half, seed=7)])

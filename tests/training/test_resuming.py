@@ -58,6 +58,7 @@ def run_in_pieces(
 
 
 VALID = {"valid": make_source(1)}
+ANSWERED = replace(make_source(0), teacher_answer=torch.full((40, 2), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +270,8 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         ({}, {"seed": 1}, r"seed: 0 there, 1 here"),
         ({}, {"batch_seed": 1}, r"batches.seed: 0 there, 1 here"),
         ({}, {"is_mixed": True}, r"batches.*nothing"),
+        ({}, {"train": make_source(0, is_flipped=True)}, r"batches.activity: sha256 .* there, sha"),
+        ({}, {"train": ANSWERED}, r"batches.teacher: none there, size .* here"),
         ({}, {"identity": {"encoder": "b"}}, r"encoder: nothing there, b here"),
     ],
 )

@@ -318,6 +318,20 @@ def test_a_step_that_has_no_equal_parts_is_refused():
         make_batches(make_source()).step(0, 0, 3)
 
 
+def with_activity(source: WindowSource, factor: float) -> WindowSource:
+    """The same windows, had the last sample been another."""
+    values = source.activity.values.clone()
+    values[-1, -1] *= factor
+    return replace(source, activity=replace(source.activity, values=values))
+
+
+def taught(source: WindowSource, certainty: float, noise: float = 0.0) -> WindowSource:
+    """The same windows with answers of a teacher, as sure as asked."""
+    rng = np.random.default_rng(0)
+    answer = certainty * rng.random((len(source), 3)) + noise * rng.normal(size=(len(source), 3))
+    return replace(source, teacher_answer=torch.from_numpy(answer).float())
+
+
 def test_batches_are_told_apart_by_their_windows_and_settings():
     one = make_batches(make_source("a"), make_source("b", 7))
     assert one.describe() == make_batches(make_source("a"), make_source("b", 7)).describe()
@@ -327,9 +341,22 @@ def test_batches_are_told_apart_by_their_windows_and_settings():
         make_batches(make_source("a", spacing=21), make_source("b", 7)),
         make_batches(make_source("a"), make_source("b", 7), seed=1),
         make_batches(make_source("a"), make_source("b", 7), jitter=2),
+        make_batches(with_activity(make_source("a"), 1.01), make_source("b", 7)),
+        make_batches(taught(make_source("a"), 1.0), make_source("b", 7)),
     ]
     assert all(one.describe() != other.describe() for other in others)
     assert MixedBatches([one, one]).describe() != MixedBatches([one, others[0]]).describe()
+
+
+def test_teachers_are_told_apart_by_what_they_answer_but_not_by_rounding():
+    one = make_batches(taught(make_source("a"), 1.0)).describe()
+    assert make_batches(taught(make_source("a"), 1.0, noise=1e-7)).describe() == one
+    for other in (taught(make_source("a"), 0.9), taught(make_source("a"), 1.0, noise=0.05)):
+        assert make_batches(other).describe() != one
+    swapped = taught(make_source("a"), 1.0)
+    assert swapped.teacher_answer is not None
+    swapped = replace(swapped, teacher_answer=swapped.teacher_answer.flip(1))
+    assert make_batches(swapped).describe() != one
 
 
 def test_streams_of_one_recording_share_what_is_moved_elsewhere():

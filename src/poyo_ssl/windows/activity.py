@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -174,6 +175,15 @@ class Activity:
             rest=scale.rest(recording.recording_id, unit_ids),
             segments=recording.segments,
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for these very values, the same in either precision and on any device."""
+        summary = hashlib.sha256()
+        for rows in _row_blocks(*self.values.shape):
+            block = self.values[rows].to("cpu", torch.float16)
+            summary.update(np.ascontiguousarray(block.numpy()).data)
+        return summary.hexdigest()[:16]
 
     def imaged_since(self, first_timestep: np.ndarray) -> np.ndarray:
         """First timestep without a gap from there to each of these, (num_windows,)."""

@@ -17,6 +17,9 @@ from torch.utils.data import IterableDataset
 from poyo_ssl.windows.activity import Activity, Windows
 from poyo_ssl.windows.task_windows import TaskWindows
 
+NUM_DIRECTIONS = 4
+"""Along which the answers of teachers are compared: numbers enough that two never agree in all."""
+
 Place = Callable[[Activity], Activity]
 """Brings the activity of a recording to where it is to lie, such as the device that trains."""
 
@@ -254,9 +257,10 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
         return groups
 
     def describe(self) -> dict[str, Any]:
-        """Settings, and a digest of which windows of which recordings may be drawn."""
-        digest = hashlib.sha256()
+        """Settings, and digests of which windows of which activity may be drawn."""
+        digest, activity = hashlib.sha256(), hashlib.sha256()
         for source in self.sources:
+            activity.update(source.activity.digest.encode())
             digest.update(
                 "\n".join([source.activity.recording_id, *source.activity.unit_ids]).encode()
             )
@@ -266,6 +270,8 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
                 digest.update(np.ascontiguousarray(values, dtype=kind).data)
         return {
             "windows": f"{len(self.owner)} windows, sha256 {digest.hexdigest()[:16]}",
+            "activity": f"sha256 {activity.hexdigest()[:16]}",
+            "teacher": _describe_answers(self.sources),
             "batch_size": self.batch_size,
             "num_timesteps": self.num_timesteps,
             "seed": self.seed,
@@ -275,6 +281,24 @@ class TrainingBatches(IterableDataset[list[WindowBatch]]):
 
     def __iter__(self) -> Iterator[list[WindowBatch]]:
         yield from map(self.step, count())
+
+
+def _describe_answers(sources: list[WindowSource]) -> str:
+    """How large a teacher's answers are, and how they lie along some fixed directions.
+
+    They come out of linear algebra, whose last digits differ from machine to machine: three digits
+    tell other teachers, but not the same one.
+    """
+    answers = [source.teacher_answer for source in sources if source.teacher_answer is not None]
+    if not answers:
+        return "none"
+    answer = torch.cat(answers).double().numpy()
+    size = float(np.linalg.norm(answer))
+    over_windows, over_answers = (
+        np.random.default_rng(0).normal(size=(NUM_DIRECTIONS, length)) for length in answer.shape
+    )
+    along = ((over_windows @ answer) * over_answers).sum(axis=1) / (size or 1.0)
+    return f"size {size:.3g}, along {' '.join(f'{value:.3f}' for value in along)}"
 
 
 class MixedBatches(IterableDataset[list[WindowBatch]]):
