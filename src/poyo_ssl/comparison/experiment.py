@@ -13,6 +13,7 @@ from poyo_ssl.comparison.diets import choose_units
 from poyo_ssl.decoders.aligned import find_shared_stimulus
 from poyo_ssl.decoders.linear_transfer import shows_tuning
 from poyo_ssl.file_names import file_name, fit_folder
+from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.predictability.partition import Partition
 from poyo_ssl.pretraining.config import PretrainingConfig
 from poyo_ssl.windows.divide import Divided
@@ -68,9 +69,30 @@ class Experiment:
     def _populations(self) -> dict[str, Population]:
         return {}
 
+    def given_encoder(self, arm: str) -> Encoder:
+        """The encoder that an arm is given, looked up and read once.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        source = self.config.pretrainings[arm].encoder
+        if source not in self._given:
+            self._given[source] = Encoder.from_pretrained(source)
+        return self._given[source]
+
+    @property
+    def given_arms(self) -> list[str]:
+        """Arms that have an encoder given; of those with the same one, the first."""
+        given = [arm for arm in self.pretrained_arms if self.config.pretrainings[arm].encoder]
+        return list(dict.fromkeys(map(self.encoder_of, given)))
+
+    @cached_property
+    def _given(self) -> dict[str, Encoder]:
+        return {}
+
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to other processes: traces, not what is made of them."""
-        return {k: v for k, v in self.__dict__.items() if k != "_populations"}
+        """What travels to other processes: traces, not what is made of them or lies on disk."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_populations", "_given")}
 
     def pretraining_population(self, arm: str, seed: int) -> Population:
         """What the encoder of an arm is pretrained on: the units of its diet."""
@@ -127,6 +149,10 @@ class Experiment:
         """Where the pretrained encoder of an arm and seed lies."""
         return self.directory / pretrained_name(self.encoder_of(arm), seed)
 
+    def given_directory(self, arm: str) -> Path:
+        """Where the run keeps the encoder that an arm is given."""
+        return self.directory / given_name(self.encoder_of(arm))
+
     def _learns_like(self, one: str, other: str) -> bool:
         first, second = self.config.pretrainings[one], self.config.pretrainings[other]
         return (
@@ -154,6 +180,11 @@ class Experiment:
 
     def _num_seeds(self, is_seeded: bool, labels: LabelBudget) -> int:
         return self.config.num_seeds if is_seeded or not labels.is_everything else 1
+
+
+def given_name(arm: str) -> str:
+    """Path of the encoder that an arm is given, below the run's directory."""
+    return f"given/{file_name(arm)}"
 
 
 def pretrained_name(arm: str, seed: int) -> str:

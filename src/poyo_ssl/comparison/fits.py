@@ -16,7 +16,6 @@ from poyo_ssl.evaluation.film import Film, pictures_at_hand
 from poyo_ssl.file_names import file_name
 from poyo_ssl.finetuning.setting import Setting
 from poyo_ssl.model.checkpoints import load_encoder, save_encoder
-from poyo_ssl.model.encoder import Encoder
 from poyo_ssl.model.fit import NO_CURVES
 from poyo_ssl.pretraining.pretrain import pretrain
 from poyo_ssl.result_files import PRETRAINING_FACTS
@@ -28,9 +27,8 @@ def pretrain_encoder(experiment: Experiment, arm: str, seed: int) -> None:
     directory = experiment.pretrained_directory(arm, seed)
     checkpoints = directory / "checkpoints"
     torch.set_num_threads(1)
-    source = experiment.config.pretrainings[arm].encoder
-    if source:
-        _keep_given_encoder(source, directory)
+    if experiment.config.pretrainings[arm].encoder:
+        _take_given_encoder(experiment.given_directory(arm), directory)
         return
     started = time.perf_counter()
     population = experiment.pretraining_population(arm, seed)
@@ -55,9 +53,9 @@ def pretrain_encoder(experiment: Experiment, arm: str, seed: int) -> None:
         shutil.rmtree(checkpoints)
 
 
-def _keep_given_encoder(source: str, directory: Path) -> None:
-    """Copies an encoder that was pretrained elsewhere to where those of the run are."""
-    encoder = Encoder.from_pretrained(source)
+def _take_given_encoder(kept: Path, directory: Path) -> None:
+    """Copies the encoder that the run keeps of elsewhere to where its own are."""
+    encoder = load_encoder(kept)
     learned = encoder.provenance
     write_csv(directory / CURVES, NO_CURVES)
     facts = {

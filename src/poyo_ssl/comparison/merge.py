@@ -9,6 +9,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from poyo_ssl.comparison.experiment import given_name
 from poyo_ssl.comparison.run_directory import (
     CURVES,
     DESCRIPTION,
@@ -22,7 +23,7 @@ from poyo_ssl.comparison.run_plan import RunPlan
 from poyo_ssl.file_names import EXPERIMENT, NEURONS
 from poyo_ssl.output_directory import alone_in, naming_lost_output
 from poyo_ssl.result_files import PRETRAINING_FACTS, ResultsError, read_json
-from poyo_ssl.whole_files import partial_file, publish
+from poyo_ssl.whole_files import partial_file, publish, write_json
 
 _NUM_NAMED = 5  # fits that a message names
 _LAST = (*FIT, *ENCODER)
@@ -59,12 +60,14 @@ def merge(
     here = [directory] if (directory / EXPERIMENT).exists() else []
     sources = list(dict.fromkeys([*here, *map(Path, runs)]))
     run_plan = reduce(add, [RunPlan.load(source) for source in sources])
-    _require_one_experiment(sources)
+    given = _require_one_experiment(sources)
     origins = _find_all(run_plan, sources)
     with alone_in(directory):
         if not here:
             for name in DESCRIPTION:
                 _copy(sources[0] / name, directory / name)
+        stored = read_json(directory / EXPERIMENT, {})
+        write_json(directory / EXPERIMENT, stored | {"given": given})
         with naming_lost_output(directory / EXPERIMENT):
             for done, (name, origin) in enumerate(origins.items()):
                 on_progress(done, len(origins))
@@ -81,21 +84,28 @@ def merge(
             return write_report(directory)
 
 
-def _require_one_experiment(sources: list[Path]) -> None:
+def _require_one_experiment(sources: list[Path]) -> dict[str, str]:
+    """Refuses runs that differ; the digests of all encoders that an arm is given, by its name."""
+    given: dict[str, str] = {}
     stored = [read_json(source / EXPERIMENT, {"config": dict}) for source in sources]
-    for source, other in zip(sources[1:], stored[1:], strict=True):
+    for source, other in zip(sources, stored, strict=True):
+        own = other.get("given", {})
         different = _differences(stored[0], other)
+        changed = [arm for arm in own if given.setdefault(arm, own[arm]) != own[arm]]
+        different += [f"the encoder of '{arm}'" for arm in changed]
         if different:
             raise ResultsError(
                 f"'{source}' and '{sources[0]}' hold different experiments: they differ in "
                 f"{', '.join(different)}. Merge runs of the same recordings and config; only "
                 "arms, seeds and numbers of labels may differ."
             )
+    return given
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Names of what is not the same; options of the config by their own names."""
-    names = [name for name in one if name != "config" and one[name] != other.get(name)]
+    parts = ("config", "given")
+    names = [name for name in one if name not in parts and one[name] != other.get(name)]
     mine, theirs = one["config"], other["config"]
     return names + [f"config.{name}" for name in mine if mine[name] != theirs.get(name)]
 
@@ -103,7 +113,11 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _find_all(run_plan: RunPlan, sources: list[Path]) -> dict[str, Path]:
     """Where every encoder and fit lies: its name below a run, and the first run that has it."""
     encoder = (CURVES, PRETRAINING_FACTS, *ENCODER)
-    wanted = {planned.name: encoder for planned in run_plan.pretrainings}
+    pretrainings = run_plan.pretrainings
+    wanted: dict[str, tuple[str, ...]] = {planned.name: encoder for planned in pretrainings}
+    wanted |= {
+        given_name(planned.made_for): ENCODER for planned in pretrainings if planned.is_given
+    }
     wanted |= {fit.name: FIT for fit in run_plan.fits}
     found = {
         name: source

@@ -12,7 +12,7 @@ from poyo_ssl.comparison.config import RunConfig
 from poyo_ssl.comparison.experiment import Experiment
 from poyo_ssl.comparison.problems import find_problems
 from poyo_ssl.file_names import EXPERIMENT
-from poyo_ssl.model.encoder import Encoder
+from poyo_ssl.model.checkpoints import CONFIG, encoder_digest, save_encoder
 from poyo_ssl.predictability.partition import partition_by_predictability
 from poyo_ssl.recordings.recording import Recording, RecordingError
 from poyo_ssl.result_files import read_json
@@ -81,7 +81,7 @@ def _warn_of_encoders_that_know_recordings(experiment: Experiment) -> None:
     decoded = {divided.recording.recording_id for divided in experiment.divided}
     for arm in experiment.pretrained_arms:
         source = experiment.config.pretrainings[arm].encoder
-        learned = Encoder.from_pretrained(source).provenance if source else None
+        learned = experiment.given_encoder(arm).provenance if source else None
         shared = decoded.intersection(learned.recordings) if learned else set()
         if shared:
             logger.warning(
@@ -151,8 +151,16 @@ def _divide_for_every_task(
 
 
 def claim(experiment: Experiment) -> None:
-    """Makes the directory this run's own, or refuses one that belongs to another run."""
+    """Makes the directory this run's own, or refuses one that belongs to another run.
+
+    Encoders that are given are kept there: workers read them, and a Hub or a directory elsewhere
+    may hold another one tomorrow.
+
+    Raises:
+        ValueError: If recordings, config or given encoders are not those of the run that is there.
+    """
     directory = experiment.directory
+    given = {arm: encoder_digest(experiment.given_encoder(arm)) for arm in experiment.given_arms}
     mine = {
         "config": json.loads(json.dumps(asdict(experiment.config))),
         "recordings": _fingerprints(experiment.divided),
@@ -161,16 +169,35 @@ def claim(experiment: Experiment) -> None:
     for name in MAY_CHANGE:
         mine["config"].pop(name)
     path = directory / EXPERIMENT
+    known: dict[str, str] = {}
     if path.is_file():
-        if read_json(path, {}) != mine:
+        stored = read_json(path, {})
+        known = stored.pop("given", {})
+        if stored != mine:
             raise ValueError(
                 f"'{directory}' holds a run of other recordings or another config. Choose a new "
                 "output directory, or delete it to start over."
             )
+        for arm in given:
+            _require_same_encoder(experiment, arm, known.get(arm, given[arm]), given[arm])
         logger.info("Resuming the run in %s", directory)
-        return
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, mine)
+    if not path.is_file() or known != known | given:
+        write_json(path, mine | {"given": known | given})
+    for arm in given:
+        if not (experiment.given_directory(arm) / CONFIG).is_file():
+            save_encoder(experiment.given_encoder(arm), experiment.given_directory(arm))
+
+
+def _require_same_encoder(experiment: Experiment, arm: str, known: str, found: str) -> None:
+    """Refuses to average seeds that begin with one encoder with those that begin with another."""
+    if known != found:
+        raise ValueError(
+            f"Arm '{arm}': the encoder '{experiment.config.pretrainings[arm].encoder}' has changed "
+            f"since the run in '{experiment.directory}' began (digest {known} then, {found} now). "
+            f"Put back the earlier one, of which '{experiment.given_directory(arm)}' is a copy, or "
+            "choose a new output directory."
+        )
 
 
 def _fingerprints(divided: Sequence[DividedRecording]) -> dict[str, str]:

@@ -114,7 +114,7 @@ def _problems_of_given_encoder(experiment: Experiment, arm: str) -> Iterator[str
     """One that is not there, or reads other windows than the arms beside it."""
     source = experiment.config.pretrainings[arm].encoder
     try:
-        encoder = Encoder.from_pretrained(source)
+        encoder = experiment.given_encoder(arm)
     except (OSError, ValueError) as error:
         yield f"Arm '{arm}': {error}"
         return

@@ -57,6 +57,11 @@ class PlannedPretraining:
     """Empty where the encoder is given."""
 
     @property
+    def is_given(self) -> bool:
+        """Whether it comes from elsewhere."""
+        return not self.objective
+
+    @property
     def name(self) -> str:
         """Path of the encoder below the run's directory."""
         return pretrained_name(self.made_for, self.seed)

@@ -154,11 +154,24 @@ def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def save_encoder(encoder: Encoder, directory: str | Path) -> None:
     """Saves a pretrained encoder."""
+    tensors, settings = _contents(encoder)
+    save_checkpoint(directory, tensors, {"kind": "encoder", **settings})
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """A name for this very encoder: its weights and whose they are, wherever it was learned."""
+    tensors, settings = _contents(encoder)
+    settings.pop("pretraining")
+    return hashlib.sha256(f"{digest(tensors)} {to_json(settings)}".encode()).hexdigest()[:16]
+
+
+def _contents(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that is saved of an encoder: tensors, and JSON-ready settings."""
     tensors, settings = network_tensors(encoder), encoder_settings(encoder)
     if encoder.taught is not None:
         tensors |= {PREFIX + name: value for name, value in encoder.taught.tensors.items()}
         settings["taught"] = encoder.taught.settings()
-    save_checkpoint(directory, tensors, {"kind": "encoder", **settings})
+    return tensors, settings
 
 
 def load_encoder(directory: str | Path) -> Encoder:
