@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from poyo_ssl.alignment.responses import SharedStimulus, measure_responses
+from poyo_ssl.alignment.responses import SharedStimulus, measure_responses, require_unscored
 from poyo_ssl.alignment.shared_response import DIMENSIONS, Loadings, SharedSpace
 from poyo_ssl.recordings.recording import RecordingError
 from poyo_ssl.windows.activity import UnitScale
 from poyo_ssl.windows.divide import DividedRecording
 from poyo_ssl.windows.population import Population
+from poyo_ssl.windows.tasks import Task
 
 ORDERED_COLUMNS = ("movie_frame", "segment")
 """Columns that say which part of a stimulus was shown, the same in every animal."""
@@ -74,6 +75,19 @@ class AlignmentConfig:
             stimulus=stimulus, column=column, bin_width=self.bin_width, smoothing=self.smoothing
         )
 
+    def fit(self, population: Population, asked: Sequence[str]) -> Placement:
+        """The space of a population's recordings, which places units.
+
+        Args:
+            population: Those to align.
+            asked: Stimuli that are asked about.
+
+        Raises:
+            RecordingError: If too few of them can be aligned, or one cannot.
+        """
+        shared = self.shared(population.divided, asked)
+        return Placement.fit(population, shared, self.num_dimensions)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement:
@@ -116,6 +130,18 @@ class Placement:
             )
             for d in population.divided
         }
+
+    def place_unscored(self, population: Population, task: Task) -> dict[str, Loadings]:
+        """The same for a task to be scored.
+
+        Raises:
+            RecordingError: If the task tests what units are placed by, or a recording does not show
+                that.
+        """
+        placed = self.place(population)
+        for divided in population.divided:
+            require_unscored(divided, task, self.shared)
+        return placed
 
     def embeddings(self, loadings: Loadings, dim: int) -> Tensor:
         """Embeddings of a recording's units, (num_units, dim).

@@ -105,9 +105,15 @@ def _problems_of_pretraining(experiment: Experiment) -> Iterator[str]:
                 "set label_weight: 0."
             )
         encoder = Encoder(experiment.config.encoder, population.sampling_rate)
+        if pretraining.alignment is not None:
+            try:
+                encoder.placement = pretraining.alignment.fit(population, asked=[])
+                encoder.place_units(encoder.placement.place(population))
+            except ValueError as error:
+                yield f"Arm '{arm}': {error}"
+                continue
         encoder.add_units(population.unit_ids)
-        is_placing = pretraining.alignment is not None
-        yield from _problems_of_transfer(experiment, arm, encoder, is_placing=is_placing)
+        yield from _problems_of_transfer(experiment, arm, encoder)
 
 
 def _problems_of_given_encoder(experiment: Experiment, arm: str) -> Iterator[str]:
@@ -130,23 +136,24 @@ def _problems_of_given_encoder(experiment: Experiment, arm: str) -> Iterator[str
             f"beside which it is compared. Set, under encoder, {', '.join(differing)}."
         )
         return
-    is_placing = encoder.placement is not None
-    yield from _problems_of_transfer(experiment, arm, encoder, is_placing=is_placing)
+    yield from _problems_of_transfer(experiment, arm, encoder)
 
 
-def _problems_of_transfer(
-    experiment: Experiment, arm: str, encoder: Encoder, *, is_placing: bool
-) -> Iterator[str]:
-    """Ways to transfer that need units which the encoder will not know, and other rates."""
+def _problems_of_transfer(experiment: Experiment, arm: str, encoder: Encoder) -> Iterator[str]:
+    """Ways to transfer that need units which the encoder will not know, and other rates.
+
+    An encoder that places units places those decoded; not by what is tested.
+    """
     start = Start(encoder=encoder)
     for task in experiment.tasks:
         for units in experiment.config.units:
             config = experiment.config.finetuning_of(arm, task)
             decoded = experiment.population(units)
-            if is_placing:
-                encoder.add_units(decoded.unit_ids)
             try:
-                transfer_encoder(start, decoded, config, seed=0)
+                known = start
+                if encoder.placement is not None:
+                    known = start.placing(encoder.placement.place_unscored(decoded, task))
+                transfer_encoder(known, decoded, config, seed=0)
             except (TransferError, RecordingError) as error:
                 yield f"Arm '{arm}': {error}"
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poyo_ssl.alignment.responses import require_unscored
 from poyo_ssl.alignment.shared_response import Loadings
 from poyo_ssl.decoders.class_scores import ClassScores
 from poyo_ssl.decoders.fitted_decoder import FittedDecoder, Question
@@ -175,9 +174,7 @@ def place_units(
         placement = starts[0].encoder.placement
     if placement is None:
         return starts, population
-    for divided in population.divided:
-        require_unscored(divided, task, placement.shared)
-    placed = placement.place(population)
+    placed = placement.place_unscored(population, task)
     return [start.placing(placed) for start in starts], placement.centred(population, placed)
 
 

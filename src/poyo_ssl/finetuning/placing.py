@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from poyo_ssl.alignment.responses import require_unscored
 from poyo_ssl.decoders.network import NetworkDecoder
 from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.training.transfer import TransferError
@@ -39,9 +38,7 @@ def place_decoder(
             "another animal are strangers to it. Fit it with an encoder that was pretrained with "
             "alignment."
         )
-    for divided in population.divided:
-        require_unscored(divided, decoder.question.task, placement.shared)
-    placed = placement.place(population)
+    placed = placement.place_unscored(population, decoder.question.task)
     networks = copy.deepcopy(decoder.networks)
     for network in networks:
         network.encoder.place_units(placed)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from poyo_ssl.alignment.placement import Placement
 from poyo_ssl.kinds_of_arguments import require_kind
 from poyo_ssl.model.checkpoints import digest, network_tensors
 from poyo_ssl.model.encoder import Encoder, EncoderConfig, starting_encoder
@@ -84,8 +83,7 @@ def pretrain(
     encoder = prepare_encoder(encoder, population.sampling_rate)
     if config.alignment is not None and encoder.placement is None:
         asked = [task.stimulus] if task is not None else []
-        shared = config.alignment.shared(population.divided, asked)
-        encoder.placement = Placement.fit(population, shared, config.alignment.num_dimensions)
+        encoder.placement = config.alignment.fit(population, asked)
     if encoder.placement is not None:
         placed = encoder.placement.place(population)
         population = encoder.placement.centred(population, placed)
