@@ -83,6 +83,12 @@ def test_encoders_of_another_size_or_that_are_not_there_are_refused(source, tmp_
         plan([animal("z")], tmp_path, gone)
     with pytest.raises(ValueError, match="pretrained already"):
         PretrainingArm(encoder=source, pretraining=PretrainingConfig())
+    with pytest.raises(ValueError, match="either encoder or units and lines and recordings, which"):
+        PretrainingArm(encoder=source, units="all", lines=("Sst",), recordings="both")
+    known = replace(
+        CONFIG, pretrainings={"pretrained": PretrainingArm(units="all", teacher="ridge")}
+    )
+    assert known.beginning_with(source).pretrainings["pretrained"].teacher == "ridge"
 
 
 def test_an_encoder_that_has_learned_from_what_is_decoded_is_warned_of(source, tmp_path, caplog):

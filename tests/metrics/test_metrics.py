@@ -13,7 +13,6 @@ from poyo_ssl.metrics.labels import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,
-    frame_identity_within,
 )
 from poyo_ssl.metrics.pictures import (
     peak_signal_to_noise,
@@ -197,16 +196,6 @@ def test_always_guessing_the_commonest_class_is_at_chance_when_balanced():
 def test_rows_of_a_confusion_matrix_are_what_was_shown():
     matrix = confusion_matrix(np.array([2, 2, 0]), np.array([1, 1, 0]), 3)
     assert matrix.tolist() == [[1, 0, 0], [0, 0, 2], [0, 0, 0]]
-
-
-def test_movie_frames_count_as_identified_up_to_the_tolerance():
-    true = np.array([100, 100, 100, 100], dtype=np.uint16)
-    predicted = np.array([100, 70, 131, 899], dtype=np.uint16)
-    assert frame_identity_within(predicted, true, 0) == 0.25
-    assert frame_identity_within(predicted, true, 30) == 0.5
-    assert frame_identity_within(predicted, true, 31) == 0.75
-    with pytest.raises(ValueError, match="tolerance_frames"):
-        frame_identity_within(predicted, true, -1)
 
 
 @pytest.mark.parametrize("score", LABEL_SCORES)

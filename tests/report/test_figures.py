@@ -170,7 +170,7 @@ def test_rows_of_a_confusion_matrix_sum_to_one_and_an_absent_class_is_blank(resu
     counts = results.confusions[chosen[0]].copy()
     counts.iloc[0] = 0
     results = replace(results, confusions={**results.confusions, chosen[0]: counts})
-    shares = np.array(draw_confusions(results, task, "unpredictable", chosen).data[0].z)
+    shares = np.array(draw_confusions(results, chosen).data[0].z)
     assert np.all(np.isnan(shares[0]))
     np.testing.assert_allclose(shares[1:].sum(axis=1), 1)
 
@@ -207,11 +207,11 @@ def test_few_trials_of_a_class_are_counted_in_its_confusion_matrix(results):
     chosen = best_of_each_kind(results, task, "unpredictable", results.confusions)
     counts = pd.DataFrame([[1.0, 1.0], [0.0, 16.0]], index=["0", "45"], columns=["0", "45"])
     few = replace(results, confusions={**results.confusions, chosen[0]: counts})
-    matrix = draw_confusions(few, task, "unpredictable", chosen).data[0]
+    matrix = draw_confusions(few, chosen).data[0]
     assert matrix.texttemplate == "%{text}"
     assert np.array(matrix.text).tolist() == [["1/2", "1/2"], ["0/16", "16/16"]]
     many = replace(results, confusions={**results.confusions, chosen[0]: 100 * counts})
-    assert draw_confusions(many, task, "unpredictable", chosen).data[0].texttemplate == "%{z:.2f}"
+    assert draw_confusions(many, chosen).data[0].texttemplate == "%{z:.2f}"
 
 
 def test_units_have_the_same_colours_in_the_report_and_in_the_saved_figure(results):

@@ -7,7 +7,6 @@ from poyo_ssl.report.formatting import (
     format_interval,
     format_number,
     format_p_value,
-    format_percent,
     format_score,
 )
 
@@ -28,8 +27,6 @@ from poyo_ssl.report.formatting import (
         (format_p_value(float("nan")), "–"),
         (format_count(np.int64(43181)), "43,181"),
         (format_number(np.float32(2.5), 2), "2.50"),
-        (format_percent(0.1), "10 %"),
-        (format_percent(1.0), "100 %"),
         (format_duration(12.34), "12.3 s"),
         (format_duration(1439.2), "23 min 59 s"),
         (format_duration(4271.3), "1 h 11 min"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from poyo_ssl.comparison.arms import ARMS, Arm, network_arm
@@ -58,15 +58,18 @@ class PretrainingArm:
     any; the training parts of those to decode; or both."""
     encoder: str = ""
     """A pretrained encoder to begin with, of the run's size: a directory, the name of one that
-    comes with the package, or owner/name on the Hub; empty: one is pretrained as the options above
-    say, which mean nothing otherwise."""
+    comes with the package, or owner/name on the Hub, instead of units, lines, pretraining and
+    recordings; empty: one is pretrained as these say."""
 
     def __post_init__(self) -> None:
         find_diet(self.units)
-        if self.encoder and self.pretraining is not None:
+        names = ("units", "lines", "pretraining", "recordings")
+        defaults = {option.name: option.default for option in fields(self)}
+        unused = [name for name in names if getattr(self, name) != defaults[name]]
+        if self.encoder and unused:
             raise ValueError(
                 f"The encoder '{self.encoder}' is pretrained already: leave out either encoder or "
-                "pretraining."
+                f"{' and '.join(unused)}, which say how one is pretrained."
             )
         if self.teacher is not None and self.teacher not in TEACHERS:
             raise ValueError(
@@ -188,7 +191,9 @@ class RunConfig:
             CheckpointError: If there is none.
         """
         known = self.pretrainings.get(PRETRAINED, PretrainingArm())
-        given = replace(known, pretraining=None, encoder=encoder)
+        given = PretrainingArm(
+            labels=known.labels, movie=known.movie, teacher=known.teacher, encoder=encoder
+        )
         return replace(
             self,
             arms=tuple(dict.fromkeys([*self.arms, PRETRAINED])),

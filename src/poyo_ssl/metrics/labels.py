@@ -53,23 +53,6 @@ def confusion_matrix(predicted: np.ndarray, true: np.ndarray, num_classes: int) 
     return multiclass_confusion_matrix(one, two, num_classes=num_classes).numpy()
 
 
-def frame_identity_within(
-    predicted_frame: np.ndarray, true_frame: np.ndarray, tolerance_frames: int
-) -> float:
-    """Fraction of movie frames identified to within a tolerance; 30 movie frames are 1 s.
-
-    Args:
-        predicted_frame: Numbers of the movie frames said to be shown, shape (num_instants,).
-        true_frame: Those that were, the same shape.
-        tolerance_frames: Largest distance in movie frames that still counts as right.
-    """
-    _check_labels(predicted_frame, true_frame)
-    if tolerance_frames < 0:
-        raise ValueError(f"tolerance_frames must not be negative, got {tolerance_frames}.")
-    distance = np.abs(predicted_frame.astype(np.int64) - true_frame.astype(np.int64))
-    return float(np.mean(distance <= tolerance_frames))
-
-
 def _check_labels(predicted: np.ndarray, true: np.ndarray) -> None:
     if predicted.ndim != 1 or predicted.shape != true.shape:
         raise ValueError(

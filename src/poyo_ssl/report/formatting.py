@@ -97,11 +97,6 @@ def format_count(value: float | None) -> str:
     return format_number(value, 0)
 
 
-def format_percent(fraction: float) -> str:
-    """A fraction in percent without needless zeros."""
-    return f"{100 * fraction:.3g} %"
-
-
 def format_duration(seconds: float | None) -> str:
     """A span of time in the two units that matter."""
     if not is_number(seconds):

@@ -95,7 +95,7 @@ def _headline(
         parts.append(f"best reference decoder ({best.name}) {_with_interval(best, metric)}")
     if is_number(task.chance):
         parts.append(f"chance {format_score(task.chance, metric)}")
-    verdict, gain = "not compared", _without_pretraining(here, metric)
+    verdict, gain = "not compared", _without_pretraining(here)
     if pretrained is not None:
         verdict = verdict_of(pretrained["gain_low"], pretrained["gain_high"])
         gain = _gain_sentence(verdict, pretrained, metric)
@@ -160,7 +160,7 @@ def _gain_without_interval(pretrained: pd.Series, metric: str) -> str:
     )
 
 
-def _without_pretraining(rows: pd.DataFrame, metric: str) -> str:
+def _without_pretraining(rows: pd.DataFrame) -> str:
     """The best decoder against chance, where nothing was pretrained."""
     absent = "There is no pretrained network to compare with scratch."
     tested = rows[rows["chance_p_value"].notna()]

@@ -332,7 +332,7 @@ def _confusions(results: RunResults) -> list[tuple[str, Figure]]:
         for units in in_order_of_interest(subsets):
             chosen = best_of_each_kind(results, task, units, results.confusions)
             if chosen:
-                figure = _figure(draw_confusions(results, task, units, chosen), "")
+                figure = _figure(draw_confusions(results, chosen), "")
                 figures.append((_task_title(task, units), figure))
     return figures
 

@@ -301,9 +301,7 @@ def best_of_each_kind(
     return best
 
 
-def draw_confusions(
-    results: RunResults, task: Task, units: str, chosen: list[ArmFile]
-) -> go.Figure:
+def draw_confusions(results: RunResults, chosen: list[ArmFile]) -> go.Figure:
     """Row-normalised confusion matrices side by side, with counts where a row has few."""
     figure = make_subplots(
         cols=2,  # a lone matrix keeps the size of a pair
