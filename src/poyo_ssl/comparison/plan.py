@@ -103,7 +103,7 @@ def _default_tasks(recordings: list[Recording]) -> list[Task]:
         remedy = (
             "For another question name it in tasks, such as stimulus/column."
             if found
-            else "Tables of what was shown are named in a source (--source)."
+            else "Tables of what was shown are named in the source of recordings."
         )
         raise RecordingError(
             f"None of {len(recordings)} recordings can answer any default task "

@@ -40,11 +40,11 @@ class TrialEstimator(BaseEstimator):
     def _read_first(self, X: Any, **answers: Any) -> tuple[np.ndarray, Any]:
         """Trials to learn from, (n_trials, n_timesteps, n_units), and what was given as ``y``."""
         flat, shape = self._flatten(X)
-        num_answers = len(np.atleast_1d(answers["y"])) if "y" in answers else len(flat)
-        if np.ndim(X) == 3 and num_answers != len(flat):
+        is_in_time = flat is not X  # three dimensions, which have been flattened
+        if is_in_time and "y" in answers and np.size(answers["y"]) != len(flat):
             raise ValueError(
-                f"X has shape {np.shape(X)}, which is {len(flat)} trials of (n_timesteps, n_units) "
-                f"= {shape}, but y has {num_answers} answers. Give X as trials x timesteps x units."
+                f"X is read as {len(flat)} trials of (n_timesteps, n_units) = {shape}, but y has "
+                f"{np.size(answers['y'])} answers. Give X as trials x timesteps x units."
             )
         read = validate_data(self, flat, **answers, dtype=np.float32, ensure_min_samples=2)
         flat, y = read if answers else (read, None)

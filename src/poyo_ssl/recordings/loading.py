@@ -208,11 +208,7 @@ def load_recordings(
         recordings.append(_share_templates(recording, recordings))
         sources.append(file)
     if broken and not (skip_broken and recordings):
-        hint = (
-            "\nSet skip_broken=True (poyo-ssl run --skip_broken) to continue with the others."
-            if recordings
-            else ""
-        )
+        hint = "\nSet skip_broken=True to continue with the others." if recordings else ""
         raise RecordingError(
             f"{len(broken)} of {len(files)} recordings cannot be read:\n- "
             + "\n- ".join(broken)

@@ -232,7 +232,7 @@ def _read_sampling_rate(plane: Path) -> float:
     found = f"no usable 'fs' in {', '.join(searched)}" if searched else absent
     raise RecordingError(
         f"'{plane}' does not tell its sampling rate ({found}). Give the imaging rate of the plane "
-        "in Hz: suite2p.sampling_rate of the source, such as --source.suite2p.sampling_rate 30."
+        "in Hz: suite2p.sampling_rate of the source, such as 30.0."
     )
 
 
