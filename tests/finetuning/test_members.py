@@ -110,7 +110,9 @@ def test_a_decoder_of_before_there_were_members_loads(tiny_recording, split_conf
     old = {name.replace("network.0.", "network."): value for name, value in tensors.items()}
     save_file(old, tmp_path / "weights.safetensors")
     path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace('"members": 1', '"unknown": 1'))
+    config = path.read_text().replace('"members": 1', '"unknown": 1')
+    path.write_text(config.replace('"kind": "label network"', '"kind": "network"'))
+    assert '"kind": "network"' in path.read_text()
     answers = (d.predict(tiny_recording, FIRST) for d in (decoder, load_decoder(tmp_path)))
     np.testing.assert_array_equal(*answers)
 

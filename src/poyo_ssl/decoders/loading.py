@@ -5,7 +5,9 @@ A kind is known once its module is imported: name the module of a new one here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from poyo_ssl.model.checkpoint_files import NOT_AS_WRITTEN
 from poyo_ssl.model.checkpoints import CheckpointError, load_checkpoint
 from poyo_ssl.model.provenance import Provenance
 from poyo_ssl.windows.activity import Activity
+from poyo_ssl.windows.tasks import Task
 
 MODULES = (calcium_poyo_plus, frame_decoders, network, reference_decoders, value_decoders)
 """Where the kinds of decoders are defined."""
@@ -34,7 +37,7 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
         CheckpointError: If the directory holds no complete checkpoint of a fitted decoder.
     """
     tensors, settings = load_checkpoint(directory)
-    kind = FittedDecoder.kinds.get(str(settings.get("kind")))
+    kind = FittedDecoder.kinds.get(_kind_of(settings))
     if kind is None:
         raise CheckpointError(
             f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
@@ -53,6 +56,17 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
             f"The checkpoint in '{directory}' does not load ({error!r}). It was changed after it "
             "was written, or written by another version: fit the decoder again."
         ) from error
+
+
+def _kind_of(settings: Mapping[str, Any]) -> str:
+    """The kind of a saved decoder; networks of labels, frames and pictures once were one."""
+    kind = str(settings.get("kind"))
+    if kind != "network" or "task" not in settings:
+        return kind
+    answer = Task.of(settings["task"]).answer
+    if answer.needs_pictures:
+        return network.PictureNetwork.KIND
+    return (network.FrameNetwork if answer.is_about_frames else network.ClassNetwork).KIND
 
 
 def _answer_silence(decoder: FittedDecoder) -> None:

@@ -50,7 +50,7 @@ class NetworkDecoder(FittedDecoder):
     def decision(self, answers: Tensor) -> Tensor:
         """What the units' importance is for, from answers of a network to n windows, (n,)."""
 
-    def each(
+    def answers_by_batch(
         self, activity: Activity, first_timestep: np.ndarray, **known: Tensor
     ) -> Iterator[Tensor]:
         """Answers of every network to windows, stacked, a batch of windows after the other.
@@ -139,7 +139,7 @@ class ClassNetwork(NetworkDecoder):
     @torch.inference_mode()
     def network_scores(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Mean log-probabilities of the networks alone, centred over the classes, (n, K)."""
-        batches = self.each(activity, first_timestep)
+        batches = self.answers_by_batch(activity, first_timestep)
         out = torch.cat([logits.log_softmax(dim=2).mean(0) for logits in batches])
         centred: np.ndarray = (out - out.mean(dim=1, keepdim=True)).numpy()
         return centred
@@ -222,7 +222,7 @@ class PictureNetwork(NetworkDecoder):
             features = activity.binned(first_timestep, num_timesteps, num_bins)
             scores = self.readout.scores(features, activity.unit_ids)
             known["scores"] = torch.from_numpy(scores).float()
-        batches = self.each(activity, first_timestep, **known)
+        batches = self.answers_by_batch(activity, first_timestep, **known)
         pictures: np.ndarray = torch.cat([each.mean(0) for each in batches]).numpy()
         return pictures
 
@@ -284,7 +284,7 @@ class ValueNetwork(NetworkDecoder):
     @torch.inference_mode()
     def answer(self, activity: Activity, first_timestep: np.ndarray) -> np.ndarray:
         """Values, (n,)."""
-        batches = self.each(activity, first_timestep)
+        batches = self.answers_by_batch(activity, first_timestep)
         out = torch.cat([each[..., 0].mean(0) for each in batches])
         values: np.ndarray = self.mean + self.sd * out.double().numpy()
         return values
