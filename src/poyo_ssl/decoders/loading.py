@@ -37,13 +37,13 @@ def load_decoder(directory: str | Path) -> FittedDecoder:
         CheckpointError: If the directory holds no complete checkpoint of a fitted decoder.
     """
     tensors, settings = load_checkpoint(directory)
-    kind = FittedDecoder.kinds.get(_kind_of(settings))
-    if kind is None:
-        raise CheckpointError(
-            f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
-            "Give a directory that 'poyo-ssl finetune' or 'run' of this version wrote."
-        )
     try:
+        kind = FittedDecoder.kinds.get(_kind_of(settings))
+        if kind is None:
+            raise CheckpointError(
+                f"'{directory}' holds no fitted decoder but '{settings.get('kind')}'. "
+                "Give a directory that 'poyo-ssl finetune' or 'run' of this version wrote."
+            )
         decoder = kind.of(Question.of(settings, tensors), settings, tensors)
         decoder.origin = Origin.read(settings.get("origin", {}))
         decoder.provenance = Provenance.read(settings.get("provenance"))
